@@ -1,0 +1,29 @@
+"""Action recognition in video with 3D attention."""
+
+from cbam3d.attention import (
+    CBAM,
+    CBAM2d,
+    CBAM3d,
+    ChannelAttention,
+    SpatialAttention,
+    TemporalAttention,
+    create_attention,
+    list_attentions,
+)
+from cbam3d.models import ResNet, create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CBAM",
+    "CBAM2d",
+    "CBAM3d",
+    "ChannelAttention",
+    "ResNet",
+    "SpatialAttention",
+    "TemporalAttention",
+    "create_attention",
+    "create_model",
+    "list_attentions",
+    "list_models",
+]

@@ -1,0 +1,235 @@
+"""CBAM: Convolutional Block Attention Module, for images and clips.
+
+Woo, Park, Lee, Kweon, ECCV 2018, https://arxiv.org/abs/1807.06521
+
+    F'  = Mc(F) * F          Mc = σ(MLP(AvgPool F) + MLP(MaxPool F))       channel,  pooled over space
+    F'' = Ms(F') * F'        Ms = σ(conv_k([AvgPool F' ; MaxPool F']))     spatial,  pooled over channels
+    F''' = Mt(F'') * F''     Mt = σ(conv_kt([AvgPool F'' ; MaxPool F'']))  temporal, pooled over C, H, W
+
+The first two are the paper's, with space read as T×H×W in a clip; the third is ours, and exists only
+there. Shapes are (N, C, *S), S = (H, W) or (T, H, W).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Gate, Init, check_init
+from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding, spatial_axes
+from cbam3d.errors import unknown
+
+GateName = Literal["channel", "spatial", "temporal"]
+
+
+class ChannelAttention(Gate):
+    """Channel attention of CBAM: which channels matter, one weight a channel.
+
+    Args:
+        channels: number of input channels C.
+        reduction: the hidden layer has `max(1, channels // reduction)` units.
+        bias: biases in both layers of the MLP. The official code has them, most ports do not.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …).
+
+    Raises:
+        ValueError: channels or reduction below 1.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = False, init: Init = "paper") -> None:
+        super().__init__(init)
+        if channels < 1 or reduction < 1:
+            raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
+        hidden = max(1, channels // reduction)
+        last = nn.Linear(hidden, channels, bias=bias)
+        if self.identity_init:
+            _zero(last)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden, bias=bias), nn.ReLU(), last)
+
+    def logits(self, x: Tensor) -> Tensor:
+        axes = spatial_axes(x)
+        logits = self.mlp(x.mean(axes)) + self.mlp(x.amax(axes))
+        return logits.reshape(*logits.shape, *(1 for _ in axes))
+
+
+class SpatialAttention(Gate):
+    """Spatial attention of CBAM: which positions matter, one weight a position.
+
+    Args:
+        kernel_size: odd; an int for every axis, or one an axis. The default is 7 along H and W, and 1
+            along T: a map a frame. `(kt, k, k)` gives a joint space-time map.
+        ndim: 2 for images, 3 for clips.
+        batch_norm: BatchNorm after the convolution, as in the official code; most ports have none.
+        bias: a bias in the convolution.
+        init: "paper" (with batch_norm the norm's weight starts at 0, as in the official code, so that
+            the map starts at 0.5 everywhere), or "identity" to start as the exact identity.
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S). The two pooled planes go into the
+    convolution as [mean; max], the paper's order (the official code has [max; mean]).
+
+    Raises:
+        ValueError: an even kernel, or an input of another rank.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int] | None = None,
+        ndim: int = 3,
+        batch_norm: bool = False,
+        bias: bool = False,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        kernel = (1, 7, 7)[-ndim:] if kernel_size is None else as_tuple(kernel_size, ndim)
+        self.conv = CONV[ndim](2, 1, kernel, padding=same_padding(kernel, ndim), bias=bias)
+        self.norm = BATCH_NORM[ndim](1) if batch_norm else nn.Identity()
+        if batch_norm:
+            _zero(self.norm)
+        elif self.identity_init:
+            _zero(self.conv)
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, self.ndim)
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return self.norm(self.conv(pooled))
+
+
+class TemporalAttention(Gate):
+    """Temporal attention: which frames of a clip matter, one weight a frame. Ours, after CBAM's pattern.
+
+    Args:
+        kernel_size: odd; the number of frames that the convolution along T sees.
+        bias: a bias in the convolution.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, 1, T, 1, 1).
+
+    Raises:
+        ValueError: an even kernel, or an input that is not a batch of clips.
+    """
+
+    def __init__(self, kernel_size: int = 3, bias: bool = False, init: Init = "paper") -> None:
+        super().__init__(init)
+        self.conv = nn.Conv1d(2, 1, kernel_size, padding=same_padding(kernel_size, 1), bias=bias)
+        if self.identity_init:
+            _zero(self.conv)
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, 3)
+        pooled = torch.stack([x.mean((1, 3, 4)), x.amax((1, 3, 4))], dim=1)
+        return self.conv(pooled)[..., None, None]
+
+
+class CBAM(nn.Module):
+    """The block: its gates one after the other, or side by side.
+
+    Args:
+        channels: number of input channels C.
+        reduction: of the channel gate's MLP.
+        kernel_size: of the spatial gate; None for 7 along H and W, and 1 along T.
+        temporal_kernel_size: of the temporal gate, in frames.
+        gates: which gates, in which order; None for channel, spatial and, in a clip, temporal.
+        ndim: 2 for images, 3 for clips.
+        arrangement: "sequential" (the paper), each gate sees what the one before it left; or "parallel",
+            all see the input, and their maps are multiplied.
+        residual: `x + CBAM(x)`. Not together with init="identity", which would give 2x.
+        bias: biases in the channel MLP and in the convolutions.
+        batch_norm: BatchNorm in the spatial gate.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`). An ordinary CBAM scales
+            the features by about 1/4 at the start (1/8 with three gates).
+
+    Shapes: (N, C, *S) -> the same.
+
+    Raises:
+        ValueError: an unknown, repeated or missing gate, a temporal gate with ndim=2, an even kernel,
+            or an input of another rank.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        kernel_size: int | Sequence[int] | None = None,
+        temporal_kernel_size: int = 3,
+        gates: Sequence[GateName] | None = None,
+        ndim: int = 3,
+        arrangement: Literal["sequential", "parallel"] = "sequential",
+        residual: bool = False,
+        bias: bool = False,
+        batch_norm: bool = False,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__()
+        self.ndim = check_ndim(ndim)
+        if arrangement not in ("sequential", "parallel"):
+            raise ValueError(f'arrangement must be "sequential" or "parallel", got {arrangement!r}')
+        if residual and check_init(init):
+            raise ValueError('residual=True with init="identity" would double the features: choose one')
+        self.gates = _check_gates(gates, ndim)
+        self.arrangement = arrangement
+        self.residual = residual
+        for gate in self.gates:
+            if gate == "channel":
+                self.channel = ChannelAttention(channels, reduction, bias, init)
+            elif gate == "spatial":
+                self.spatial = SpatialAttention(kernel_size, ndim, batch_norm, bias, init)
+            else:
+                self.temporal = TemporalAttention(temporal_kernel_size, bias, init)
+
+    def attention_maps(self, x: Tensor) -> dict[GateName, Tensor]:
+        """Each gate's map for this input, by name and in the gates' order."""
+        return self._attend(x)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self._attend(x)
+        return x + out if self.residual else out
+
+    def _attend(self, x: Tensor) -> tuple[Tensor, dict[GateName, Tensor]]:
+        check_rank(x, self.ndim)
+        out, maps = x, {}
+        for name in self.gates:
+            gate: Gate = getattr(self, name)
+            maps[name] = gate.attention_map(out if self.arrangement == "sequential" else x)
+            out = out * maps[name]
+        return out, maps
+
+    def extra_repr(self) -> str:
+        return f"ndim={self.ndim}, arrangement={self.arrangement!r}, residual={self.residual}"
+
+
+class CBAM2d(CBAM):
+    """`CBAM` for images, (N, C, H, W)."""
+
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options) -> None:
+        super().__init__(channels, reduction, kernel_size, ndim=2, **options)
+
+
+class CBAM3d(CBAM):
+    """`CBAM` for clips, (N, C, T, H, W)."""
+
+    def __init__(
+        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options
+    ) -> None:
+        super().__init__(channels, reduction, kernel_size, ndim=3, **options)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _check_gates(gates: Sequence[GateName] | None, ndim: int) -> tuple[GateName, ...]:
+    known: tuple[GateName, ...] = ("channel", "spatial", "temporal")
+    if gates is None:
+        return known[:ndim]
+    for gate in gates:
+        if gate not in known:
+            raise ValueError(unknown("gate", gate, known))
+    if len(set(gates)) != len(gates) or not gates:
+        raise ValueError(f"gates must name at least one gate, each once, got {tuple(gates)}")
+    if "temporal" in gates and ndim == 2:
+        raise ValueError("a temporal gate needs clips: ndim=2 has no time axis")
+    return tuple(gates)

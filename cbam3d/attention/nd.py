@@ -1,0 +1,45 @@
+"""The one place that knows what changes with rank: ndim=2 for images, ndim=3 for clips."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+def check_ndim(ndim: int) -> int:
+    """Return `ndim`, or raise ValueError unless it is 2 (images) or 3 (clips)."""
+    if ndim not in CONV:
+        raise ValueError(f"ndim must be 2 (images) or 3 (clips), got {ndim}")
+    return ndim
+
+
+def as_tuple(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """An int for every axis, or one int an axis, as a tuple of `ndim` ints."""
+    if isinstance(value, int):
+        return (value,) * ndim
+    if len(value) != ndim:
+        raise ValueError(f"expected an int or {ndim} ints for ndim={ndim}, got {tuple(value)}")
+    return tuple(value)
+
+
+def same_padding(kernel_size: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """The zero padding that keeps the size; raises ValueError for an even or non-positive kernel."""
+    sizes = as_tuple(kernel_size, ndim)
+    if any(k < 1 or k % 2 == 0 for k in sizes):
+        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+    return tuple(k // 2 for k in sizes)
+
+
+def check_rank(x: Tensor, ndim: int) -> None:
+    """Raise ValueError unless `x` is (N, C, *spatial) with `ndim` spatial axes."""
+    if x.ndim != ndim + 2:
+        axes = "(N, C, H, W)" if ndim == 2 else "(N, C, T, H, W)"
+        raise ValueError(f"expected {axes} for ndim={ndim}, got a tensor of shape {tuple(x.shape)}")
+
+
+def spatial_axes(x: Tensor) -> tuple[int, ...]:
+    """The axes behind (N, C)."""
+    return tuple(range(2, x.ndim))

@@ -1,0 +1,38 @@
+"""The command line: `cbam3d train`, `cbam3d evaluate`, `cbam3d prepare`, `cbam3d list`."""
+
+import sys
+
+from rich.console import Console
+
+from cbam3d.errors import InputError, unknown
+
+USAGE = """usage: cbam3d COMMAND …
+
+  train [--config FILE] [--section.key value …] [--resume]   train and score; without arguments: the demo
+  evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
+  prepare [--config FILE] [--section.key value …]            read every video once, write ROOT/manifest.csv
+  list                                                       networks, attention, configurations, recipes
+
+`cbam3d train --help` documents every key."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        from cbam3d import commands  # imports torch: not needed for the usage
+
+        known = {"train": commands.train, "evaluate": commands.evaluate}
+        known |= {"prepare": commands.prepare, "list": commands.list_names}
+        if arguments[0] not in known:
+            raise InputError(unknown("command", arguments[0], known))
+        known[arguments[0]](arguments[1:])
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {error}", style="red", markup=False, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

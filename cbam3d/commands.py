@@ -1,0 +1,227 @@
+"""What each command does, from its arguments to its last line."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+import cbam3d
+from cbam3d.assemble import (
+    Source,
+    build_model,
+    create_fabric,
+    create_loaders,
+    load_manifest,
+    open_source,
+    plain,
+)
+from cbam3d.config import Config
+from cbam3d.data.manifest import write_manifest
+from cbam3d.data.recipe import load_recipe
+from cbam3d.data.split import assign_splits
+from cbam3d.engine import evaluate as scoring
+from cbam3d.engine.checkpoint import load_checkpoint
+from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
+from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
+from cbam3d.engine.train import Trainer
+from cbam3d.errors import InputError
+from cbam3d.parsing import parse_config
+from cbam3d.resources import bundled, find_recipe
+
+
+def train(arguments: list[str]) -> None:
+    """Train, score, and leave a run folder."""
+    config, path, flags = parse_config(
+        arguments, "cbam3d train", "motion", {"resume": "*continue the run in its folder after its last epoch"}
+    )
+    folder = _run_folder(config, path.stem, flags["resume"])
+    fabric = create_fabric(config)
+    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
+    source = open_source(config, console)
+    model = build_model(config, len(source.classes), source.images)
+    train_loader, test_loader = create_loaders(config, source, fabric)
+
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    config = replace(config, run=replace(config.run, dir=str(folder)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False))
+    if source.manifest is not None:
+        write_manifest(source.manifest, folder / "manifest.csv")
+    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos)
+    for line in skipped.add(source.problems):
+        console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
+
+    t = config.train
+    optimizer = create_optimizer(model, t.optimizer, t.learning_rate, t.weight_decay, t.momentum)
+    steps = len(train_loader)
+    scheduler = cosine_with_warmup(optimizer, t.epochs * steps, round(t.warmup_epochs * steps))
+    console.print(_summary(config, source, model, folder, fabric.device), highlight=False)
+    model, optimizer = fabric.setup(model, optimizer)
+    trainer = Trainer(
+        fabric,
+        model,
+        optimizer,
+        scheduler,
+        train_loader,
+        lambda: scoring.evaluate(
+            fabric, model, test_loader, len(source.classes), config.eval.batch_size, source.images
+        ),
+        folder,
+        skipped,
+        console,
+        epochs=t.epochs,
+        evaluate_every=config.eval.every_epochs,
+        primary="top1" if source.images else "video_top1",
+        seed=config.run.seed,
+        label_smoothing=t.label_smoothing,
+        clip_grad_norm=t.clip_grad_norm,
+        facts={"config": plain(config), "classes": source.classes, "versions": _versions()},
+    )
+    if flags["resume"]:
+        trainer.resume()
+    evaluation, table = trainer.fit()
+    if fabric.is_global_zero:
+        _write_scores(folder, config, source, trainer, evaluation, table)
+        console.print(_score_table(evaluation))
+        console.print(f"everything is in {folder}", highlight=False)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Score a run's checkpoint again, with the run's configuration or parts of it changed."""
+    if not arguments or arguments[0].startswith("--") and arguments[0] != "--help":
+        raise InputError("evaluate needs the folder of a run: cbam3d evaluate runs/motion")
+    folder = Path(arguments[0])
+    if arguments[0] != "--help" and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no run in this folder (config.yaml is missing)")
+    default = "motion" if arguments[0] == "--help" else folder / "config.yaml"
+    rest = arguments if arguments[0] == "--help" else arguments[1:]
+    config, _, flags = parse_config(
+        rest, "cbam3d evaluate RUN", default, {"checkpoint": "last (default) or best"}
+    )
+    name = flags["checkpoint"] or "last"
+    if name not in ("last", "best"):
+        raise InputError(f"--checkpoint must be last or best, got {name!r}")
+
+    fabric = create_fabric(config)
+    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
+    state = load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
+    source = open_source(config, console)
+    if state["classes"] != source.classes:
+        raise InputError(
+            f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
+            f"the checkpoint was trained on {', '.join(state['classes'][:5])}"
+        )
+    model = build_model(config, len(source.classes), source.images)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(f"{folder}/checkpoints/{name}.ckpt does not fit the network: {reason}") from None
+    _, loader = create_loaders(config, source, fabric)
+    result = scoring.evaluate(
+        fabric, fabric.setup_module(model), loader, len(source.classes), config.eval.batch_size, source.images
+    )
+    console.print(_score_table(result))
+    if fabric.is_global_zero:
+        for path, reason in result.problems:
+            console.print(f"skipped {path}: {reason}", style="yellow", markup=False, highlight=False)
+        report = {**result.scores, **result.counts, "checkpoint": name, "epoch": state["epoch"]}
+        write_json(folder / "evaluation.json", report | {"config": plain(config)})
+
+
+def prepare(arguments: list[str]) -> None:
+    """Read every video once and write ROOT/manifest.csv, so that training starts without touching a video."""
+    config, _, _ = parse_config(arguments, "cbam3d prepare", "folder")
+    console = Console(soft_wrap=True)
+    recipe = load_recipe(find_recipe(config.data.recipe))
+    path = Path(config.data.root) / "manifest.csv"
+    if path.exists():
+        raise InputError(f"{path} exists: remove it to read every video again")
+    manifest = load_manifest(config, recipe, console)
+    manifest = assign_splits(manifest, recipe, config.data.split, config.data.test_fraction)
+    try:
+        write_manifest(manifest, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    for name, problem in zip(manifest.text("path"), manifest.text("problem"), strict=True):
+        if problem:
+            console.print(f"{name}: {problem}", style="yellow", markup=False, highlight=False)
+    console.print(f"{len(manifest)} videos, {int((manifest.num_frames > 0).sum())} usable: {path}", highlight=False)
+
+
+def list_names(arguments: list[str]) -> None:
+    """Print what can be named in a configuration."""
+    console = Console(soft_wrap=True)
+    for title, names in (
+        ("networks", cbam3d.list_models()),
+        ("attention", cbam3d.list_attentions()),
+        ("configurations", sorted(path.stem for path in bundled("configs").glob("*.yaml"))),
+        ("recipes", sorted(path.parent.name for path in bundled("datasets").glob("*/recipe.yaml"))),
+    ):
+        console.print(f"[bold]{title}[/bold]  {'  '.join(names)}", highlight=False)
+
+
+def _run_folder(config: Config, name: str, resume: bool) -> Path:
+    """Where the run lives: never on top of another one."""
+    if config.run.dir is not None:
+        folder = Path(config.run.dir)
+        if resume and not (folder / "checkpoints" / "last.ckpt").exists():
+            raise InputError(f"{folder}: nothing to resume (checkpoints/last.ckpt is missing)")
+        if not resume and (folder / "config.yaml").exists():
+            raise InputError(f"{folder} holds a run: --resume continues it, another --run.dir leaves it alone")
+        return folder
+    taken = [Path("runs") / name]
+    while taken[-1].exists():
+        taken.append(Path("runs") / f"{name}-{len(taken) + 1}")
+    if not resume:
+        return taken[-1]
+    if len(taken) == 1:
+        raise InputError(f"runs/{name}: nothing to resume")
+    return taken[-2]
+
+
+def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
+    attention = f" with {config.model.attention}" if config.model.attention else ""
+    parameters = sum(p.numel() for p in model.parameters())
+    train, test = len(source.train), len(source.test)  # type: ignore[arg-type]
+    return (
+        f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
+        f"for training, {test:,} held out, {len(source.classes)} classes; run folder {folder}"
+    )
+
+
+def _write_scores(
+    folder: Path,
+    config: Config,
+    source: Source,
+    trainer: Trainer,
+    evaluation: scoring.Evaluation,
+    table: EpochTable,
+) -> None:
+    best = {f"best_{trainer.primary}": trainer.best_score, "best_epoch": trainer.best_epoch}
+    counts = evaluation.counts | {"num_skipped": len(trainer.skipped.reasons), "num_classes": len(source.classes)}
+    write_json(folder / "metrics.json", {**evaluation.scores, **counts, "epoch": trainer.epoch, **best})
+    plot_curves(table, folder / "curves.png", [name for name in evaluation.scores if "top" in name])
+    plot_confusion(evaluation.confusion, source.classes, folder / "confusion.png")
+
+
+def _score_table(evaluation: scoring.Evaluation) -> Table:
+    counts = ", ".join(f"{count:,} {name.removeprefix('num_')}" for name, count in evaluation.counts.items())
+    table = Table(title=f"held out: {counts}", title_justify="left")
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    for name, value in evaluation.scores.items():
+        table.add_row(name, f"{value:.2%}" if "top" in name else f"{value:.4f}")
+    return table
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "cbam3d": cbam3d.__version__,
+        "torch": str(torch.__version__),
+        "saved": datetime.now().isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,204 @@
+"""The whole configuration on one page. Every key of a YAML file and of the command line is a field here."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cbam3d.errors import InputError
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and on what a run happens.
+
+    Args:
+        dir: folder of the run; null for runs/<name of the configuration>, numbered where that exists.
+        seed: of everything random.
+        accelerator: auto, cpu, gpu, cuda or mps.
+        devices: number of processes, one a device.
+        precision: 32-true, bf16-mixed or 16-mixed.
+    """
+
+    dir: str | None = None
+    seed: int = 0
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        _at_least("run.seed", self.seed, 0)
+        _at_least("run.devices", self.devices, 1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which files, and which part of them the network sees.
+
+    Args:
+        recipe: name of a folder in datasets/, or path of a folder with a recipe.yaml.
+        root: folder of the data.
+        groups: CSV with columns path and group (and label); videos of one group are not torn apart by a split.
+        manifest: CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the
+            folder is scanned.
+        split: number of the recipe's split.
+        test_fraction: share held out where neither the recipe nor the folders say, 0 … 1.
+        decoder: what reads videos.
+        num_frames: frames in a clip.
+        stride: distance between them, in frames of the video.
+        short_side: pixels; videos are scaled to it while decoding.
+        size: pixels, height and width of the network's input.
+        mean: of red, green, blue, in units of the full range.
+        std: of red, green, blue, in units of the full range.
+        num_workers: processes that read; 0 reads in the main process.
+        max_bad_videos: how many files may be unusable before the run stops; each is named and counted.
+    """
+
+    recipe: str = "motion"
+    root: str = "data/motion"
+    groups: str | None = None
+    manifest: str | None = None
+    split: int = 1
+    test_fraction: float = 0.2
+    decoder: Literal["pyav"] = "pyav"
+    num_frames: int = 16
+    stride: int = 2
+    short_side: int = 128
+    size: int = 112
+    mean: tuple[float, float, float] = (0.432, 0.395, 0.376)
+    std: tuple[float, float, float] = (0.228, 0.221, 0.217)
+    num_workers: int = 2
+    max_bad_videos: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "short_side", "size"):
+            _at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("num_workers", "max_bad_videos"):
+            _at_least(f"data.{name}", getattr(self, name), 0)
+        _between("data.test_fraction", self.test_fraction, 0.0, 1.0)
+        if self.size > self.short_side:
+            raise InputError(f"data.size must not exceed data.short_side, got {self.size} > {self.short_side}")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What training changes in a clip; the same for all of its frames.
+
+    Args:
+        crop_scale: least and most share of the picture that is cut out and resized; null cuts without resizing.
+        crop_padding: pixels of black around the picture before it is cut without resizing.
+        flip: mirror half of the clips; null where the recipe says that a mirror image keeps its label.
+        color_jitter: strength of brightness, contrast, saturation (0 … 1) and hue (0 … 0.5).
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_padding: int = 0
+    flip: bool | None = None
+    color_jitter: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("augment.crop_padding", self.crop_padding, 0)
+        if self.crop_scale is not None:
+            least, most = self.crop_scale
+            if not 0 < least <= most <= 1:
+                raise InputError(f"augment.crop_scale must satisfy 0 < least <= most <= 1, got {self.crop_scale}")
+            if self.crop_padding:
+                raise InputError("augment.crop_padding has no effect with augment.crop_scale: choose one")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which network.
+
+    Args:
+        name: see `cbam3d list`.
+        attention: mechanism in every residual branch, see `cbam3d list`; null for none.
+        options: keyword arguments of the network, such as width.
+        attention_options: keyword arguments of the mechanism, such as reduction or gates.
+    """
+
+    name: str = "resnet18"
+    attention: str | None = "cbam"
+    options: Options = field(default_factory=dict)
+    attention_options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Train:
+    """How it learns. The learning rate rises linearly, then falls to zero along a cosine.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: clips (images) a step, over all processes.
+        optimizer: sgd (with Nesterov momentum) or adamw.
+        learning_rate: at its highest.
+        momentum: of sgd.
+        weight_decay: on weights; norms and biases have none.
+        warmup_epochs: of the rise; fractions are allowed.
+        label_smoothing: 0 … 1.
+        clip_grad_norm: largest norm of the whole gradient; null for no limit.
+    """
+
+    epochs: int = 50
+    batch_size: int = 16
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("train.epochs", self.epochs, 1)
+        _at_least("train.batch_size", self.batch_size, 1)
+        for name in ("learning_rate", "weight_decay", "warmup_epochs"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        _between("train.momentum", self.momentum, 0.0, 1.0)
+        _between("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
+        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
+            raise InputError(f"train.clip_grad_norm must be above 0, got {self.clip_grad_norm}")
+
+
+@dataclass(frozen=True)
+class Eval:
+    """How held-out videos are scored: softmax averaged over clips.
+
+    Args:
+        num_clips: clips a video, spread evenly over its length.
+        batch_size: clips (images) a forward pass and process.
+        every_epochs: score after so many epochs, and after the last.
+        frame_order: natural; or, to see whether a network needs the order of the frames, shuffled, or
+            repeated (the clip's middle frame in place of all).
+    """
+
+    num_clips: int = 1
+    batch_size: int = 32
+    every_epochs: int = 1
+    frame_order: Literal["natural", "shuffled", "repeated"] = "natural"
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "batch_size", "every_epochs"):
+            _at_least(f"eval.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run needs; `config.yaml` in the run's folder holds it in full."""
+
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+
+
+def _at_least(key: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise InputError(f"{key} must be at least {least}, got {value}")
+
+
+def _between(key: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InputError(f"{key} must be between {least} and {most}, got {value}")

@@ -1,0 +1,63 @@
+"""What a data set yields, and how a loader's worker packs it."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Visit(NamedTuple):
+    """One item of one epoch: what a sampler asks a data set for. All randomness follows from it and the seed."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item: its views, each uint8 (C, *S); or none, and the problem that prevented them: (path, reason)."""
+
+    visit: Visit
+    label: int
+    views: list[Tensor]
+    problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Samples in one flat buffer, so that clips of different sizes travel as one tensor."""
+
+    visits: list[Visit]
+    labels: Tensor  # int64, one a sample
+    data: Tensor  # uint8, flat
+    shapes: list[tuple[int, ...]]  # of every view, the samples one after the other
+    problems: list[tuple[str, str]]
+
+    def pin_memory(self) -> "Packed":
+        return replace(self, labels=self.labels.pin_memory(), data=self.data.pin_memory())
+
+    def to(self, device: torch.device) -> "Packed":
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=True),
+            data=self.data.to(device, non_blocking=True),
+        )
+
+    def views(self) -> list[Tensor]:
+        """Every view, uint8 (C, *S), without copying."""
+        sizes = [torch.Size(shape).numel() for shape in self.shapes]
+        return [part.view(shape) for part, shape in zip(self.data.split(sizes), self.shapes, strict=True)]
+
+
+def pack(samples: list[Sample]) -> Packed:
+    """Collate: usable samples go into the buffer, the others leave their problem."""
+    usable = [sample for sample in samples if sample.problem is None]
+    views = [view for sample in usable for view in sample.views]
+    return Packed(
+        visits=[sample.visit for sample in usable],
+        labels=torch.tensor([sample.label for sample in usable], dtype=torch.long),
+        data=torch.cat([view.reshape(-1) for view in views]) if views else torch.empty(0, dtype=torch.uint8),
+        shapes=[tuple(view.shape) for view in views],
+        problems=[sample.problem for sample in samples if sample.problem is not None],
+    )

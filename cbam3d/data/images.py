@@ -1,0 +1,115 @@
+"""Images, all in memory as uint8: CIFAR through torchvision, or folders of image files."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as F
+
+from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.recipe import Recipe
+from cbam3d.data.split import split_by_group
+from cbam3d.errors import InputError, unknown
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+class ImageDataset(Dataset[Sample]):
+    """One item an image: uint8 (3, H, W).
+
+    Args:
+        images: uint8 (N, 3, H, W); workers share it.
+        labels: class numbers, (N,).
+        names: what to call each image.
+    """
+
+    def __init__(self, images: Tensor, labels: list[int], names: list[str]) -> None:
+        self.images, self.labels, self.names = images, labels, names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """The image's path below the root, or its number."""
+        return self.names[index]
+
+    def __getitem__(self, visit: Visit) -> Sample:
+        return Sample(visit, self.labels[visit.index], [self.images[visit.index]])
+
+
+def load_torchvision(root: Path, recipe: Recipe) -> dict[str, ImageDataset]:
+    """The training and the test images of a torchvision data set, downloaded to `root` where they are missing."""
+    loaded = {}
+    for split in ("train", "test"):
+        source = getattr(datasets, recipe.torchvision or "")(root, train=split == "train", download=True)
+        images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
+        names = [f"{split}/{i}" for i in range(len(images))]
+        loaded[split] = ImageDataset(images, list(source.targets), names)
+    return loaded
+
+
+def load_folder(
+    root: Path, recipe: Recipe, size: int, test_fraction: float, progress: Progress = lambda items, total: items
+) -> tuple[dict[str, ImageDataset], list[str], list[tuple[str, str]]]:
+    """Read every image below `root` into memory, shorter side scaled to `size`, centre cropped to a square.
+
+    Where the paths tell no split, `test_fraction` of each class is held out.
+
+    Returns: the data sets by split, the class names, and (path, reason) of each file that cannot be used.
+
+    Raises:
+        InputError: no such folder, or no image in it that fits the recipe.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    suffixes = Image.registered_extensions()
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    names = [path.relative_to(root).as_posix() for path in paths]
+    fields = [recipe.match(name) for name in names]
+    classes = recipe.classes or sorted({match["label"] for match in fields if match})
+
+    usable: list[tuple[Tensor, str, str, str]] = []  # image, label, name, split
+    problems: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = progress(pool.map(lambda path: _read(path, size), paths), len(paths))
+        for name, match, image in zip(names, fields, images, strict=True):
+            if match is None:
+                problems.append((name, f"path does not fit {' or '.join(recipe.patterns)}"))
+            elif match["label"] not in classes:
+                problems.append((name, unknown(f"class of {recipe.name}", match["label"], classes)))
+            elif isinstance(image, str):
+                problems.append((name, image))
+            else:
+                usable.append((image, match["label"], name, match.get("split") or ""))
+    if not usable:
+        raise InputError(f"{root}: no usable image ({': '.join(problems[0]) if problems else 'none found'})")
+
+    tensors, labels, names, splits = (list(column) for column in zip(*usable, strict=True))
+    if not any(splits):
+        splits = split_by_group(labels, names, test_fraction)
+    loaded = {}
+    for split in sorted(set(splits)):
+        rows = [i for i, value in enumerate(splits) if value == split]
+        loaded[split] = ImageDataset(
+            torch.stack([tensors[i] for i in rows]),
+            [classes.index(labels[i]) for i in rows],
+            [names[i] for i in rows],
+        )
+    return loaded, classes, problems
+
+
+def _read(path: Path, size: int) -> Tensor | str:
+    try:
+        with Image.open(path) as image:
+            picture = F.pil_to_tensor(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        return f"unreadable ({' '.join(str(error).split())})"
+    return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])

@@ -1,0 +1,98 @@
+"""Data sets -> batches on the device, the same for any number of workers and processes."""
+
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cbam3d.data.batch import Packed, Sample, Visit, pack
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network is given. `inputs` holds the views of a sample one after the other."""
+
+    inputs: Tensor  # float32 (N·V, C, *S)
+    labels: Tensor  # int64 (N,)
+    problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
+
+
+class TrainBatches(Sampler[list[Visit]]):
+    """A random order of all samples each epoch, cut into global batches of which this process takes its share.
+
+    The last, incomplete batch of an epoch is left out, unless it is the only one: BatchNorm would be noisy on it.
+    """
+
+    def __init__(self, data: Sized, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.num_samples, self.batch_size, self.seed = len(data), min(batch_size, len(data)), seed
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def __len__(self) -> int:
+        return self.num_samples // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size):
+            yield [Visit(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+class TestBatches(Sampler[list[Visit]]):
+    """Every sample once, over all processes together."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    def __init__(self, data: Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices, self.batch_size, self.epoch = range(rank, len(data), world_size), batch_size, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        for i in range(0, len(self.indices), self.batch_size):
+            yield [Visit(self.epoch, index) for index in self.indices[i : i + self.batch_size]]
+
+
+class Loader:
+    """Reads in workers, moves to the device, transforms there.
+
+    Args:
+        data: maps a `Visit` to a `Sample`.
+        batches: which visits make a batch.
+        transform: packed samples on the device -> (N·V, C, *S).
+        num_workers: processes that read; 0 reads in this one.
+        device: where batches end up.
+    """
+
+    def __init__(
+        self,
+        data: Dataset[Sample],
+        batches: TrainBatches | TestBatches,
+        transform: Callable[[Packed], Tensor],
+        num_workers: int,
+        device: torch.device,
+    ) -> None:
+        self.batches, self.transform, self.device = batches, transform, device
+        self.loader = DataLoader(
+            data,
+            batch_sampler=batches,  # type: ignore[arg-type]  # a Visit is the index
+            num_workers=num_workers,
+            collate_fn=pack,
+            pin_memory=device.type == "cuda",
+            persistent_workers=num_workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose order and random parameters of the next pass."""
+        self.batches.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        for packed in self.loader:
+            packed = packed.to(self.device)
+            inputs = self.transform(packed) if packed.visits else torch.empty(0, device=self.device)
+            yield Batch(inputs, packed.labels, packed.problems)

@@ -1,0 +1,142 @@
+"""The embedded data set `motion`: eight motions, rendered to real video files.
+
+A textured thing moves over a textured background that drifts in a direction of its own. Four quantities
+describe its pose: horizontal and vertical position, logarithm of scale, angle. Each of the eight classes
+changes one of them, upwards or downwards. So that only the order of the frames tells the class:
+
+- every video draws a ramp for each of the four quantities; the class's own follows its ramp, the others
+  stay where their ramp is at a random moment. A random frame's pose thus has the same distribution in
+  every class;
+- a class and its reverse are each other's videos played backwards, so shuffled frames cannot tell them apart.
+
+A group shares its textures among its eight videos, one a class, and lies wholly in one split.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+# class -> (which quantity of the pose moves, in which direction). y grows downwards, the angle clockwise.
+CLASSES: dict[str, tuple[int, int]] = {
+    "move_left": (0, -1),
+    "move_right": (0, +1),
+    "move_up": (1, -1),
+    "move_down": (1, +1),
+    "zoom_out": (2, -1),
+    "zoom_in": (2, +1),
+    "rotate_counter_clockwise": (3, -1),
+    "rotate_clockwise": (3, +1),
+}
+NUM_GROUPS = 100
+NUM_FRAMES = 24
+SIZE = 64  # pixels, height and width
+FPS = 25
+
+# Limits a video draws from: [position, position, log scale, angle] in half frames, octaves·ln2, radians.
+_CENTRE = np.array([0.3, 0.3, 0.2, np.pi])  # the middle of the ramp lies in ± this
+_TRAVEL = np.array([[0.6, 0.6, 0.55, 1.4], [1.1, 1.1, 0.9, 2.8]])  # the whole ramp: least, most
+
+
+def render(root: str | Path, seed: int = 0, num_groups: int = NUM_GROUPS) -> int:
+    """Render the data set as ROOT/<class>/<class>_g<group>.avi (MPEG-4) or .mp4 (H.264); return the number of videos.
+
+    Args:
+        root: folder, made where it does not exist. A rendering that was broken off is completed.
+        seed: the same seed gives the same videos.
+        num_groups: eight videos each.
+    """
+    root = Path(root)
+    for label in CLASSES:
+        (root / label).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # torch and FFmpeg work outside of the interpreter's lock
+        return sum(pool.map(partial(_render_group, root, seed), range(1, num_groups + 1)))
+
+
+def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """One video before encoding: frames, uint8 (T, H, W, 3), and where the thing is, bool (T, H, W)."""
+    textures = np.random.default_rng([seed, group])
+    thing, background = _texture(textures, SIZE), _texture(textures, 2 * SIZE)
+    corners = textures.integers(3, 8)
+    rng = np.random.default_rng([seed, group, list(CLASSES).index(label)])
+    x, y, log_scale, angle = _pose(label, rng).T
+    cos, sin, shrink = np.cos(angle), np.sin(angle), np.exp(-log_scale)
+
+    # Where each pixel of the frame lies in the thing's own coordinates: move, rotate and scale back.
+    inverse = np.stack([cos, sin, -x * cos - y * sin, -sin, cos, x * sin - y * cos], axis=1)
+    inverse = inverse.reshape(-1, 2, 3) * shrink[:, None, None] / 0.5
+    grid = F.affine_grid(torch.from_numpy(inverse).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
+    over = F.grid_sample(thing.expand(NUM_FRAMES, -1, -1, -1), grid, padding_mode="border", align_corners=False)
+    mask = _inside(grid, corners)[:, None]
+
+    direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.4)
+    shift = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * speed * [np.cos(direction), np.sin(direction)]
+    drift = np.concatenate([np.tile(np.eye(2) * 0.5, (NUM_FRAMES, 1, 1)), shift[:, :, None]], axis=2)
+    grid = F.affine_grid(torch.from_numpy(drift).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
+    under = F.grid_sample(background.expand(NUM_FRAMES, -1, -1, -1), grid, align_corners=False)
+
+    frames = (torch.where(mask, over, under) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return frames.numpy(), mask[:, 0].numpy()
+
+
+def _pose(label: str, rng: np.random.Generator) -> np.ndarray:
+    """The path of the thing, (T, 4): x, y, log scale, angle."""
+    centre = rng.uniform(-_CENTRE, _CENTRE)
+    travel = rng.uniform(*_TRAVEL) * rng.choice([-1, 1], size=4)
+    moment = np.tile(rng.uniform(-0.5, 0.5, size=4), (NUM_FRAMES, 1))
+    moving, direction = CLASSES[label]
+    travel[moving] = direction * abs(travel[moving])
+    moment[:, moving] = np.linspace(-0.5, 0.5, NUM_FRAMES)
+    return centre + travel * moment
+
+
+def _texture(rng: np.random.Generator, size: int) -> torch.Tensor:
+    """Noise of three octaves between two colours, (1, 3, size, size) in 0 … 1."""
+    noise = torch.zeros(1, 1, size, size)
+    for cells in (size // 16, size // 8, size // 4):
+        octave = torch.from_numpy(rng.standard_normal((1, 1, cells, cells))).float()
+        noise += F.interpolate(octave, size=(size, size), mode="bicubic", align_corners=False)
+    dark, light = torch.from_numpy(rng.uniform([[0.0] * 3, [0.45] * 3], [[0.55] * 3, [1.0] * 3])).float()
+    return torch.lerp(dark[:, None, None], light[:, None, None], torch.sigmoid(2 * noise))
+
+
+def _inside(grid: torch.Tensor, corners: int) -> torch.Tensor:
+    """Whether a point of the thing's coordinates lies in its outline, a rounded star with that many corners."""
+    x, y = grid.unbind(-1)
+    return torch.hypot(x, y) < 0.85 + 0.15 * torch.cos(corners * torch.atan2(y, x))
+
+
+def _render_group(root: Path, seed: int, group: int) -> int:
+    for i, label in enumerate(CLASSES):
+        codec, suffix = (("mpeg4", "avi"), ("libx264", "mp4"))[(group + i) % 2]
+        path = root / label / f"{label}_g{group:03d}.{suffix}"
+        if not path.exists():
+            write_video(path, render_video(label, seed, group)[0], FPS, codec)
+    return len(CLASSES)
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264", **options: str) -> None:
+    """Encode frames, uint8 (T, H, W, 3), into a video file; the container follows from the name.
+
+    The file appears under its name only when it is complete.
+    """
+    unfinished = path.with_name(f".{path.name}.part{path.suffix}")
+    with av.open(str(unfinished), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        if codec == "mpeg4":
+            stream.codec_context.qmin = stream.codec_context.qmax = 3
+        if codec == "libx264":  # without cpu-independent, x264's result depends on where the frames lie in memory
+            options = {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1", **options}
+        stream.options = options
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    unfinished.replace(path)

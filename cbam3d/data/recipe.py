@@ -1,0 +1,82 @@
+"""What a data set is: a folder with a `recipe.yaml`, and no code.
+
+    kind: video                     # or image
+    patterns: ["{label}/v_{name}_g{group}_c{clip}.avi"]
+    group: "{label}_g{group}"       # the source of a clip; what must not be torn apart by a split
+    test_groups:                    # split number -> values of the field {group} that are held out
+      1: ["01", "02"]
+    classes: [Archery, Biking]      # absent: the labels that are found
+    flip_keeps_label: true          # absent: unknown
+    torchvision: CIFAR10            # for images that torchvision can download
+
+A pattern is a path below the root with fields in braces: `{label}`, `{split}` (train, val, test), `{group}`
+and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from cbam3d.errors import InputError, unknown
+
+SPLITS = ("train", "val", "test")
+_FIELDS = {
+    "label": r"[^/]+",
+    "split": "|".join(SPLITS),
+    "group": r"[^/_.]+",
+    "clip": r"[^/_.]+",
+    "name": r".+",
+    "ext": r"[^/.]+",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A data set's facts; see the module's head for the keys."""
+
+    name: str
+    kind: Literal["video", "image"]
+    patterns: list[str] = field(default_factory=list)
+    group: str | None = None
+    test_groups: dict[int, list[str]] = field(default_factory=dict)
+    classes: list[str] | None = None
+    flip_keeps_label: bool | None = None
+    torchvision: str | None = None
+
+    @cached_property
+    def _regexes(self) -> list[re.Pattern[str]]:
+        return [_regex(pattern) for pattern in self.patterns]
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The fields of a path relative to the root, by the first pattern that fits; None where none does."""
+        for regex in self._regexes:
+            if match := regex.fullmatch(path):
+                return match.groupdict()
+        return None
+
+
+def load_recipe(folder: Path) -> Recipe:
+    """Read FOLDER/recipe.yaml; the folder's name is the recipe's.
+
+    Raises:
+        InputError: an unknown key, or a missing or malformed file.
+    """
+    path = folder / "recipe.yaml"
+    try:
+        facts = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable recipe ({' '.join(str(error).split())})") from None
+    known = {f.name for f in fields(Recipe)} - {"name"}
+    for key in facts:
+        if key not in known:
+            raise InputError(f"{path}: " + unknown("key", key, known))
+    return Recipe(name=folder.name, **facts)
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", pattern)
+    return re.compile("".join(f"(?P<{p}>{_FIELDS[p]})" if i % 2 else re.escape(p) for i, p in enumerate(parts)))

@@ -1,0 +1,58 @@
+"""Clips of the videos in a manifest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from torch.utils.data import Dataset
+
+from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.decode import VideoError, read_clip
+from cbam3d.data.manifest import Manifest
+
+# frames in the video, randomness -> the frame numbers of each clip
+Clips = Callable[[int, np.random.Generator], list[list[int]]]
+
+
+class VideoDataset(Dataset[Sample]):
+    """One item a video: the clips that `clips` chooses, decoded in one pass.
+
+    Args:
+        root: folder that the manifest's paths are relative to.
+        manifest: usable videos only.
+        classes: names in the order of their numbers.
+        clips: chooses the frames.
+        short_side: pixels; the picture is scaled while decoding so that its shorter side has them.
+        seed: of the choice of clips, together with epoch and index.
+
+    A video that cannot be read gives a `Sample` without views that names the problem.
+    """
+
+    def __init__(
+        self, root: Path, manifest: Manifest, classes: list[str], clips: Clips, short_side: int, seed: int
+    ) -> None:
+        numbers = {name.encode(): number for number, name in enumerate(classes)}
+        self.labels = np.array([numbers[label] for label in manifest.label], dtype=np.int64)
+        self.root, self.manifest, self.clips = root, manifest, clips
+        self.short_side, self.seed = short_side, seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def name(self, index: int) -> str:
+        """The video's path below the root."""
+        return self.manifest.path[index].decode()
+
+    def __getitem__(self, visit: Visit) -> Sample:
+        table, index = self.manifest, visit.index
+        rng = np.random.default_rng([self.seed, visit.epoch, index])
+        clips = self.clips(int(table.num_frames[index]), rng)
+        scale = self.short_side / min(table.width[index], table.height[index])
+        size = (round(table.height[index] * scale), round(table.width[index] * scale))
+        try:
+            frames = read_clip(self.root / self.name(index), [frame for clip in clips for frame in clip], size)
+        except VideoError as error:
+            return Sample(visit, int(self.labels[index]), [], (self.name(index), error.reason))
+        views = rearrange(frames, "c (v t) h w -> v c t h w", v=len(clips))
+        return Sample(visit, int(self.labels[index]), list(views))

@@ -1,0 +1,114 @@
+"""What a run leaves behind for people: tables, curves, the confusion matrix, the list of what was skipped."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cbam3d.errors import InputError
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON; the file appears under its name only when it is complete."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+class EpochTable:
+    """`metrics.csv`: a row an epoch. Columns that a row lacks stay empty.
+
+    Args:
+        path: the file.
+        last_epoch: rows after this epoch are dropped, as a resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, last_epoch: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists() and last_epoch > 0:
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= last_epoch]
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        unfinished = self.path.with_name(self.path.name + ".part")
+        with open(unfinished, "w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        unfinished.replace(self.path)
+
+    def column(self, name: str) -> tuple[list[int], list[float]]:
+        """Epochs and values of a column, where it has any."""
+        filled = [row for row in self.rows if row.get(name) not in (None, "")]
+        return [int(row["epoch"]) for row in filled], [float(row[name]) for row in filled]
+
+
+class SkippedFiles:
+    """`skipped.csv`: path and reason of every file that could not be used, each once.
+
+    Raises:
+        InputError: from `add`, when there are more than `limit`.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path, self.limit = path, limit
+        self.reasons: dict[str, str] = {}
+
+    def add(self, problems: list[tuple[str, str]]) -> list[str]:
+        """Note problems; return a line for each file that is new."""
+        new = {name: reason for name, reason in problems if name not in self.reasons}
+        if new:
+            self.reasons |= new
+            with open(self.path, "w", newline="") as file:
+                csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
+        if len(self.reasons) > self.limit:
+            name, reason = next(iter(self.reasons.items()))
+            raise InputError(
+                f"{len(self.reasons)} files cannot be used, data.max_bad_videos is {self.limit}; "
+                f"all are in {self.path}, the first is {name}: {reason}"
+            )
+        return [f"{name}: {reason}" for name, reason in new.items()]
+
+
+def plot_curves(table: EpochTable, path: Path, score_names: list[str]) -> None:
+    """Loss and scores over the epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for name, label in (("train_loss", "training"), ("loss", "held out")):
+        losses.plot(*table.column(name), marker=".", label=label)
+    for name in score_names:
+        epochs, values = table.column(name)
+        scores.plot(epochs, [100 * value for value in values], marker=".", label=name)
+    losses.set(xlabel="epoch", ylabel="cross-entropy", title="loss")
+    scores.set(xlabel="epoch", ylabel="%", ylim=(0, 101), title="held-out scores")
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
+    """Rows are true classes, columns predictions; the colour is the share of the row."""
+    counts = confusion.numpy()
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = min(24.0, 3.0 + 0.35 * len(classes))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 20:
+        for i, j in np.ndindex(*counts.shape):
+            if counts[i, j]:
+                colour = "white" if shares[i, j] > 0.5 else "black"
+                axes.text(j, i, int(counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, shrink=0.7, label="share of the true class")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,15 @@
+"""What a user did wrong, in one line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a key, a path, a file. Its text is one line that says what and where."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The line that names the nearest known name, or all of them where none is near."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

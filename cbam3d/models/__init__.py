@@ -1,0 +1,6 @@
+"""Networks. Knows attention/."""
+
+from cbam3d.models.resnet import ResNet
+from cbam3d.models.zoo import create_model, list_models
+
+__all__ = ["ResNet", "create_model", "list_models"]

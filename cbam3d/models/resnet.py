@@ -1,0 +1,170 @@
+"""One ResNet for images and clips.
+
+He, Zhang, Ren, Sun, CVPR 2016, https://arxiv.org/abs/1512.03385; as a 3D network: Tran et al., CVPR 2018,
+https://arxiv.org/abs/1711.11248 ("R3D"). With ndim=2 the modules and their names are those of torchvision's
+`resnet*`; with ndim=3 the computation is that of torchvision's `r3d_18`.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim
+
+Attention = Callable[[int], nn.Module]  # channels -> a module that keeps the shape
+
+
+def _conv(ndim: int, in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...], stride=1) -> nn.Module:
+    """A convolution without bias that keeps the size at stride 1, with He et al.'s initialisation."""
+    sizes = (kernel_size,) * ndim if isinstance(kernel_size, int) else kernel_size
+    padding = tuple(k // 2 for k in sizes)
+    conv = CONV[ndim](in_channels, out_channels, sizes, stride=stride, padding=padding, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+class _Block(nn.Module):
+    """The residual sum; a subclass defines the branch. Attention sits after the branch's last norm."""
+
+    expansion = 1
+
+    def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.relu = nn.ReLU(inplace=True)
+        self.attention = attention(out_channels) if attention else nn.Identity()
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                _conv(ndim, in_channels, out_channels, 1, stride), BATCH_NORM[ndim](out_channels)
+            )
+
+    def branch(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.attention(self.branch(x)) + shortcut)
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions (3x3x3 in a clip)."""
+
+    def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
+        super().__init__(ndim, in_channels, channels, stride, attention)
+        self.conv1 = _conv(ndim, in_channels, channels, 3, stride)
+        self.bn1 = BATCH_NORM[ndim](channels)
+        self.conv2 = _conv(ndim, channels, channels, 3)
+        self.bn2 = BATCH_NORM[ndim](channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(_Block):
+    """1x1, 3x3 (with the stride), 1x1 with four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
+        super().__init__(ndim, in_channels, channels, stride, attention)
+        self.conv1 = _conv(ndim, in_channels, channels, 1)
+        self.bn1 = BATCH_NORM[ndim](channels)
+        self.conv2 = _conv(ndim, channels, channels, 3, stride)
+        self.bn2 = BATCH_NORM[ndim](channels)
+        self.conv3 = _conv(ndim, channels, channels * self.expansion, 1)
+        self.bn3 = BATCH_NORM[ndim](channels * self.expansion)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+DEPTHS: dict[int, tuple[type[_Block], tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """ResNet for images (ndim=2) or clips (ndim=3).
+
+    Args:
+        depth: 10, 18, 34, 50, 101 or 152.
+        num_classes: size of the logits.
+        ndim: 2 or 3.
+        in_channels: channels of the input.
+        width: channels of the first stage; each later stage doubles them.
+        stem_kernel_size: along H and W, odd; a clip's stem sees 3 frames.
+        stem_stride: along H and W; a clip's stem keeps every frame.
+        stem_pool: a 3x3 max pooling of stride 2 along H and W after the stem. None: as in torchvision,
+            True for images and False for clips. Small images want stem_kernel_size=3, stem_stride=1,
+            stem_pool=False.
+        dropout: probability before the last layer.
+        attention: a function from a channel count to a module that keeps its input's shape; one is put
+            into every block, after the branch's last norm and before the addition.
+
+    Shapes: (N, in_channels, H, W) or (N, in_channels, T, H, W) -> (N, num_classes).
+
+    Raises:
+        ValueError: an unknown depth or ndim.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        ndim: int = 3,
+        in_channels: int = 3,
+        width: int = 64,
+        stem_kernel_size: int = 7,
+        stem_stride: int = 2,
+        stem_pool: bool | None = None,
+        dropout: float = 0.0,
+        attention: Attention | None = None,
+    ) -> None:
+        super().__init__()
+        check_ndim(ndim)
+        if depth not in DEPTHS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
+        block, num_blocks = DEPTHS[depth]
+
+        def frame_wise(size: int) -> tuple[int, ...]:
+            return (1, size, size)[-ndim:]
+
+        kernel = (3, stem_kernel_size, stem_kernel_size)[-ndim:]
+        self.conv1 = _conv(ndim, in_channels, width, kernel, frame_wise(stem_stride))
+        self.bn1 = BATCH_NORM[ndim](width)
+        self.relu = nn.ReLU(inplace=True)
+        pool = ndim == 2 if stem_pool is None else stem_pool
+        self.maxpool = (
+            MAX_POOL[ndim](frame_wise(3), frame_wise(2), tuple(k // 2 for k in frame_wise(3)))
+            if pool
+            else nn.Identity()
+        )
+
+        channels = width
+        for stage, count in enumerate(num_blocks):
+            blocks = []
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(block(ndim, channels, width * 2**stage, stride, attention))
+                channels = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last stage's output, (N, C, *spatial)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
+        return self.fc(self.dropout(x.mean(tuple(range(2, x.ndim)))))
