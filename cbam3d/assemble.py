@@ -15,17 +15,17 @@ from torch.utils.data import Dataset
 
 from cbam3d.config import Config
 from cbam3d.data import motion
-from cbam3d.data.augment import BatchTransform, test_transform, train_transform
+from cbam3d.data.augment import BatchTransform, eval_transform, train_transform
 from cbam3d.data.batch import Sample
 from cbam3d.data.images import load_folder, load_torchvision
-from cbam3d.data.loader import Loader, TestBatches, TrainBatches
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.sampling import random_clip, uniform_clips
 from cbam3d.data.scan import scan_videos
 from cbam3d.data.split import assign_splits, class_names, rows_of
 from cbam3d.data.videos import VideoDataset
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError
 from cbam3d.models import create_model
 from cbam3d.resources import find_recipe
 
@@ -159,8 +159,8 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
         ),
         loader(
             source.test,
-            TestBatches(source.test, max(1, config.eval.batch_size // views), rank, world_size),  # type: ignore[arg-type]
-            test_transform(data.size),
+            EvalBatches(source.test, max(1, config.eval.batch_size // views), rank, world_size),  # type: ignore[arg-type]
+            eval_transform(data.size),
         ),
     )
 

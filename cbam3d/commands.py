@@ -1,5 +1,6 @@
 """What each command does, from its arguments to its last line."""
 
+import argparse
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +21,9 @@ from cbam3d.assemble import (
     open_source,
     plain,
 )
-from cbam3d.config import Config
+from cbam3d.config import Config, Data
 from cbam3d.data.manifest import write_manifest
 from cbam3d.data.recipe import load_recipe
-from cbam3d.data.split import assign_splits
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.checkpoint import load_checkpoint
 from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
@@ -36,10 +36,10 @@ from cbam3d.resources import bundled, find_recipe
 
 def train(arguments: list[str]) -> None:
     """Train, score, and leave a run folder."""
-    config, path, flags = parse_config(
-        arguments, "cbam3d train", "motion", {"resume": "*continue the run in its folder after its last epoch"}
-    )
-    folder = _run_folder(config, path.stem, flags["resume"])
+    command = argparse.ArgumentParser("cbam3d train", description=train.__doc__, add_help=False)
+    command.add_argument("--resume", action="store_true", help="continue the run in its folder after its last epoch")
+    config, path, options = parse_config(arguments, "motion", command)
+    folder = _run_folder(config, path.stem, options.resume)
     fabric = create_fabric(config)
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
     source = open_source(config, console)
@@ -81,7 +81,7 @@ def train(arguments: list[str]) -> None:
         clip_grad_norm=t.clip_grad_norm,
         facts={"config": plain(config), "classes": source.classes, "versions": _versions()},
     )
-    if flags["resume"]:
+    if options.resume:
         trainer.resume()
     evaluation, table = trainer.fit()
     if fabric.is_global_zero:
@@ -92,19 +92,15 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a run's checkpoint again, with the run's configuration or parts of it changed."""
-    if not arguments or arguments[0].startswith("--") and arguments[0] != "--help":
-        raise InputError("evaluate needs the folder of a run: cbam3d evaluate runs/motion")
-    folder = Path(arguments[0])
-    if arguments[0] != "--help" and not (folder / "config.yaml").is_file():
+    command = argparse.ArgumentParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
+    command.add_argument("run", help="folder of the run, such as runs/motion")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    folder = Path(next((argument for argument in arguments if not argument.startswith("-")), ""))
+    default = folder / "config.yaml"
+    if not default.is_file() and not {"-h", "--help"} & set(arguments):
         raise InputError(f"{folder}: no run in this folder (config.yaml is missing)")
-    default = "motion" if arguments[0] == "--help" else folder / "config.yaml"
-    rest = arguments if arguments[0] == "--help" else arguments[1:]
-    config, _, flags = parse_config(
-        rest, "cbam3d evaluate RUN", default, {"checkpoint": "last (default) or best"}
-    )
-    name = flags["checkpoint"] or "last"
-    if name not in ("last", "best"):
-        raise InputError(f"--checkpoint must be last or best, got {name!r}")
+    config, _, options = parse_config(arguments, default, command)
+    name = options.checkpoint
 
     fabric = create_fabric(config)
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
@@ -135,14 +131,18 @@ def evaluate(arguments: list[str]) -> None:
 
 def prepare(arguments: list[str]) -> None:
     """Read every video once and write ROOT/manifest.csv, so that training starts without touching a video."""
-    config, _, _ = parse_config(arguments, "cbam3d prepare", "folder")
+    command = argparse.ArgumentParser("cbam3d prepare", description=prepare.__doc__)
+    command.add_argument("recipe", help="name of a recipe, see cbam3d list")
+    command.add_argument("--root", required=True, help="folder of the data")
+    command.add_argument("--groups", help="CSV with columns path and group (and label)")
+    given = command.parse_args(arguments)
     console = Console(soft_wrap=True)
-    recipe = load_recipe(find_recipe(config.data.recipe))
-    path = Path(config.data.root) / "manifest.csv"
+    recipe = load_recipe(find_recipe(given.recipe))
+    path = Path(given.root) / "manifest.csv"
     if path.exists():
         raise InputError(f"{path} exists: remove it to read every video again")
+    config = Config(data=Data(recipe=given.recipe, root=given.root, groups=given.groups))
     manifest = load_manifest(config, recipe, console)
-    manifest = assign_splits(manifest, recipe, config.data.split, config.data.test_fraction)
     try:
         write_manifest(manifest, path)
     except OSError as error:

@@ -1,9 +1,9 @@
 """YAML files and the command line -> a `Config`."""
 
 import argparse
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import jsonargparse
 import yaml
@@ -23,63 +23,39 @@ def config_keys(cls: type = Config, prefix: str = "") -> list[str]:
 
 
 def parse_config(
-    arguments: list[str], prog: str, default: str | Path, flags: dict[str, str] | None = None
-) -> tuple[Config, Path, dict[str, Any]]:
+    arguments: list[str], default: str | Path, command: argparse.ArgumentParser
+) -> tuple[Config, Path, argparse.Namespace]:
     """Read `--config FILE` (or `default`), then the keys of the command line over it.
 
     Args:
         arguments: of the command line.
-        prog: name of the command, for --help.
         default: configuration where none is named.
-        flags: further options: name -> help; those whose help begins with "*" are switches.
+        command: the options of the command that are no keys, without --help.
 
-    Returns: the configuration, the file it comes from, and the further options.
+    Returns: the configuration, the file it comes from, and the command's own options.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a value of the wrong type or out of range.
     """
-    parser = _parser(prog, flags or {})
-    arguments, named = _take_config(arguments)
-    path = find_config(str(named or default))
+    command.add_argument("--config", default=str(default), help="YAML file, or the name of a bundled configuration")
+    parser = jsonargparse.ArgumentParser(prog=command.prog, usage=f"{command.prog} [options]", exit_on_error=False)
+    parser.add_argument("--config", action="config", help=argparse.SUPPRESS)
+    parser.add_class_arguments(Config)
+    if "-h" in arguments or "--help" in arguments:
+        print(command.format_help())
+        parser.print_help()
+        sys.exit(0)
+    options, keys = command.parse_known_args(arguments)
+    path = find_config(options.config)
     _check_keys(_keys_of_file(path), str(path))
-    _check_keys(_keys_of_arguments(arguments, flags or {}), "command line")
+    _check_keys([key[2:].split("=")[0] for key in keys if key.startswith("--")], "command line")
     try:
-        namespace = parser.parse_args(["--config", str(path), *arguments])
-        parsed = parser.instantiate_classes(namespace)
+        parsed = parser.instantiate_classes(parser.parse_args(["--config", str(path), *keys]))
     except InputError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    config = Config(**{entry.name: parsed[entry.name] for entry in fields(Config)})
-    return config, path, {name: parsed[name] for name in flags or {}}
-
-
-def _parser(prog: str, flags: dict[str, str]) -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file, or the name of a bundled configuration")
-    parser.add_class_arguments(Config)
-    for name, text in flags.items():
-        if text.startswith("*"):
-            parser.add_argument(f"--{name}", action="store_true", help=text[1:])
-        else:
-            parser.add_argument(f"--{name}", type=str, help=text)
-    return parser
-
-
-def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without --config, and its value."""
-    rest, named = [], None
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--config":
-            named = next(remaining, None)
-            if named is None:
-                raise InputError("--config needs a file")
-        elif argument.startswith("--config="):
-            named = argument.removeprefix("--config=")
-        else:
-            rest.append(argument)
-    return rest, named
+        raise InputError(" ".join(str(error).split())) from None
+    return Config(**{entry.name: parsed[entry.name] for entry in fields(Config)}), path, options
 
 
 def _keys_of_file(path: Path) -> list[str]:
@@ -93,11 +69,6 @@ def _keys_of_file(path: Path) -> list[str]:
     for section, entries in content.items():
         keys += [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else [str(section)]
     return keys
-
-
-def _keys_of_arguments(arguments: list[str], flags: dict[str, str]) -> list[str]:
-    names = [argument[2:].split("=")[0] for argument in arguments if argument.startswith("--")]
-    return [name for name in names if name not in {*flags, "help", "print_config"}]
 
 
 def _check_keys(keys: list[str], where: str) -> None:

@@ -83,8 +83,8 @@ class SpatialAttention(Gate):
     ) -> None:
         super().__init__(init)
         self.ndim = check_ndim(ndim)
-        kernel = (1, 7, 7)[-ndim:] if kernel_size is None else as_tuple(kernel_size, ndim)
-        self.conv = CONV[ndim](2, 1, kernel, padding=same_padding(kernel, ndim), bias=bias)
+        kernel = (1, 7, 7)[-ndim:] if kernel_size is None else kernel_size
+        self.conv = CONV[ndim](2, 1, as_tuple(kernel, ndim), padding=same_padding(kernel, ndim), bias=bias)
         self.norm = BATCH_NORM[ndim](1) if batch_norm else nn.Identity()
         if batch_norm:
             _zero(self.norm)
@@ -113,7 +113,8 @@ class TemporalAttention(Gate):
 
     def __init__(self, kernel_size: int = 3, bias: bool = False, init: Init = "paper") -> None:
         super().__init__(init)
-        self.conv = nn.Conv1d(2, 1, kernel_size, padding=same_padding(kernel_size, 1), bias=bias)
+        (padding,) = same_padding(kernel_size, 1)
+        self.conv = nn.Conv1d(2, 1, kernel_size, padding=padding, bias=bias)
         if self.identity_init:
             _zero(self.conv)
 

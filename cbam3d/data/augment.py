@@ -1,7 +1,7 @@
 """Transforms of clips and images: uint8 views of any size -> one float batch, on the device.
 
 Every transform is torchvision's. One set of random parameters holds for all frames of a clip, and follows
-from (seed, epoch, index, view) alone, whatever the batch, the worker or the process.
+from (seed, epoch, item, view) alone, whatever the batch, the worker or the process.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def train_transform(
         crop: v2.Transform = v2.RandomCrop(size, padding=crop_padding or None, pad_if_needed=True)
     else:
         crop = v2.RandomResizedCrop(size, scale=crop_scale, antialias=True)
-    steps = [crop]
+    steps: list[v2.Transform] = [crop]
     if flip:
         steps.append(v2.RandomHorizontalFlip())
     if color_jitter is not None:
@@ -43,7 +43,7 @@ def train_transform(
     return v2.Compose(steps)
 
 
-def test_transform(size: int) -> v2.Transform:
+def eval_transform(size: int) -> v2.Transform:
     """The centre of one view, `size` pixels high and wide."""
     return v2.CenterCrop(size)
 

@@ -11,7 +11,7 @@ class Visit(NamedTuple):
     """One item of one epoch: what a sampler asks a data set for. All randomness follows from it and the seed."""
 
     epoch: int
-    index: int
+    item: int
 
 
 @dataclass(frozen=True)

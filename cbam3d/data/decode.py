@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import cast
 
 import av
+import av.logging
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
@@ -51,9 +53,7 @@ class VideoInfo:
     problem: str = ""
 
 
-def read_clip(
-    path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None = None
-) -> Tensor:
+def read_clip(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None = None) -> Tensor:
     """Decode the given frames of a video.
 
     Args:
@@ -105,16 +105,17 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
             if first is None:
                 return VideoInfo(problem=errors[0] if errors else "no frame can be decoded")
             fps = float(stream.average_rate or stream.guessed_rate or 0)
-            upright = (first.width, first.height)[:: -1 if first.rotation % 180 else 1]
+            width, height = (first.width, first.height)[:: -1 if first.rotation % 180 else 1]
     except VideoError as error:
         return VideoInfo(problem=error.reason)
     problems = [f"{len(errors)} unreadable packets ({errors[0]})"] if errors else []
     problems += [f"{corrupt} corrupt frames"] if corrupt else []
-    return VideoInfo(num_frames, fps, *upright, num_frames / fps if fps else 0.0, ", ".join(problems))
+    duration_seconds = num_frames / fps if fps else 0.0
+    return VideoInfo(num_frames, fps, width, height, duration_seconds, ", ".join(problems))
 
 
 @contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """The container and its first video stream; every failure on the way is a VideoError."""
     try:
         if os.path.getsize(path) == 0:
@@ -132,7 +133,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputCont
 
 
 def _frames(
-    container: av.container.InputContainer, stream: av.VideoStream, errors: list[str] | None = None
+    container: InputContainer, stream: av.VideoStream, errors: list[str] | None = None
 ) -> Iterator[av.VideoFrame]:
     """All readable frames in presentation order. A packet that cannot be decoded is passed over, and noted."""
     packets = container.demux(stream)
@@ -158,7 +159,7 @@ def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int
         flags |= Interpolation.ACCURATE_RND
     rgb = reformatter.reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
     planes = [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height, : rgb.width]
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : rgb.width]
         for plane in rgb.planes
     ]
     green, blue, red = planes

@@ -42,7 +42,7 @@ class ImageDataset(Dataset[Sample]):
         return self.names[index]
 
     def __getitem__(self, visit: Visit) -> Sample:
-        return Sample(visit, self.labels[visit.index], [self.images[visit.index]])
+        return Sample(visit, self.labels[visit.item], [self.images[visit.item]])
 
 
 def load_torchvision(root: Path, recipe: Recipe) -> dict[str, ImageDataset]:

@@ -39,10 +39,8 @@ class TrainBatches(Sampler[list[Visit]]):
             yield [Visit(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
-class TestBatches(Sampler[list[Visit]]):
+class EvalBatches(Sampler[list[Visit]]):
     """Every sample once, over all processes together."""
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
 
     def __init__(self, data: Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices, self.batch_size, self.epoch = range(rank, len(data), world_size), batch_size, 0
@@ -69,7 +67,7 @@ class Loader:
     def __init__(
         self,
         data: Dataset[Sample],
-        batches: TrainBatches | TestBatches,
+        batches: TrainBatches | EvalBatches,
         transform: Callable[[Packed], Tensor],
         num_workers: int,
         device: torch.device,

@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+from cbam3d.data.encode import write_video
 
 # class -> (which quantity of the pose moves, in which direction). y grows downwards, the angle clockwise.
 CLASSES: dict[str, tuple[int, int]] = {
@@ -62,7 +63,7 @@ def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndar
     """One video before encoding: frames, uint8 (T, H, W, 3), and where the thing is, bool (T, H, W)."""
     textures = np.random.default_rng([seed, group])
     thing, background = _texture(textures, SIZE), _texture(textures, 2 * SIZE)
-    corners = textures.integers(3, 8)
+    corners = int(textures.integers(3, 8))
     rng = np.random.default_rng([seed, group, list(CLASSES).index(label)])
     x, y, log_scale, angle = _pose(label, rng).T
     cos, sin, shrink = np.cos(angle), np.sin(angle), np.exp(-log_scale)
@@ -74,7 +75,7 @@ def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndar
     over = F.grid_sample(thing.expand(NUM_FRAMES, -1, -1, -1), grid, padding_mode="border", align_corners=False)
     mask = _inside(grid, corners)[:, None]
 
-    direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.4)
+    direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.2)
     shift = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * speed * [np.cos(direction), np.sin(direction)]
     drift = np.concatenate([np.tile(np.eye(2) * 0.5, (NUM_FRAMES, 1, 1)), shift[:, :, None]], axis=2)
     grid = F.affine_grid(torch.from_numpy(drift).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
@@ -98,9 +99,9 @@ def _pose(label: str, rng: np.random.Generator) -> np.ndarray:
 def _texture(rng: np.random.Generator, size: int) -> torch.Tensor:
     """Noise of three octaves between two colours, (1, 3, size, size) in 0 … 1."""
     noise = torch.zeros(1, 1, size, size)
-    for cells in (size // 16, size // 8, size // 4):
+    for cells, strength in ((size // 16, 1.0), (size // 8, 1.0), (size // 4, 0.5)):
         octave = torch.from_numpy(rng.standard_normal((1, 1, cells, cells))).float()
-        noise += F.interpolate(octave, size=(size, size), mode="bicubic", align_corners=False)
+        noise += strength * F.interpolate(octave, size=(size, size), mode="bicubic", align_corners=False)
     dark, light = torch.from_numpy(rng.uniform([[0.0] * 3, [0.45] * 3], [[0.55] * 3, [1.0] * 3])).float()
     return torch.lerp(dark[:, None, None], light[:, None, None], torch.sigmoid(2 * noise))
 
@@ -118,25 +119,3 @@ def _render_group(root: Path, seed: int, group: int) -> int:
         if not path.exists():
             write_video(path, render_video(label, seed, group)[0], FPS, codec)
     return len(CLASSES)
-
-
-def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264", **options: str) -> None:
-    """Encode frames, uint8 (T, H, W, 3), into a video file; the container follows from the name.
-
-    The file appears under its name only when it is complete.
-    """
-    unfinished = path.with_name(f".{path.name}.part{path.suffix}")
-    with av.open(str(unfinished), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        if codec == "mpeg4":
-            stream.codec_context.qmin = stream.codec_context.qmax = 3
-        if codec == "libx264":  # without cpu-independent, x264's result depends on where the frames lie in memory
-            options = {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1", **options}
-        stream.options = options
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    unfinished.replace(path)

@@ -13,8 +13,8 @@ from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError, unknown
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+VIDEO_SUFFIXES = set(
+    ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
 
 
@@ -38,20 +38,19 @@ def scan_videos(
         InputError: no such folder, no video in it, none that fits the recipe, or a groups file that
             does not fit the folder.
     """
-    paths = _find_videos(root)
-    rows = [{"path": path, **_describe(path, recipe)} for path in paths]
+    rows = [{"path": path, **_describe(path, recipe)} for path in _find_videos(root)]
     if all(row["problem"] for row in rows):
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     if groups_file is not None:
         _apply_groups(rows, groups_file, root)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # FFmpeg decodes outside of the interpreter's lock
-        infos = pool.map(lambda path: probe_video(root / path), paths)
-        for row, info in zip(rows, progress(infos, len(paths)), strict=True):
+        infos = pool.map(lambda row: probe_video(root / row["path"]), rows)
+        for row, info in zip(rows, progress(infos, len(rows)), strict=True):
             measured = asdict(info)
             if row["problem"]:  # a good file in the wrong place is not used
                 measured |= {"problem": row["problem"], "num_frames": 0}
             row |= measured
-    return from_rows(rows)
+    return from_rows(sorted(rows, key=lambda row: row["path"]))
 
 
 def _find_videos(root: Path) -> list[str]:

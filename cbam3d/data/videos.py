@@ -45,7 +45,7 @@ class VideoDataset(Dataset[Sample]):
         return self.manifest.path[index].decode()
 
     def __getitem__(self, visit: Visit) -> Sample:
-        table, index = self.manifest, visit.index
+        table, index = self.manifest, visit.item
         rng = np.random.default_rng([self.seed, visit.epoch, index])
         clips = self.clips(int(table.num_frames[index]), rng)
         scale = self.short_side / min(table.width[index], table.height[index])

@@ -61,6 +61,7 @@ def evaluate(
 
     for batch in loader:
         problems += batch.problems
+        num_videos.update(len(batch.labels))
         if not len(batch.labels):
             continue
         logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
@@ -72,7 +73,6 @@ def evaluate(
             metric.update(logits, view_labels)
         for metric in (*video.values(), confusion):
             metric.update(views.mean(1), labels)
-        num_videos.update(len(labels))
         num_clips.update(len(logits))
 
     problems = _gather(fabric, problems)

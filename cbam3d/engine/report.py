@@ -109,6 +109,6 @@ def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
         for i, j in np.ndindex(*counts.shape):
             if counts[i, j]:
                 colour = "white" if shares[i, j] > 0.5 else "black"
-                axes.text(j, i, int(counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
+                axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, shrink=0.7, label="share of the true class")
     figure.savefig(path, dpi=110)

@@ -105,7 +105,7 @@ class Trainer:
         self.loader.set_epoch(self.epoch)
         torch.manual_seed(hash((self.seed, self.epoch, self.fabric.global_rank)))
         loss_sum = torch.zeros((), device=self.fabric.device)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         num_clips, waited, started = 0, 0.0, time.perf_counter()
         with _progress(self.console) as progress:
             task = progress.add_task(f"epoch {self.epoch + 1}/{self.epochs}", total=len(self.loader))
@@ -138,7 +138,9 @@ class Trainer:
         loss = F.cross_entropy(self.model(inputs), labels, label_smoothing=self.label_smoothing)
         self.fabric.backward(loss)
         if self.clip_grad_norm is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip_grad_norm)
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.clip_grad_norm, error_if_nonfinite=False
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()
@@ -148,8 +150,9 @@ class Trainer:
             self.console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
 
     def _save(self, score: float | None) -> None:
-        improved = score is not None and score > self.best_score
-        if improved:
+        improved = False
+        if score is not None and score > self.best_score:
+            improved = True
             self.best_score, self.best_epoch = score, self.epoch
         state = {
             "model": self.model,

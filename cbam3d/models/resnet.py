@@ -9,17 +9,17 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, same_padding
 
 Attention = Callable[[int], nn.Module]  # channels -> a module that keeps the shape
+Size = int | tuple[int, ...]
 
 
-def _conv(ndim: int, in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...], stride=1) -> nn.Module:
+def _conv(ndim: int, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1) -> nn.Module:
     """A convolution without bias that keeps the size at stride 1, with He et al.'s initialisation."""
-    sizes = (kernel_size,) * ndim if isinstance(kernel_size, int) else kernel_size
-    padding = tuple(k // 2 for k in sizes)
-    conv = CONV[ndim](in_channels, out_channels, sizes, stride=stride, padding=padding, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    padding = same_padding(kernel_size, ndim)
+    conv = CONV[ndim](in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+    nn.init.kaiming_normal_(conv.get_parameter("weight"), mode="fan_out", nonlinearity="relu")
     return conv
 
 
@@ -143,22 +143,22 @@ class ResNet(nn.Module):
         self.bn1 = BATCH_NORM[ndim](width)
         self.relu = nn.ReLU(inplace=True)
         pool = ndim == 2 if stem_pool is None else stem_pool
-        self.maxpool = (
-            MAX_POOL[ndim](frame_wise(3), frame_wise(2), tuple(k // 2 for k in frame_wise(3)))
-            if pool
-            else nn.Identity()
-        )
+        self.maxpool = nn.Identity()
+        if pool:
+            self.maxpool = MAX_POOL[ndim](frame_wise(3), frame_wise(2), same_padding(frame_wise(3), ndim))
 
-        channels = width
-        for stage, count in enumerate(num_blocks):
-            blocks = []
-            for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(block(ndim, channels, width * 2**stage, stride, attention))
-                channels = width * 2**stage * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        def layer(stage: int) -> nn.Sequential:
+            channels = width * 2**stage
+            before = width if stage == 0 else width * 2 ** (stage - 1) * block.expansion
+            first = block(ndim, before, channels, 1 if stage == 0 else 2, attention)
+            others = [
+                block(ndim, channels * block.expansion, channels, 1, attention) for _ in range(1, num_blocks[stage])
+            ]
+            return nn.Sequential(first, *others)
+
+        self.layer1, self.layer2, self.layer3, self.layer4 = (layer(stage) for stage in range(4))
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(width * 8 * block.expansion, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """The last stage's output, (N, C, *spatial)."""

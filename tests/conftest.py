@@ -1,0 +1,55 @@
+"""What several test modules need."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cbam3d.data.encode import write_video
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        if os.environ.get("CBAM3D_REQUIRE_CUDA"):
+            pytest.fail("CBAM3D_REQUIRE_CUDA is set, but there is no CUDA device")
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real files beside the clone; absent in most places."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data at {SHARED}")
+    return SHARED
+
+
+def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Frames that survive any codec: the frame's number as eight black or white bars, most significant first."""
+    bits = (np.arange(count)[:, None] >> np.arange(7, -1, -1)) & 1
+    columns = np.repeat(bits, width // 8, axis=1).astype(np.uint8) * 255
+    return np.broadcast_to(columns[:, None, :, None], (count, height, width, 3)).copy()
+
+
+def read_numbers(clip: torch.Tensor) -> list[int]:
+    """The numbers in a clip of `numbered_frames`, uint8 (3, T, H, W), of any size."""
+    _, _, height, width = clip.shape
+    centres = (np.arange(8) + 0.5) * width / 8
+    bits = clip.float().mean(0)[:, height // 2, centres.astype(int)] > 127
+    return [int("".join(str(int(bit)) for bit in row), 2) for row in bits]
+
+
+@pytest.fixture
+def make_video(tmp_path: Path):
+    """A function that writes a video of numbered frames below tmp_path and returns its path."""
+
+    def make(name: str = "video.mp4", count: int = 40, codec: str = "libx264", **options: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, numbered_frames(count), 25, codec, **options)
+        return path
+
+    return make

@@ -1,0 +1,84 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from cbam3d.data.batch import Visit
+from cbam3d.data.images import load_folder, load_torchvision
+from cbam3d.data.recipe import Recipe
+from cbam3d.errors import InputError
+
+RECIPE = Recipe("image_folder", "image", ["{split}/{label}/{name}", "{label}/{name}"])
+
+
+def save(path, size=(10, 8), colour=(200, 10, 60), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path)
+
+
+def test_images_are_read_scaled_and_labelled(tmp_path):
+    save(tmp_path / "train/b/1.png")
+    save(tmp_path / "train/a/2.png", (30, 60), (1, 2, 3))
+    save(tmp_path / "test/a/3.png", mode="L")
+    loaded, classes, problems = load_folder(tmp_path, RECIPE, 6, 0.2)
+    assert classes == ["a", "b"]
+    assert problems == []
+    assert sorted(loaded) == ["test", "train"]
+    train = loaded["train"]
+    assert train.images.shape == (2, 3, 6, 6)
+    sample = train[Visit(0, 0)]
+    assert (train.name(0), sample.label) == ("train/a/2.png", 0)
+    assert sample.views[0][:, 3, 3].tolist() == [1, 2, 3]
+    assert train[Visit(0, 1)].label == 1
+
+
+def test_without_splits_a_part_of_each_class_is_held_out(tmp_path):
+    for label in "ab":
+        for i in range(20):
+            save(tmp_path / label / f"{i}.png")
+    loaded, _, _ = load_folder(tmp_path, RECIPE, 6, 0.25)
+    assert np.bincount(loaded["test"].labels).tolist() == [5, 5]
+    assert np.bincount(loaded["train"].labels).tolist() == [15, 15]
+
+
+def test_what_cannot_be_used_is_named(tmp_path):
+    save(tmp_path / "train/a/good.png")
+    (tmp_path / "train/a/bad.jpg").write_bytes(b"no image")
+    save(tmp_path / "stray.png")
+    save(tmp_path / "train/tiger/x.png")
+    recipe = Recipe("pets", "image", ["{split}/{label}/{name}"], classes=["a", "tigers"])
+    loaded, _, problems = load_folder(tmp_path, recipe, 6, 0.2)
+    assert len(loaded["train"]) == 1
+    reasons = dict(problems)
+    assert reasons["stray.png"].startswith("path does not fit")
+    assert reasons["train/a/bad.jpg"].startswith("unreadable")
+    assert reasons["train/tiger/x.png"] == "unknown class of pets 'tiger': did you mean 'tigers'?"
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_folder(tmp_path / "nowhere", RECIPE, 6, 0.2)
+    with pytest.raises(InputError, match="no usable image"):
+        load_folder(tmp_path, RECIPE, 6, 0.2)
+
+
+def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
+    """The files of CIFAR-10 in its own format, a few images long; the checksums are those of the real ones."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = {}
+    names = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
+    for name in names:
+        pixels[name] = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels[name], "labels": [3, 1, 4, 1]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *arguments: True)
+    loaded = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"))
+    assert loaded["train"].images.shape == (20, 3, 32, 32)
+    assert loaded["test"].labels == [3, 1, 4, 1]
+    expected = torch.from_numpy(pixels["test_batch"][2].reshape(3, 32, 32))
+    assert torch.equal(loaded["test"][Visit(0, 2)].views[0], expected)

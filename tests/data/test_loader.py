@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+
+
+class Numbers(Dataset):
+    """Item i is a view filled with i; those of `bad` cannot be read."""
+
+    def __init__(self, length=10, bad=()):
+        self.length, self.bad = length, bad
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, visit):
+        if visit.item in self.bad:
+            return Sample(visit, 0, [], (f"file {visit.item}", "broken"))
+        view = torch.full((1, 2, 2), visit.item, dtype=torch.uint8)
+        return Sample(visit, visit.item % 3, [view, view])
+
+
+def stack(packed):
+    return torch.stack(packed.views()).float()
+
+
+def indices(batches):
+    return [[visit.item for visit in batch] for batch in batches]
+
+
+def test_training_visits_every_sample_once_an_epoch_in_a_new_order():
+    batches = TrainBatches(range(12), 4, seed=0)
+    first = indices(batches)
+    assert sorted(sum(first, [])) == list(range(12))
+    assert [len(batch) for batch in first] == [4, 4, 4]
+    assert indices(batches) == first
+    batches.epoch = 1
+    assert indices(batches) != first
+    assert all(visit.epoch == 1 for batch in batches for visit in batch)
+
+
+def test_the_last_incomplete_training_batch_is_left_out_unless_it_is_the_only_one():
+    assert [len(b) for b in TrainBatches(range(10), 4, seed=0)] == [4, 4]
+    assert [len(b) for b in TrainBatches(range(3), 4, seed=0)] == [3]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_share_the_same_global_batches(world_size):
+    whole = indices(TrainBatches(range(50), 12, seed=5))
+    shares = [indices(TrainBatches(range(50), 12, 5, rank, world_size)) for rank in range(world_size)]
+    for step, batch in enumerate(whole):
+        assert sorted(batch) == sorted(sum((share[step] for share in shares), []))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_testing_visits_every_sample_once_over_all_processes(world_size):
+    shares = [EvalBatches(range(10), 4, rank, world_size) for rank in range(world_size)]
+    assert sorted(i for share in shares for i in sum(indices(share), [])) == list(range(10))
+    assert all(len(share) == len(list(share)) for share in shares)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_batches_are_the_same_for_any_number_of_workers(num_workers):
+    data = Numbers()
+    loader = Loader(data, TrainBatches(data, 4, seed=0), stack, num_workers, torch.device("cpu"))
+    loader.set_epoch(3)
+    order = indices(TrainBatches(data, 4, seed=0))
+    expected = TrainBatches(data, 4, seed=0)
+    expected.epoch = 3
+    assert order != indices(expected)
+    for batch, wanted in zip(loader, indices(expected), strict=True):
+        assert batch.inputs[::2, 0, 0, 0].tolist() == wanted
+        assert batch.inputs.shape == (8, 1, 2, 2)
+        assert batch.labels.tolist() == [i % 3 for i in wanted]
+
+
+def test_unreadable_samples_are_named_and_left_out():
+    data = Numbers(4, bad=(1, 2, 3))
+    loader = Loader(data, EvalBatches(data, 2), stack, 0, torch.device("cpu"))
+    first, second = list(loader)
+    assert first.inputs[:, 0, 0, 0].tolist() == [0, 0]
+    assert first.problems == [("file 1", "broken")]
+    assert len(second.labels) == 0
+    assert second.problems == [("file 2", "broken"), ("file 3", "broken")]
+
+
+def test_visit_is_what_a_data_set_is_asked_for():
+    assert list(EvalBatches(range(2), 5)) == [[Visit(0, 0), Visit(0, 1)]]

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from cbam3d.data.manifest import from_rows, read_manifest, write_manifest
+from cbam3d.errors import InputError
+
+
+def rows():
+    base = {"group": "g", "split": "", "num_frames": 9, "fps": 29.97, "width": 320, "height": 240}
+    base |= {"duration_seconds": 0.3, "problem": ""}
+    return [
+        {**base, "path": 'a/ü, "quoted".mp4', "label": "a"},
+        {**base, "path": "b/x.mp4", "label": "b", "num_frames": 0, "problem": "empty file"},
+    ]
+
+
+def test_written_and_read_again(tmp_path):
+    table = from_rows(rows())
+    write_manifest(table, tmp_path / "manifest.csv")
+    again = read_manifest(tmp_path / "manifest.csv")
+    assert again.text("path") == ['a/ü, "quoted".mp4', "b/x.mp4"]
+    assert again.text("problem") == ["", "empty file"]
+    for name in ("num_frames", "fps", "width", "height", "duration_seconds", "label", "group", "split"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    assert list(tmp_path.iterdir()) == [tmp_path / "manifest.csv"]
+
+
+def test_selection_keeps_columns_together():
+    table = from_rows(rows())
+    usable = table.select(table.num_frames > 0)
+    assert (usable.text("path"), usable.text("label"), len(usable)) == (['a/ü, "quoted".mp4'], ["a"], 1)
+
+
+def test_an_empty_table_has_its_columns(tmp_path):
+    write_manifest(from_rows([]), tmp_path / "m.csv")
+    assert len(read_manifest(tmp_path / "m.csv")) == 0
+
+
+def test_refusals(tmp_path):
+    path = tmp_path / "m.csv"
+    with pytest.raises(InputError, match="No such file"):
+        read_manifest(path)
+    path.write_text("path,label\nx,y\n")
+    with pytest.raises(InputError, match="no column group, split, num_frames"):
+        read_manifest(path)
+    write_manifest(from_rows(rows()), path)
+    path.write_text(path.read_text().replace(",9,", ",nine,"))
+    with pytest.raises(InputError, match=r"m\.csv: .*nine"):
+        read_manifest(path)
