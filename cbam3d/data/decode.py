@@ -158,11 +158,8 @@ def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int
     if frame.width % 8:  # without scaling, FFmpeg's quick yuv420p -> gbrp leaves the last width % 8 columns unwritten
         flags |= Interpolation.ACCURATE_RND
     rgb = reformatter.reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
-    planes = [
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : rgb.width]
-        for plane in rgb.planes
-    ]
-    green, blue, red = planes
+    rows = [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in rgb.planes]
+    green, blue, red = (row[: rgb.height, : rgb.width] for row in rows)
     picture = torch.from_numpy(np.stack([red, green, blue]))
     return torch.rot90(picture, frame.rotation // 90, (1, 2)) if frame.rotation % 360 else picture
 

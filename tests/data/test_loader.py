@@ -1,3 +1,5 @@
+from itertools import chain
+
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -33,7 +35,7 @@ def indices(batches):
 def test_training_visits_every_sample_once_an_epoch_in_a_new_order():
     batches = TrainBatches(range(12), 4, seed=0)
     first = indices(batches)
-    assert sorted(sum(first, [])) == list(range(12))
+    assert sorted(chain(*first)) == list(range(12))
     assert [len(batch) for batch in first] == [4, 4, 4]
     assert indices(batches) == first
     batches.epoch = 1
@@ -51,13 +53,13 @@ def test_processes_share_the_same_global_batches(world_size):
     whole = indices(TrainBatches(range(50), 12, seed=5))
     shares = [indices(TrainBatches(range(50), 12, 5, rank, world_size)) for rank in range(world_size)]
     for step, batch in enumerate(whole):
-        assert sorted(batch) == sorted(sum((share[step] for share in shares), []))
+        assert sorted(batch) == sorted(chain(*(share[step] for share in shares)))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_testing_visits_every_sample_once_over_all_processes(world_size):
     shares = [EvalBatches(range(10), 4, rank, world_size) for rank in range(world_size)]
-    assert sorted(i for share in shares for i in sum(indices(share), [])) == list(range(10))
+    assert sorted(i for share in shares for i in chain(*indices(share))) == list(range(10))
     assert all(len(share) == len(list(share)) for share in shares)
 
 
