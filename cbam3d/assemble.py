@@ -53,6 +53,8 @@ def open_source(config: Config, console: Console) -> Source:
         InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
     """
     recipe = load_recipe(find_recipe(config.data.recipe))
+    if config.augment.flip and recipe.flip_keeps_label is False:
+        raise InputError(f"augment.flip: in {recipe.name} a mirror image has another label")
     source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
     for split, data in (("training", source.train), ("held-out", source.test)):
         if not len(data):  # type: ignore[arg-type]
@@ -65,13 +67,13 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     data = config.data
     manifest = assign_splits(load_manifest(config, recipe, console), recipe, data.split, data.test_fraction)
     classes = class_names(manifest, recipe)
-    usable = manifest.select(manifest.num_frames > 0)
-    _check_classes(sorted(set(usable.text("label"))), classes, data.root, console)
-    bad = manifest.problem != b""
-    damaged = manifest.select(bad & (manifest.num_frames > 0))
+    usable, bad = manifest.num_frames > 0, manifest.problem != b""
+    lost = manifest.select(~usable)
+    problems = list(zip(lost.text("path"), lost.text("problem"), strict=True))
+    _check_classes(manifest.select(usable).labels(), classes, problems, data.root, console)
+    damaged = manifest.select(bad & usable)
     for path, problem in list(zip(damaged.text("path"), damaged.text("problem"), strict=True))[:10]:
         console.print(f"damaged {path}: {problem}; its readable frames are used", markup=False, highlight=False)
-    lost = manifest.select(bad & (manifest.num_frames == 0))
 
     def train_clips(video_frames: int, rng: np.random.Generator) -> list[list[int]]:
         return [random_clip(video_frames, data.num_frames, data.stride, rng)]
@@ -94,7 +96,7 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
         classes,
         dataset("train", train_clips),
         dataset(held_out, test_clips),
-        list(zip(lost.text("path"), lost.text("problem"), strict=True)),
+        problems,
         manifest,
     )
 
@@ -123,16 +125,20 @@ def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
         progress = progress_over(console, f"reading every image of {root}")
         loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, progress)
     found = {classes[label] for items in loaded.values() for label in items.labels}
-    _check_classes(sorted(found), classes, data.root, console)
+    _check_classes(sorted(found), classes, problems, data.root, console)
     held_out = "test" if "test" in loaded else "val"
     if "train" not in loaded or held_out not in loaded:
         raise InputError(f"{root}: found only the split {', '.join(loaded)}, training needs train and test (or val)")
     return Source(recipe, classes, loaded["train"], loaded[held_out], problems)
 
 
-def _check_classes(found: list[str], classes: list[str], root: str, console: Console) -> None:
+def _check_classes(
+    found: list[str], classes: list[str], problems: list[tuple[str, str]], root: str, console: Console
+) -> None:
     if len(found) < 2:
-        raise InputError(f"{root}: at least 2 classes are needed, found {', '.join(found) or 'none'}")
+        names = ", ".join(found) or "none"
+        lost = f" (of {len(problems)} unusable files the first is {': '.join(problems[0])})" if problems else ""
+        raise InputError(f"{root}: at least 2 classes are needed, found {names}{lost}")
     if absent := [name for name in classes if name not in found]:
         names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
         console.print(f"{root}: nothing of {len(absent)} of {len(classes)} classes: {names}", style="yellow")
@@ -141,8 +147,6 @@ def _check_classes(found: list[str], classes: list[str], root: str, console: Con
 def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Loader, Loader]:
     """The loaders of the training and of the held-out data."""
     data, augment, seed = config.data, config.augment, config.run.seed
-    if augment.flip and source.recipe.flip_keeps_label is False:
-        raise InputError(f"augment.flip: in {source.recipe.name} a mirror image has another label")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     rank, world_size = fabric.global_rank, fabric.world_size
 

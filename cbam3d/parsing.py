@@ -50,7 +50,7 @@ def parse_config(
     _check_keys(_keys_of_file(path), str(path))
     _check_keys([key[2:].split("=")[0] for key in keys if key.startswith("--")], "command line")
     try:
-        parsed = parser.instantiate_classes(parser.parse_args(["--config", str(path), *keys]))
+        parsed = parser.instantiate(parser.parse_args(["--config", str(path), *keys]))
     except InputError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:

@@ -47,6 +47,10 @@ class Manifest:
         """A text column as strings."""
         return [value.decode() for value in getattr(self, column)]
 
+    def labels(self) -> list[str]:
+        """The labels that occur, sorted."""
+        return [label.decode() for label in np.unique(self.label)]
+
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
     """A table from mappings that have all of its columns."""

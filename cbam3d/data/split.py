@@ -3,8 +3,6 @@
 import hashlib
 from collections import Counter, defaultdict
 
-import numpy as np
-
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
@@ -72,4 +70,4 @@ def rows_of(manifest: Manifest, split: str) -> Manifest:
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
     """The classes in the order of their numbers: the recipe's, or those found, sorted."""
-    return recipe.classes or [label.decode() for label in np.unique(manifest.label[manifest.num_frames > 0])]
+    return recipe.classes or manifest.select(manifest.num_frames > 0).labels()

@@ -1,0 +1,54 @@
+# Each target sets up what it needs in .venv; a target that is up to date starts at once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help train test test-all lint format bench clean
+
+help:
+	@echo "make train     train and score the demo (about 3 minutes on 2 cores)"
+	@echo "make test      run the tests (minutes)"
+	@echo "make test-all  run the tests, the slow ones too"
+	@echo "make lint      ruff and pyright"
+	@echo "make format    ruff, rewriting"
+	@echo "make bench     the benchmarks"
+	@echo "make clean     remove .venv, data/ and runs/"
+
+train: .venv/installed
+	$(BIN)/python train.py
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	@for script in benchmarks/*.py; do echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv data runs
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); set PYTHON=…"; exit 1; }
+	@echo "creating .venv …"
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml .venv/bin/python
+	@echo "installing cbam3d with PyTorch (several GB, minutes) …"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml .venv/bin/python
+	@echo "installing cbam3d with PyTorch and what the tests need (several GB, minutes) …"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e ".[dev]"
+	@touch $@ .venv/installed

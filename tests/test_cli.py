@@ -1,0 +1,243 @@
+"""The commands as a user gives them, on small real files."""
+
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cbam3d.cli import main
+from cbam3d.data import motion
+
+TINY = shlex.split(
+    "--run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 --data.num_workers 0 "
+    "--model.name resnet10 --model.options '{width: 8}' --train.epochs 2 --train.batch_size 8 "
+    "--eval.num_clips 2 --eval.every_epochs 1 --augment.crop_scale null"
+)
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """32 videos of the demo in class folders."""
+    root = tmp_path_factory.mktemp("rendered")
+    motion.render(root, num_groups=4)
+    return root
+
+
+@pytest.fixture
+def videos(rendered, tmp_path, monkeypatch) -> Path:
+    """A copy that a test may damage; the working directory is empty."""
+    shutil.copytree(rendered, tmp_path / "videos")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "videos"
+
+
+def train(root: Path, *arguments: str, config: str = "folder") -> int:
+    return main(["train", "--config", config, "--data.root", str(root), *TINY, *arguments])
+
+
+def test_training_leaves_a_run_folder_that_evaluates_to_the_same_scores(videos, capsys):
+    assert train(videos, "--data.test_fraction", "0.5", "--run.dir", "run") == 0
+    run = Path("run")
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "manifest.csv",
+        "metrics.csv",
+        "metrics.json",
+        "curves.png",
+        "confusion.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    } <= names
+    assert any("events.out.tfevents" in name for name in names)
+    assert not any(name.endswith(".part") for name in names)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["num_videos"], metrics["num_clips"], metrics["num_skipped"]) == (16, 32, 0)
+    assert {"clip_top1", "clip_top5", "video_top1", "video_top5", "best_video_top1", "best_epoch"} <= set(metrics)
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["video_top1"]) == metrics["video_top1"]
+
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 0
+    again = json.loads((run / "evaluation.json").read_text())
+    for name in ("loss", "clip_top1", "clip_top5", "video_top1", "video_top5", "num_videos"):
+        assert again[name] == pytest.approx(metrics[name], rel=1e-6)
+    assert "video_top1" in capsys.readouterr().out
+
+    assert main(["evaluate", "run", "--eval.num_clips", "5", "--checkpoint", "best"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())["num_clips"] == 80
+
+
+def test_the_resolved_configuration_repeats_the_run(videos):
+    assert train(videos, "--run.dir", "first", "--run.seed", "5", "--data.num_workers", "2") == 0
+    again = ["--config", "first/config.yaml", "--run.dir", "second", "--data.num_workers", "0"]
+    assert main(["train", *again]) == 0
+    first, second = (json.loads(Path(f"{name}/metrics.json").read_text()) for name in ("first", "second"))
+    assert first == second
+
+
+def test_a_run_is_never_overwritten_and_can_be_resumed(videos, capsys):
+    assert train(videos) == 0
+    assert train(videos) == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["folder", "folder-2"]
+    before = json.loads(Path("runs/folder-2/metrics.json").read_text())
+    assert train(videos, "--resume") == 0  # the latest, which is finished: it is scored again
+    assert json.loads(Path("runs/folder-2/metrics.json").read_text()) == before
+    assert "resuming after epoch 2" in capsys.readouterr().out
+    assert train(videos, "--run.dir", "runs/folder") == 2
+    assert "runs/folder holds a run: --resume continues it" in capsys.readouterr().err
+    assert train(videos, "--run.dir", "elsewhere", "--resume") == 2
+    assert "elsewhere: nothing to resume" in capsys.readouterr().err
+
+
+def test_a_corrupt_video_is_named_counted_and_skipped_up_to_the_limit(videos, capsys):
+    (videos / "zoom_in" / "zoom_in_g001.avi").write_bytes(b"garbage" * 100)
+    (videos / "zoom_in" / "empty.mp4").write_bytes(b"")
+    assert train(videos, "--run.dir", "run") == 0
+    printed = capsys.readouterr().out
+    assert "skipped zoom_in/empty.mp4: empty file" in printed
+    assert "skipped zoom_in/zoom_in_g001.avi: unreadable" in printed
+    assert json.loads(Path("run/metrics.json").read_text())["num_skipped"] == 2
+    assert len(Path("run/skipped.csv").read_text().splitlines()) == 3
+
+    assert train(videos, "--run.dir", "strict", "--data.max_bad_videos", "1") == 2
+    assert "2 files cannot be used, data.max_bad_videos is 1" in capsys.readouterr().err
+
+
+def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, capsys):
+    assert main(["prepare", "folder", "--root", str(videos)]) == 0
+    assert "32 videos, 32 usable" in capsys.readouterr().out
+    for path in (videos / "zoom_in").iterdir():
+        path.write_bytes(b"")
+    assert train(videos, "--run.dir", "run") == 0
+    assert "skipped zoom_in/zoom_in_g001" in capsys.readouterr().out
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert metrics["num_skipped"] == 4
+    assert main(["prepare", "folder", "--root", str(videos)]) == 2
+    assert "manifest.csv exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: shutil.rmtree(root), "no such folder"),
+        (lambda root: [shutil.rmtree(path) for path in root.iterdir()], "no video in this folder"),
+        (
+            lambda root: [shutil.rmtree(path) for path in root.iterdir() if path.name != "zoom_in"],
+            "at least 2 classes are needed, found zoom_in",
+        ),
+        (
+            lambda root: [path.write_bytes(b"x") for path in root.rglob("*.*")],
+            "at least 2 classes are needed, found none (of 32 unusable files the first is move_down/",
+        ),
+    ],
+)
+def test_a_folder_without_data_is_refused_in_one_line(videos, capsys, prepare, message):
+    prepare(videos)
+    assert train(videos) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"cbam3d: {videos}: {message}")
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_ucf101s_layout_trains_and_scores(videos, tmp_path, capsys):
+    root = tmp_path / "UCF-101"
+    for label, source in (("Archery", "move_left"), ("YoYo", "zoom_in"), ("Punch", "move_up")):
+        (root / label).mkdir(parents=True)
+        for i, path in enumerate(sorted((videos / source).iterdir())):
+            shutil.copy(path, root / label / f"v_{label}_g{(1, 2, 8, 9)[i]:02d}_c01.avi")
+    assert train(root, "--run.dir", "run", config="ucf101") == 0
+    assert "nothing of 98 of 101 classes" in capsys.readouterr().out
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert (metrics["num_videos"], metrics["num_classes"]) == (6, 101)
+    with open("run/manifest.csv", newline="") as file:
+        splits = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    assert splits["YoYo/v_YoYo_g02_c01.avi"] == "test"
+    assert splits["YoYo/v_YoYo_g08_c01.avi"] == "train"
+
+
+def test_images_go_through_the_same_loop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for label, base in (("dark", 0), ("light", 160)):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(base, base + 96, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    arguments = ["--data.recipe", "image_folder", "--train.epochs", "4", "--train.learning_rate", "0.02"]
+    assert train(tmp_path / "pictures", "--run.dir", "run", *arguments, config="cifar10") == 0
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert metrics["top1"] > 0.9
+    assert metrics["num_images"] == 12
+    assert "clip_top1" not in metrics
+    assert main(["evaluate", "run"]) == 0
+
+
+def test_evaluate_refuses_what_does_not_fit(videos, capsys):
+    assert train(videos, "--run.dir", "run") == 0
+    shutil.rmtree(videos / "zoom_in")
+    assert main(["evaluate", "run"]) == 2
+    assert "the checkpoint was trained on" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--data.root", str(videos), "--model.options", "{width: 16}"]) == 2
+    shutil.copytree(videos / "zoom_out", videos / "zoom_in")
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--model.options", "{width: 16}"]) == 2
+    error = capsys.readouterr().err
+    assert "last.ckpt does not fit the network" in error
+    assert error.count("\n") == 1
+    Path("run/checkpoints/last.ckpt").write_bytes(b"cut")
+    assert main(["evaluate", "run"]) == 2
+    assert "not a readable checkpoint" in capsys.readouterr().err
+    assert main(["evaluate", "nowhere"]) == 2
+    assert "no run in this folder" in capsys.readouterr().err
+
+
+def test_a_flip_that_changes_labels_is_refused_before_anything_is_rendered(tmp_path, capsys):
+    assert train(tmp_path / "motion", "--augment.flip", "true", config="motion") == 2
+    assert capsys.readouterr().err == "cbam3d: augment.flip: in motion a mirror image has another label\n"
+    assert not (tmp_path / "motion").exists()
+
+
+def test_unknown_commands_and_names(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("resnet18", "cbam", "motion", "ucf101"))
+    assert main([]) == 0
+    assert "usage: cbam3d COMMAND" in capsys.readouterr().out
+
+
+def test_train_py_exits_with_the_status_and_one_line(tmp_path):
+    script = Path(__file__).parents[1] / "train.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--train.epoch", "3"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "cbam3d: command line: unknown key 'train.epoch': did you mean 'train.epochs'?\n"
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_config_yaml_holds_every_key(videos):
+    from cbam3d.parsing import config_keys
+
+    assert train(videos, "--run.dir", "run") == 0
+    written = yaml.safe_load(Path("run/config.yaml").read_text())
+    keys = [f"{section}.{key}" for section, entries in written.items() for key in entries]
+    assert keys == config_keys()
+    assert written["run"]["dir"] == "run"
