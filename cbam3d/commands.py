@@ -39,21 +39,22 @@ def train(arguments: list[str]) -> None:
     command = argparse.ArgumentParser("cbam3d train", description=train.__doc__, add_help=False)
     command.add_argument("--resume", action="store_true", help="continue the run in its folder after its last epoch")
     config, path, options = parse_config(arguments, "motion", command)
-    folder = _run_folder(config, path.stem, options.resume)
     fabric = create_fabric(config)
+    folder = fabric.broadcast(_run_folder(config, path.stem, options.resume) if fabric.is_global_zero else Path())
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
-    source = open_source(config, console)
+    source = open_source(_with_manifest_of(folder, config) if options.resume else config, console)
     model = build_model(config, len(source.classes), source.images)
     train_loader, test_loader = create_loaders(config, source, fabric)
 
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    config = replace(config, run=replace(config.run, dir=str(folder)))
-    (folder / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False))
-    if source.manifest is not None:
-        write_manifest(source.manifest, folder / "manifest.csv")
+    if fabric.is_global_zero:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        config = replace(config, run=replace(config.run, dir=str(folder)))
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False))
+        if source.manifest is not None:
+            write_manifest(source.manifest, folder / "manifest.csv")
+    fabric.barrier()
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos)
-    for line in skipped.add(source.problems):
-        console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
+    _print_skipped(console, skipped.add(source.problems))
 
     t = config.train
     optimizer = create_optimizer(model, t.optimizer, t.learning_rate, t.weight_decay, t.momentum)
@@ -93,19 +94,22 @@ def train(arguments: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     """Score a run's checkpoint again, with the run's configuration or parts of it changed."""
     command = argparse.ArgumentParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
-    command.add_argument("run", help="folder of the run, such as runs/motion")
+    command.add_argument("run", help="folder of the run, such as runs/motion; comes first")
     command.add_argument("--checkpoint", choices=("last", "best"), default="last")
-    folder = Path(next((argument for argument in arguments if not argument.startswith("-")), ""))
-    default = folder / "config.yaml"
-    if not default.is_file() and not {"-h", "--help"} & set(arguments):
+    asked_for_help = {"-h", "--help"} & set(arguments)
+    if not asked_for_help and (not arguments or arguments[0].startswith("-")):
+        raise InputError("the folder of a run comes first: cbam3d evaluate runs/motion")
+    folder = Path(arguments[0])
+    if not asked_for_help and not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: no run in this folder (config.yaml is missing)")
-    config, _, options = parse_config(arguments, default, command)
+    config, _, options = parse_config(arguments, folder / "config.yaml", command)
     name = options.checkpoint
 
     fabric = create_fabric(config)
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
     state = load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
-    source = open_source(config, console)
+    trained_on = state["config"]["data"]["root"]
+    source = open_source(_with_manifest_of(folder, config) if config.data.root == trained_on else config, console)
     if state["classes"] != source.classes:
         raise InputError(
             f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
@@ -121,10 +125,11 @@ def evaluate(arguments: list[str]) -> None:
     result = scoring.evaluate(
         fabric, fabric.setup_module(model), loader, len(source.classes), config.eval.batch_size, source.images
     )
-    console.print(_score_table(result))
     if fabric.is_global_zero:
-        for path, reason in result.problems:
-            console.print(f"skipped {path}: {reason}", style="yellow", markup=False, highlight=False)
+        _print_skipped(
+            console, SkippedFiles(folder / "evaluation_skipped.csv", config.data.max_bad_videos).add(result.problems)
+        )
+        console.print(_score_table(result))
         report = {**result.scores, **result.counts, "checkpoint": name, "epoch": state["epoch"]}
         write_json(folder / "evaluation.json", report | {"config": plain(config)})
 
@@ -182,6 +187,17 @@ def _run_folder(config: Config, name: str, resume: bool) -> Path:
     if len(taken) == 1:
         raise InputError(f"runs/{name}: nothing to resume")
     return taken[-2]
+
+
+def _print_skipped(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
+
+
+def _with_manifest_of(folder: Path, config: Config) -> Config:
+    """The configuration with the table of videos that the run in `folder` has kept: the same files, the same split."""
+    path = folder / "manifest.csv"
+    return replace(config, data=replace(config.data, manifest=str(path))) if path.is_file() else config
 
 
 def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:

@@ -189,12 +189,14 @@ def test_images_go_through_the_same_loop(tmp_path, monkeypatch):
 
 def test_evaluate_refuses_what_does_not_fit(videos, capsys):
     assert train(videos, "--run.dir", "run") == 0
-    shutil.rmtree(videos / "zoom_in")
-    assert main(["evaluate", "run"]) == 2
-    assert "the checkpoint was trained on" in capsys.readouterr().err
-    assert main(["evaluate", "run", "--data.root", str(videos), "--model.options", "{width: 16}"]) == 2
-    shutil.copytree(videos / "zoom_out", videos / "zoom_in")
-    capsys.readouterr()
+    shutil.copytree(videos, "fewer")
+    shutil.rmtree("fewer/zoom_in")
+    assert main(["evaluate", "run", "--data.root", "fewer"]) == 2
+    assert "fewer has the classes move_down, " in capsys.readouterr().err
+    assert main(["evaluate", "run", "--data.root", str(videos), "--data.max_bad_videos", "0"]) == 0
+    shutil.rmtree(videos / "zoom_in")  # what the run held out is gone, and that is said
+    assert main(["evaluate", "run", "--data.max_bad_videos", "0"]) == 2
+    assert "files cannot be used, data.max_bad_videos is 0" in capsys.readouterr().err
     assert main(["evaluate", "run", "--model.options", "{width: 16}"]) == 2
     error = capsys.readouterr().err
     assert "last.ckpt does not fit the network" in error
