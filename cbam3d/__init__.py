@@ -8,9 +8,12 @@ from cbam3d.attention import (
     SpatialAttention,
     TemporalAttention,
     create_attention,
+    insert_attention,
     list_attentions,
+    list_insertions,
+    remove_attention,
 )
-from cbam3d.models import ResNet, create_model, list_models
+from cbam3d.models import ResNet, create_model, list_models, load_weights
 
 __version__ = "0.1.0"
 
@@ -24,6 +27,10 @@ __all__ = [
     "TemporalAttention",
     "create_attention",
     "create_model",
+    "insert_attention",
     "list_attentions",
+    "list_insertions",
     "list_models",
+    "load_weights",
+    "remove_attention",
 ]

@@ -25,11 +25,11 @@ from cbam3d.config import Config, Data
 from cbam3d.data.manifest import write_manifest
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
-from cbam3d.engine.checkpoint import load_checkpoint
 from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
 from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
 from cbam3d.parsing import parse_config
 from cbam3d.resources import bundled, find_recipe
 
@@ -107,7 +107,7 @@ def evaluate(arguments: list[str]) -> None:
 
     fabric = create_fabric(config)
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
-    state = load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
+    state = load_tensors(folder / "checkpoints" / f"{name}.ckpt", "checkpoint")
     trained_on = state["config"]["data"]["root"]
     source = open_source(_with_manifest_of(folder, config) if config.data.root == trained_on else config, console)
     if state["classes"] != source.classes:

@@ -85,7 +85,9 @@ class SpatialAttention(Gate):
         self.ndim = check_ndim(ndim)
         kernel = (1, 7, 7)[-ndim:] if kernel_size is None else kernel_size
         self.conv = CONV[ndim](2, 1, as_tuple(kernel, ndim), padding=same_padding(kernel, ndim), bias=bias)
-        self.norm = BATCH_NORM[ndim](1) if batch_norm else nn.Identity()
+        self.norm = (
+            BATCH_NORM[ndim](1, momentum=0.01) if batch_norm else nn.Identity()
+        )  # momentum as in the official code
         if batch_norm:
             _zero(self.norm)
         elif self.identity_init:

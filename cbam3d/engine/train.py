@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from cbam3d.engine.checkpoint import load_checkpoint, save_checkpoint
+from cbam3d.engine.checkpoint import save_checkpoint
 from cbam3d.engine.evaluate import Evaluation
 from cbam3d.engine.report import EpochTable, SkippedFiles
 from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
 
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
@@ -72,7 +73,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue after the last epoch that was saved in the folder."""
-        state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        state = load_tensors(self.folder / "checkpoints" / "last.ckpt", "checkpoint")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

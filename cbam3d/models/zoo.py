@@ -1,19 +1,32 @@
-"""Every network by name."""
+"""Every network by name: ours, torchvision's, pytorchvideo's and timm's."""
 
 import inspect
+import warnings
+from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from cbam3d.attention import create_attention
-from cbam3d.errors import unknown
+from cbam3d.attention import create_attention, insert_attention
+from cbam3d.errors import InputError, unknown
 from cbam3d.models.resnet import DEPTHS, ResNet
+from cbam3d.models.weights import load_weights
+
+_OURS = [f"resnet{depth}" for depth in DEPTHS]
+_PYTORCHVIDEO = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
+# the first of timm's, so that a ResNet of theirs is found; any other name of timm works as well
+_TIMM = ["resnet18", "resnet50", "resnet50d"]
+# torchvision's own weights for the networks that compute what ours do: (ndim, depth) -> its network
+_SAME_AS_TORCHVISION = {(2, depth): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)} | {(3, 18): "r3d_18"}
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows."""
-    return [f"resnet{depth}" for depth in DEPTHS]
+    """The names that `create_model` knows: ours, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
+    theirs = [f"torchvision/{name}" for names in _torchvision_names().values() for name in names]
+    return [*_OURS, *theirs, *(f"pytorchvideo/{n}" for n in _PYTORCHVIDEO), *(f"timm/{n}" for n in _TIMM)]
 
 
 def create_model(
@@ -22,6 +35,7 @@ def create_model(
     ndim: int = 3,
     attention: str | None = None,
     attention_options: dict[str, Any] | None = None,
+    weights: Any = None,
     **options: Any,
 ) -> nn.Module:
     """Build a network by name.
@@ -29,23 +43,116 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: size of the logits.
-        ndim: 2 for images, 3 for clips.
+        ndim: 2 for images, 3 for clips. Networks other than ours have one of the two only.
         attention: one of `list_attentions()`, put into every residual branch; None for a plain network.
-        attention_options: keyword arguments of the mechanism.
+        attention_options: keyword arguments of the mechanism; in networks other than ours also those of
+            `insert_attention`, such as position.
+        weights: None for a fresh network; a path; the name of torchvision's weights ("KINETICS400_V1",
+            "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and those of ours that equal one; or
+            "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). A head for other classes is
+            left out.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
 
     Raises:
-        ValueError: an unknown name or option (the nearest known one is named), or a refused value.
+        ValueError: an unknown name or option (the nearest known one is named), a refused value, or weights
+            that are not there or do not fit.
     """
-    if name not in list_models():
+    if attention is None and attention_options:
+        raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
+    library, _, short = name.rpartition("/")
+    builders: dict[str, Callable[..., nn.Module]] = {
+        "torchvision": _build_torchvision,
+        "pytorchvideo": _build_pytorchvideo,
+        "timm": _build_timm,
+    }
+    if name in _OURS:
+        slot = partial(create_attention, attention, ndim=ndim, **(attention_options or {})) if attention else None
+        _check_options(name, options, ResNet)
+        model: nn.Module = ResNet(int(name.removeprefix("resnet")), num_classes, ndim, attention=slot, **options)
+    elif library in builders:
+        model = builders[library](short, num_classes, ndim, **options)
+    else:
         raise ValueError(unknown("model", name, list_models()))
-    known = set(inspect.signature(ResNet).parameters) - {"depth", "num_classes", "ndim", "attention"}
+    if weights is not None:
+        load_weights(model, _find_weights(name, ndim, weights))
+    if name not in _OURS and attention is not None:
+        insert_attention(model, attention, **(attention_options or {}))
+    return model
+
+
+def _torchvision_names() -> dict[int, list[str]]:
+    """torchvision's classifiers by rank."""
+    models = import_module("torchvision.models")
+    return {2: models.list_models(module=models), 3: models.list_models(module=models.video)}
+
+
+def _build_torchvision(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+    names = _torchvision_names()
+    if name not in names[2] + names[3]:
+        raise ValueError(unknown("model", f"torchvision/{name}", list_models()))
+    _check_ndim(f"torchvision/{name}", 2 if name in names[2] else 3, ndim)
+    return import_module("torchvision.models").get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def _build_pytorchvideo(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+    if name not in _PYTORCHVIDEO:
+        raise ValueError(unknown("model", f"pytorchvideo/{name}", list_models()))
+    _check_ndim(f"pytorchvideo/{name}", 3, ndim)
+    with warnings.catch_warnings():  # its last release predates what today's PyTorch deprecates
+        warnings.simplefilter("ignore")
+        hub = import_module("pytorchvideo.models.hub")
+        model = getattr(hub, name)(pretrained=False, model_num_class=num_classes, **options)
+    if name.startswith("slowfast"):
+        model._pathways_handle = model.register_forward_pre_hook(_to_pathways)
+    return model
+
+
+def _build_timm(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+    try:
+        timm = import_module("timm")
+    except ImportError:
+        raise InputError(f"timm/{name} needs timm: pip install timm") from None
+    _check_ndim(f"timm/{name}", 2, ndim)
+    if name not in timm.list_models():
+        raise ValueError(unknown("model", name, timm.list_models()))
+    return timm.create_model(name, num_classes=num_classes, **options)
+
+
+def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is left as it is."""
+    (clip,) = inputs
+    return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
+
+
+def _check_options(name: str, options: dict[str, Any], cls: type[nn.Module]) -> None:
+    known = set(inspect.signature(cls).parameters) - {"depth", "num_classes", "ndim", "attention"}
     for option in options:
         if option not in known:
             raise ValueError(unknown(f"option of model {name!r}", option, known))
-    slot = None
-    if attention is not None:
-        slot = partial(create_attention, attention, ndim=ndim, **(attention_options or {}))
-    elif attention_options:
-        raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
-    return ResNet(int(name.removeprefix("resnet")), num_classes, ndim, attention=slot, **options)
+
+
+def _check_ndim(name: str, has: int, asked: int) -> None:
+    if has != asked:
+        raise ValueError(f"{name} is a network of {'images' if has == 2 else 'clips'} (ndim={has}), got ndim={asked}")
+
+
+def _find_weights(name: str, ndim: int, weights: Any) -> Any:
+    """What `load_weights` takes: a path, a state dict, or a member of a weights enum."""
+    if not isinstance(weights, (str, Path)):
+        return weights
+    text = str(weights)
+    if text.startswith("hf:"):
+        from cbam3d.models.hub import download_weights
+
+        return download_weights(text.removeprefix("hf:"))
+    if Path(text).is_file() or "/" in text or Path(text).suffix:
+        return Path(text)
+    library, _, short = name.rpartition("/")
+    if library == "":
+        short = _SAME_AS_TORCHVISION.get((ndim, int(name.removeprefix("resnet"))), "")
+    if library not in ("", "torchvision") or not short:
+        raise ValueError(f"{name} with ndim={ndim} has no weights by name, got {text!r}: give a file")
+    members = import_module("torchvision.models").get_model_weights(short).__members__
+    if text not in members:
+        raise ValueError(unknown(f"weights of {name}", text, members))
+    return members[text]

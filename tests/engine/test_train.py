@@ -9,12 +9,12 @@ from rich.console import Console
 from torch import nn
 
 from cbam3d.data.loader import Batch
-from cbam3d.engine.checkpoint import load_checkpoint
 from cbam3d.engine.evaluate import evaluate
 from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
 from cbam3d.engine.report import SkippedFiles
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
 
 
 class Points:
@@ -83,7 +83,7 @@ def test_it_learns_and_leaves_a_run_folder(tmp_path):
     assert [int(row["epoch"]) for row in table] == [1, 2, 3, 4, 5, 6]
     assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
-    last, best = (load_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
+    last, best = (load_tensors(tmp_path / "checkpoints" / f"{name}.ckpt", "checkpoint") for name in ("last", "best"))
     assert last["epoch"] == 6
     scores = [float(row["video_top1"]) for row in table]
     assert best["epoch"] == last["best_epoch"] == 1 + scores.index(max(scores))
@@ -98,7 +98,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(tmp_path):
     continued.resume()
     continued.fit()
     assert rows(whole) == rows(second)
-    there, here = (load_checkpoint(f / "checkpoints" / "last.ckpt") for f in (whole, second))
+    there, here = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (whole, second))
     for key, value in there["model"].items():
         assert torch.equal(here["model"][key], value), key
     assert here["best_epoch"] == there["best_epoch"]
@@ -139,6 +139,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_epoch_before(tmp_path):
     broken.resume()
     with pytest.raises(InputError, match=r"the loss of epoch 3 is nan at learning rate"):
         broken.fit()
-    state = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    state = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
     assert state["epoch"] == 2
     assert all(value.isfinite().all() for value in state["model"].values())

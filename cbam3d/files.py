@@ -1,0 +1,30 @@
+"""Reading tensors that somebody else wrote, without executing anything."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from cbam3d.errors import InputError
+
+
+def load_tensors(path: Path, kind: str) -> Any:
+    """Read a .safetensors file, or a file of `torch.save` that holds tensors and plain data, onto the CPU.
+
+    Args:
+        path: the file.
+        kind: what the file should be, for the error: "checkpoint", "weights file".
+
+    Raises:
+        InputError: a missing, truncated or foreign file, or one that holds more than tensors and plain data.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such {kind}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file breaks the unpickler in any way it likes
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not a readable {kind} ({reason})") from None

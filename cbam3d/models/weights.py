@@ -1,0 +1,215 @@
+"""Weights from elsewhere into a network: matched, renamed, inflated, adapted, and every key accounted for."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
+
+Inflation = Literal["repeat", "centre"]
+
+
+@dataclass
+class WeightsReport:
+    """What became of every key of the source, and which of the network's were not given.
+
+    `renamed` maps the source's key to the network's; `inflated`, `adapted` and `skipped` map a key of the
+    source to what was done, or why nothing was. A key is in one of the six only, the last change counting.
+    """
+
+    matched: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    inflated: dict[str, str] = field(default_factory=dict)
+    adapted: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the source filled the whole network and nothing of it was left over."""
+        return not self.skipped and not self.new
+
+    def __str__(self) -> str:
+        lines = []
+        for name in ("matched", "renamed", "inflated", "adapted", "skipped", "new"):
+            entries = getattr(self, name)
+            lines.append(f"{name:9}{len(entries):5}")
+            if name in ("adapted", "skipped"):
+                lines += [f"    {key}: {text}" for key, text in entries.items()]
+            if name == "new":
+                lines += [f"    {key}" for key in entries]
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: nn.Module,
+    source: Any,
+    inflation: Inflation = "repeat",
+    require_complete: bool = False,
+) -> WeightsReport:
+    """Fill a network with weights that may come from another one.
+
+    Names: the prefixes of wrappers (`module.`, `model.`, `backbone.`, `_orig_mod.`) are ignored; the layouts of
+    torchvision's video ResNets, of plain ResNets and 3D-ResNets-PyTorch, of the official CBAM and of a
+    common port of it are mapped onto each other. Shapes: 2D kernels are inflated to 3D, 1x1 kernels become
+    linear layers and back, and the first convolution is adapted to another number of channels (so that
+    equal channels give what they gave). A head for other classes is left as it is.
+
+    Args:
+        model: the network; changed in place, and only when nothing is refused.
+        source: a path (.safetensors, or .pt, .pth, .ckpt of tensors and plain data), a state dict, or a member of
+            a torchvision weights enum, which is downloaded.
+        inflation: of 2D kernels: "repeat" along time and divided by its length (I3D, https://arxiv.org/abs/1705.07750),
+            or "centre": on the middle frame, zero elsewhere, which keeps a still clip's features exactly, at its
+            ends too.
+        require_complete: refuse unless the source fills the whole network and nothing is left over.
+
+    Raises:
+        InputError: an unreadable file, a source without any tensor that fits, or one that is not complete
+            although that is required.
+    """
+    if inflation not in ("repeat", "centre"):
+        raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')
+    origin, state = _read(source)
+    own = model.state_dict()
+    by_layout = {_canonical(key): key for key in own}
+    first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
+    report, filled = WeightsReport(), {}
+    exact = {key for key in state if key in own}
+    for key, value in state.items():
+        target = key if key in own else by_layout.get(_canonical(key))
+        if target is None:
+            report.skipped[key] = "the network has no such key"
+        elif (key not in exact and target in exact) or target in filled:
+            report.skipped[key] = f"{target} is given already"
+        else:
+            fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
+            if fitted is None:
+                report.skipped[key] = change
+                continue
+            filled[target] = fitted
+            if change.startswith("inflated"):
+                report.inflated[key] = change
+            elif change:
+                report.adapted[key] = change
+            elif target != key:
+                report.renamed[key] = target
+            else:
+                report.matched.append(key)
+    # A counter of batches is bookkeeping: older files do not have it.
+    report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
+    if not filled:
+        raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}")
+    if require_complete and not report.complete:
+        raise InputError(_incomplete(origin, report))
+    model.load_state_dict(filled, strict=False)
+    return report
+
+
+def _incomplete(origin: str, report: WeightsReport) -> str:
+    parts = []
+    if report.skipped:
+        key, reason = next(iter(report.skipped.items()))
+        parts.append(f"{len(report.skipped)} keys are left over, the first is {key} ({reason})")
+    if report.new:
+        parts.append(f"{len(report.new)} keys of the network are not given, the first is {report.new[0]}")
+    return f"{origin} is not complete: {'; '.join(parts)}"
+
+
+def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
+    """A name for the source, and its tensors."""
+    if isinstance(source, (str, Path)):
+        origin, content = str(source), load_tensors(Path(source), "weights file")
+    elif hasattr(source, "get_state_dict"):
+        origin, content = str(source), source.get_state_dict(progress=True, check_hash=True)
+    else:
+        origin, content = "the state dict", source
+    for name in ("state_dict", "model_state_dict", "model_state", "model"):  # a training checkpoint around it
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise InputError(f"{origin}: holds no tensors by name")
+    return origin, tensors
+
+
+# ---- names ----------------------------------------------------------------------------------------------
+
+_LAYOUTS = [
+    (r"^((module|model|backbone|_orig_mod)\.)+", ""),
+    # torchvision's video ResNets: Sequential(conv, norm) in place of conv and bn
+    (r"^stem\.0\.", "conv1."),
+    (r"^stem\.1\.", "bn1."),
+    (r"(\.conv(\d))\.0\.weight$", r"\1.weight"),
+    (r"\.conv(\d)\.1\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r".bn\1.\2"),
+    # attention inserted behind the last norm of a branch, where ours has a slot
+    (r"\.(bn\d|conv\d\.1|branch2)\.inserted_attention\.", ".attention."),
+    # the official CBAM, https://github.com/Jongchan/attention-module
+    (r"(^|\.)cbam\.", r"\1attention."),
+    (r"(^|\.)ChannelGate\.mlp\.1\.", r"\1channel.mlp.0."),
+    (r"(^|\.)ChannelGate\.mlp\.3\.", r"\1channel.mlp.2."),
+    (r"(^|\.)SpatialGate\.spatial\.conv\.", r"\1spatial.conv."),
+    (r"(^|\.)SpatialGate\.spatial\.bn\.", r"\1spatial.norm."),
+    # a port in wide use, https://github.com/luuuyi/CBAM.PyTorch
+    (r"(^|\.)ca\.(fc1|fc\.0)\.", r"\1attention.channel.mlp.0."),
+    (r"(^|\.)ca\.(fc2|fc\.2)\.", r"\1attention.channel.mlp.2."),
+    (r"(^|\.)sa\.(conv1|conv)\.", r"\1attention.spatial.conv."),
+]
+
+
+def _canonical(key: str) -> str:
+    """The name of a parameter in the layout that all others are mapped to: the plain one, as in our ResNet."""
+    for pattern, replacement in _LAYOUTS:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+# ---- shapes ---------------------------------------------------------------------------------------------
+
+
+def _fit(key: str, value: Tensor, like: Tensor, is_first: bool, inflation: Inflation) -> tuple[Tensor | None, str]:
+    """The value in the shape of `like` and what was changed; or None and why it does not fit."""
+    before, wanted, changes = tuple(value.shape), tuple(like.shape), []
+    if "SpatialGate.spatial.conv" in key:  # the official code pools [max; mean], ours [mean; max]
+        value = value.flip(1)
+        changes.append("planes swapped from [max; mean]")
+    if value.ndim == 4 and like.ndim == 5 and before[2:] == wanted[3:]:
+        value = _inflate(value, wanted[2], inflation)
+        changes.insert(0, f"inflated from {before}")
+    same_but_channels = value.ndim >= 4 and (value.shape[0], *value.shape[2:]) == (wanted[0], *wanted[2:])
+    if is_first and same_but_channels and value.shape[1] != wanted[1]:
+        changes.append(f"adapted from {value.shape[1]} to {wanted[1]} input channels")
+        value = _adapt_channels(value, wanted[1])
+    if value.shape != like.shape and _squeezed(value) == _squeezed(like):
+        value = value.reshape(wanted)
+        changes.append(f"reshaped from {before} to {wanted}")
+    if value.shape != like.shape:
+        return None, f"shape {before}, the network has {wanted}"
+    return value, ", ".join(changes)
+
+
+def _inflate(kernel: Tensor, frames: int, inflation: Inflation) -> Tensor:
+    """(O, I, H, W) -> (O, I, frames, H, W), with the same response to a still clip."""
+    if inflation == "repeat":
+        return kernel.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
+    out = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+    out[:, :, frames // 2] = kernel
+    return out
+
+
+def _adapt_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Another number of input channels, with the same response where all channels are equal."""
+    given = kernel.shape[1]
+    repeats = [1, channels // given, *(1 for _ in kernel.shape[2:])]
+    if channels % given == 0:
+        return kernel.repeat(repeats) * given / channels
+    return kernel.mean(1, keepdim=True).expand(-1, channels, *kernel.shape[2:]) * given / channels
+
+
+def _squeezed(value: Tensor) -> list[int]:
+    return [n for n in value.shape if n != 1]

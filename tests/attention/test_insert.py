@@ -1,0 +1,277 @@
+import copy
+import pickle
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import video
+
+from cbam3d import CBAM, create_model, insert_attention, list_insertions, remove_attention
+
+IMAGE, CLIP = (2, 3, 64, 64), (2, 3, 8, 64, 64)
+
+# name -> (how to build it, an input's shape)
+SMALL = {
+    "ours_2d": (lambda: create_model("resnet10", 5, ndim=2, width=8), IMAGE),
+    "ours_3d": (lambda: create_model("resnet50", 5, ndim=3, width=4), (2, 3, 4, 32, 32)),
+    "resnet18": (lambda: torchvision.models.resnet18(num_classes=5), IMAGE),
+    "resnet50": (lambda: torchvision.models.resnet50(num_classes=5, width_per_group=8), IMAGE),
+    "r3d_18": (lambda: video.r3d_18(num_classes=5), (2, 3, 4, 32, 32)),
+    "timm_resnet18": (lambda: create_model("timm/resnet18", 5, ndim=2), IMAGE),
+    "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(num_classes=5), IMAGE),
+    "x3d_xs": (lambda: create_model("pytorchvideo/x3d_xs", 5), (2, 3, 4, 160, 160)),
+}
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """A network as if trained: norms with statistics, so that no branch is silent."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            module.weight.data.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+    return model
+
+
+def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    make, shape = SMALL[name]
+    return randomised(make()), torch.randn(shape)
+
+
+def logits(model: nn.Module, x: torch.Tensor, train: bool) -> torch.Tensor:
+    """Of a copy, as training mode moves the statistics; dropout from a fixed state."""
+    torch.manual_seed(3)
+    return copy.deepcopy(model).train(train)(x)
+
+
+@pytest.mark.parametrize("position", ["residual", "block", "stage", "last_stage"])
+@pytest.mark.parametrize("name", SMALL)
+def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position):
+    model, x = build(name)
+    before = {train: logits(model, x, train) for train in (False, True)}
+    keys = list(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    assert insert_attention(model, "cbam", position, reduction=4) is model
+    assert modes == [True] * len(modes)
+    assert all(module.training for module in model.modules())
+    for train, expected in before.items():
+        assert torch.equal(logits(model, x, train), expected)
+
+    new = [key for key in model.state_dict() if key not in keys]
+    assert set(keys) <= set(model.state_dict())
+    assert all("attention" in key for key in new)
+    missing = model.load_state_dict({key: model.state_dict()[key] for key in keys}, strict=False)
+    assert (set(missing.missing_keys), missing.unexpected_keys) == (set(new), [])
+
+    remove_attention(model)
+    assert list(model.state_dict()) == keys
+    assert list_insertions(model) == []
+    assert torch.equal(logits(model, x, False), before[False])
+    insert_attention(model, "cbam", position, reduction=4)  # and in again
+    assert [key for key in model.state_dict() if key not in keys] == new
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "where"),
+    [
+        ("ours_2d", "residual", [f"layer{i}.0.attention" for i in (1, 2, 3, 4)]),
+        ("ours_2d", "block", [f"layer{i}.0" for i in (1, 2, 3, 4)]),
+        ("resnet18", "residual", [f"layer{i}.{j}.bn2" for i in (1, 2, 3, 4) for j in (0, 1)]),
+        ("resnet18", "stage", [f"layer{i}.1" for i in (1, 2, 3, 4)]),
+        ("resnet50", "last_stage", ["layer4.2"]),
+        ("r3d_18", "residual", [f"layer{i}.{j}.conv2.1" for i in (1, 2, 3, 4) for j in (0, 1)]),
+        ("timm_resnet18", "block", [f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)]),
+        ("mobilenet_v3_small", "last_stage", ["features.12.2"]),
+        ("x3d_xs", "stage", ["blocks.1", "blocks.2", "blocks.3", "blocks.4"]),
+        ("resnet18", "layer[34].*.conv1", [f"layer{i}.{j}.conv1" for i in (3, 4) for j in (0, 1)]),
+        ("resnet18", ["maxpool", "layer2"], ["maxpool", "layer2.1"]),
+    ],
+)
+def test_where_it_goes(name, position, where):
+    model, _ = build(name)
+    insert_attention(model, "cbam", position)
+    assert sorted(i.where for i in list_insertions(model)) == sorted(where)
+
+
+def test_residual_attention_acts_before_the_addition():
+    """torchvision's block with attention that gives zero is the shortcut alone."""
+    model, x = build("resnet18")
+    insert_attention(model, "cbam", "layer1.0.bn2")
+    (insertion,) = list_insertions(model)
+    insertion.block.forward = torch.zeros_like
+    features = torch.rand(1, 64, 8, 8)
+    assert torch.equal(model.layer1[0](features), features)
+
+
+def test_the_map_is_applied_to_what_the_module_puts_out():
+    model, x = build("resnet18")
+    plain = copy.deepcopy(model)
+    torch.manual_seed(5)
+    insert_attention(model, "cbam", "layer4", init="paper")
+    (insertion,) = list_insertions(model)
+    assert isinstance(insertion.block, CBAM)
+    assert insertion.block.ndim == 2
+    seen = {}
+    plain.layer4.register_forward_hook(lambda m, a, out: seen.update(out=out))
+    plain.eval()(x)
+    expected = plain.fc(insertion.block.eval()(seen["out"]).mean((2, 3)))
+    torch.testing.assert_close(model.eval()(x), expected)
+
+
+def test_every_new_parameter_that_can_has_moved_after_a_step():
+    model, x = build("r3d_18")
+    insert_attention(model, "cbam", reduction=4, bias=True)
+    before = {key: p.detach().clone() for key, p in model.named_parameters() if "inserted_attention" in key}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    nn.functional.cross_entropy(model.train()(x), torch.tensor([0, 1])).backward()
+    optimizer.step()
+    for key, parameter in model.named_parameters():
+        if "inserted_attention" in key:
+            # Behind a last layer of zeros nothing moves in the first step.
+            hidden = fnmatch(key, "*.mlp.0.*")
+            assert torch.equal(parameter, before[key]) == hidden, key
+
+
+@pytest.mark.parametrize("name", ["ours_3d", "resnet18", "r3d_18"])
+def test_copies_pickles_and_state_dicts_carry_the_attention(name):
+    model, x = build(name)
+    insert_attention(model, "cbam", init="paper")
+    expected = model.eval()(x)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x), expected)
+        assert [i.where for i in list_insertions(other)] == [i.where for i in list_insertions(model)]
+        for insertion in list_insertions(other):
+            nn.init.zeros_(next(insertion.block.parameters()))
+        assert torch.equal(model(x), expected)  # nothing is shared
+        remove_attention(other)
+        assert not torch.equal(other(x), expected)
+    fresh, _ = build(name)
+    insert_attention(fresh, "cbam", init="paper")
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh.eval()(x), expected)
+
+
+def test_a_hook_registered_in_a_new_process_does_not_replace_the_attention(tmp_path):
+    """torch numbers hooks from 0 in every process: an unpickled model must keep its own."""
+    model, x = build("resnet18")
+    insert_attention(model, "cbam", init="paper")
+    torch.save((model.eval(), x, model(x)), tmp_path / "model.pt")
+    code = (
+        "import torch; model, x, expected = torch.load('model.pt', weights_only=False)\n"
+        "[m.register_forward_hook(lambda *a: None) for m in model.modules()]\n"
+        "assert torch.equal(model(x), expected)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("name", ["ours_3d", "resnet18"])
+def test_export_and_compile(name):
+    model, x = build(name)
+    insert_attention(model, "cbam", init="paper")
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        exported = torch.export.export(model, (x,)).module()
+        torch.testing.assert_close(exported(x), expected)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), expected)
+
+
+def test_swins_channels_last_and_mvits_tokens():
+    """Networks that do not put out (N, C, *S): attention sees the clip, the network its own layout."""
+    torch.manual_seed(0)
+    swin = video.swin_transformer.SwinTransformer3d(
+        patch_size=[2, 4, 4], embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=[2, 4, 4], num_classes=5
+    )
+    x = torch.randn(1, 3, 4, 64, 64)
+    before = swin.eval()(x)
+    insert_attention(swin, "cbam", "stage")
+    assert [i.where for i in list_insertions(swin)] == ["features.0.0", "features.2.0"]
+    assert torch.equal(swin(x), before)
+    block = list_insertions(swin)[0].block
+    block.forward = lambda clip: clip * (torch.arange(24).view(1, 24, 1, 1, 1) == 3)
+    out = swin.features[0](swin.patch_embed(x))
+    assert out[..., 3].abs().sum() > 0
+    assert out[..., :3].abs().sum() == out[..., 4:].abs().sum() == 0
+
+    settings = [video.mvit.MSBlockConfig(1, 16, 32, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2])]
+    settings += [video.mvit.MSBlockConfig(2, 32, 32, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])]
+    mvit = video.MViT((64, 64), 4, settings, True, False, 0.0, 0.0, 0.0, num_classes=5)
+    before = mvit.eval()(x)
+    insert_attention(mvit, "cbam", "stage", example=x)
+    assert [i.where for i in list_insertions(mvit)] == ["blocks.0", "blocks.1"]
+    assert torch.equal(mvit(x), before)
+    seen = []
+    block = list_insertions(mvit)[1].block
+    block.forward = lambda clip: seen.append(clip.shape) or clip
+    mvit(x)
+    assert seen == [(1, 32, 2, 8, 8)]  # without the class token
+
+
+DDP_SCRIPT = """
+import torch
+from lightning_fabric import Fabric
+from cbam3d import create_model, insert_attention, list_insertions
+
+if __name__ == "__main__":
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    torch.manual_seed(fabric.global_rank)  # DDP must make the replicas equal
+    model = insert_attention(create_model("torchvision/resnet18", 3, ndim=2), "cbam", "stage")
+    model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    fabric.backward(model(torch.randn(2, 3, 32, 32)).square().sum())
+    optimizer.step()
+    value = torch.cat([p.flatten() for i in list_insertions(model.module) for p in i.block.parameters()])
+    gathered = fabric.all_gather(value)
+    assert torch.equal(gathered[0], gathered[1]) and value.abs().sum() > 0
+"""
+
+
+def test_two_processes_train_the_same_attention(tmp_path):
+    (tmp_path / "script.py").write_text(DDP_SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (lambda: build("resnet18")[0], {"mechanism": "cbma"}, "unknown attention 'cbma': did you mean 'cbam'?"),
+        (lambda: build("resnet18")[0], {"reducton": 4}, "did you mean 'reduction'?"),
+        (lambda: build("resnet18")[0], {"position": "residul"}, "'residul' is no position (residual, block, stage"),
+        (lambda: build("resnet18")[0], {"position": "layer9.*"}, "matches no module of ResNet"),
+        (lambda: build("resnet18")[0], {"position": "fc"}, "fc puts out no feature map"),
+        (lambda: build("resnet18")[0], {"init": "zero"}, "init must be"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), {}, "nothing to attach to: no position 'residual' in Sequential"),
+        (lambda: nn.Linear(3, 4), {}, "give example="),
+        (lambda: build("resnet18")[0], {"example": torch.zeros(1, 5, 64, 64)}, "the last failure: RuntimeError"),
+    ],
+)
+def test_refusals_leave_the_model_as_it_was(model, arguments, message):
+    model = model()
+    keys = list(model.state_dict())
+    with pytest.raises(ValueError, match=r".+") as error:
+        insert_attention(model, **{"mechanism": "cbam", **arguments})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(model.state_dict()) == keys
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model.training
+
+
+def test_attention_does_not_go_in_twice():
+    model, _ = build("ours_2d")
+    insert_attention(model, "cbam")
+    with pytest.raises(ValueError, match=r"layer1\.0\.attention has attention already"):
+        insert_attention(model, "cbam")
+
+
+def test_a_network_created_with_attention_has_the_keys_of_one_that_got_it_later():
+    later = insert_attention(create_model("resnet10", 5, width=8), "cbam")
+    created = create_model("resnet10", 5, width=8, attention="cbam", attention_options={"init": "identity"})
+    assert list(later.state_dict()) == list(created.state_dict())
