@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,24 +74,22 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     _check_classes(manifest.select(usable).labels(), classes, problems, data.root, console)
     damaged = manifest.select(bad & usable)
     for path, problem in list(zip(damaged.text("path"), damaged.text("problem"), strict=True))[:10]:
-        console.print(f"damaged {path}: {problem}; its readable frames are used", markup=False, highlight=False)
+        console.print(f"damaged {path}: {problem}; its readable frames are used")
 
-    def train_clips(video_frames: int, rng: np.random.Generator) -> list[list[int]]:
-        return [random_clip(video_frames, data.num_frames, data.stride, rng)]
-
-    def test_clips(video_frames: int, rng: np.random.Generator) -> list[list[int]]:
-        clips = uniform_clips(video_frames, data.num_frames, data.stride, config.eval.num_clips)
-        if config.eval.frame_order == "shuffled":
-            return [list(rng.permutation(clip)) for clip in clips]
-        if config.eval.frame_order == "repeated":
-            return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
-        return clips
+    train_clips = partial(_random_clip, num_frames=data.num_frames, stride=data.stride)
+    test_clips = partial(
+        _uniform_clips,
+        num_frames=data.num_frames,
+        stride=data.stride,
+        num_clips=config.eval.num_clips,
+        order=config.eval.frame_order,
+    )
 
     def dataset(split: str, clips) -> VideoDataset:
         rows = rows_of(manifest, split)
         return VideoDataset(Path(data.root), rows, classes, clips, data.short_side, config.run.seed)
 
-    held_out = "test" if (manifest.split == b"test").any() else "val"
+    held_out = _held_out(manifest.text("split"), console)
     return Source(
         recipe,
         classes,
@@ -101,14 +100,45 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     )
 
 
+def _random_clip(video_frames: int, rng: np.random.Generator, num_frames: int, stride: int) -> list[list[int]]:
+    return [random_clip(video_frames, num_frames, stride, rng)]
+
+
+def _uniform_clips(
+    video_frames: int, rng: np.random.Generator, num_frames: int, stride: int, num_clips: int, order: str
+) -> list[list[int]]:
+    clips = uniform_clips(video_frames, num_frames, stride, num_clips)
+    if order == "shuffled":
+        return [[int(frame) for frame in rng.permutation(clip)] for clip in clips]
+    if order == "repeated":
+        return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
+    return clips
+
+
+def _held_out(splits: list[str], console: Console) -> str:
+    """The split that is scored: test, or val where there is no test."""
+    if "test" in splits and "val" in splits:
+        console.print(f"the split val ({splits.count('val')} items) is left aside: scores are of the split test")
+    return "test" if "test" in splits else "val"
+
+
 def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
-    """The table of the videos: the file that is named, the one in the folder, or a scan."""
+    """The table of the videos: the file that is named, the one in the folder, or a scan.
+
+    Raises:
+        InputError: an unreadable table, groups beside a table that has its own, or what `scan_videos` raises.
+    """
     data, root = config.data, Path(config.data.root)
     path = Path(data.manifest) if data.manifest else root / "manifest.csv"
     if data.manifest or path.is_file():
+        if data.groups:
+            raise InputError(f"data.groups has no effect beside {path}, which has groups: remove one of the two")
+        console.print(f"videos as listed in {path}")
         return read_manifest(path)
     if recipe.name == "motion":
-        console.print(f"rendering {8 * motion.NUM_GROUPS} videos of eight motions into {root} …")
+        if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - motion.CLASSES.keys())):
+            raise InputError(f"{root} holds {foreign[0]}: the demo's videos are not rendered there; name a data.recipe")
+        console.print(f"rendering {len(motion.CLASSES) * motion.NUM_GROUPS} videos of eight motions into {root} …")
         motion.render(root)
     groups = Path(data.groups) if data.groups else None
     manifest = scan_videos(root, recipe, groups, progress=progress_over(console, f"reading every video of {root}"))
@@ -119,17 +149,23 @@ def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
 
 def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
     data, root = config.data, Path(config.data.root)
-    if recipe.torchvision and not (root / "train").is_dir():
+    if recipe.torchvision and _may_download(root):
         loaded, classes, problems = load_torchvision(root, recipe), recipe.classes or [], []
     else:
         progress = progress_over(console, f"reading every image of {root}")
         loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, progress)
     found = {classes[label] for items in loaded.values() for label in items.labels}
     _check_classes(sorted(found), classes, problems, data.root, console)
-    held_out = "test" if "test" in loaded else "val"
+    held_out = _held_out([split for split, items in loaded.items() for _ in items.labels], console)
     if "train" not in loaded or held_out not in loaded:
         raise InputError(f"{root}: found only the split {', '.join(loaded)}, training needs train and test (or val)")
     return Source(recipe, classes, loaded["train"], loaded[held_out], problems)
+
+
+def _may_download(root: Path) -> bool:
+    """Whether torchvision may use the folder: it is absent or empty, or holds torchvision's files already."""
+    names = [item.name for item in root.iterdir()] if root.is_dir() else []
+    return not names or any(name.startswith("cifar-") for name in names)
 
 
 def _check_classes(
@@ -146,6 +182,10 @@ def _check_classes(
 
 def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Loader, Loader]:
     """The loaders of the training and of the held-out data."""
+    if config.train.batch_size % fabric.world_size:
+        raise InputError(
+            f"train.batch_size must be a multiple of the {fabric.world_size} processes, got {config.train.batch_size}"
+        )
     data, augment, seed = config.data, config.augment, config.run.seed
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     rank, world_size = fabric.global_rank, fabric.world_size
@@ -180,10 +220,11 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
             ndim=2 if images else 3,
             attention=model.attention,
             attention_options=model.attention_options,
+            weights=model.weights,
             **model.options,
         )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"model: {error}") from None
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
+        raise InputError(f"model: {' '.join(str(error).split())}") from None
 
 
 def create_fabric(config: Config) -> Fabric:
@@ -201,7 +242,7 @@ def progress_over(console: Console, text: str):
     """A function that shows the progress of an iteration of known length."""
 
     def wrap(items: Iterable[Any], total: int) -> Iterable[Any]:
-        console.print(f"{text} ({total} files) …", highlight=False)
+        console.print(f"{text} ({total} files) …")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             yield from progress.track(items, total=total, description=text)
 

@@ -10,7 +10,7 @@ USAGE = """usage: cbam3d COMMAND …
 
   train [--config FILE] [--section.key value …] [--resume]   train and score; without arguments: the demo
   evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
-  prepare [--config FILE] [--section.key value …]            read every video once, write ROOT/manifest.csv
+  prepare RECIPE --root DIR [--groups FILE]                  read every video once, write DIR/manifest.csv
   list                                                       networks, attention, configurations, recipes
 
 `cbam3d train --help` documents every key."""

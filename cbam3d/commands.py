@@ -1,6 +1,5 @@
 """What each command does, from its arguments to its last line."""
 
-import argparse
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
@@ -30,28 +30,25 @@ from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.parsing import parse_config
+from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.resources import bundled, find_recipe
 
 
 def train(arguments: list[str]) -> None:
     """Train, score, and leave a run folder."""
-    command = argparse.ArgumentParser("cbam3d train", description=train.__doc__, add_help=False)
-    command.add_argument("--resume", action="store_true", help="continue the run in its folder after its last epoch")
-    config, path, options = parse_config(arguments, "motion", command)
+    config, path, resume = _parse_train(arguments, "motion")
+    folder = _run_folder(config, path.stem, resume)
+    if resume and not any(argument.startswith("--config") for argument in arguments):
+        config, _, _ = _parse_train(arguments, folder / "config.yaml")
     fabric = create_fabric(config)
-    folder = fabric.broadcast(_run_folder(config, path.stem, options.resume) if fabric.is_global_zero else Path())
-    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
-    source = open_source(_with_manifest_of(folder, config) if options.resume else config, console)
+    folder = fabric.broadcast(folder)
+    console = _console(fabric)
+    with fabric.rank_zero_first():  # renders or downloads once
+        source = open_source(_with_manifest_of(folder, config) if resume else config, console)
     model = build_model(config, len(source.classes), source.images)
     train_loader, test_loader = create_loaders(config, source, fabric)
-
     if fabric.is_global_zero:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        config = replace(config, run=replace(config.run, dir=str(folder)))
-        (folder / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False))
-        if source.manifest is not None:
-            write_manifest(source.manifest, folder / "manifest.csv")
+        _open_folder(folder, resume)
     fabric.barrier()
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos)
     _print_skipped(console, skipped.add(source.problems))
@@ -60,7 +57,7 @@ def train(arguments: list[str]) -> None:
     optimizer = create_optimizer(model, t.optimizer, t.learning_rate, t.weight_decay, t.momentum)
     steps = len(train_loader)
     scheduler = cosine_with_warmup(optimizer, t.epochs * steps, round(t.warmup_epochs * steps))
-    console.print(_summary(config, source, model, folder, fabric.device), highlight=False)
+    console.print(_summary(config, source, model, folder, fabric.device))
     model, optimizer = fabric.setup(model, optimizer)
     trainer = Trainer(
         fabric,
@@ -82,18 +79,30 @@ def train(arguments: list[str]) -> None:
         clip_grad_norm=t.clip_grad_norm,
         facts={"config": plain(config), "classes": source.classes, "versions": _versions()},
     )
-    if options.resume:
+    if resume:
         trainer.resume()
+    if fabric.is_global_zero:  # only now is it sure that this configuration fits the folder
+        repeatable = replace(config, run=replace(config.run, dir=None))
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain(repeatable), sort_keys=False))
+        if source.manifest is not None:
+            write_manifest(source.manifest, folder / "manifest.csv")
     evaluation, table = trainer.fit()
     if fabric.is_global_zero:
         _write_scores(folder, config, source, trainer, evaluation, table)
         console.print(_score_table(evaluation))
-        console.print(f"everything is in {folder}", highlight=False)
+        console.print(f"everything is in {folder}")
+
+
+def _parse_train(arguments: list[str], default: str | Path) -> tuple[Config, Path, bool]:
+    command = CommandParser("cbam3d train", description=train.__doc__, add_help=False)
+    command.add_argument("--resume", action="store_true", help="continue the run in its folder, with its configuration")
+    config, path, options = parse_config(arguments, default, command)
+    return config, path, options.resume
 
 
 def evaluate(arguments: list[str]) -> None:
     """Score a run's checkpoint again, with the run's configuration or parts of it changed."""
-    command = argparse.ArgumentParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
+    command = CommandParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
     command.add_argument("run", help="folder of the run, such as runs/motion; comes first")
     command.add_argument("--checkpoint", choices=("last", "best"), default="last")
     asked_for_help = {"-h", "--help"} & set(arguments)
@@ -106,10 +115,16 @@ def evaluate(arguments: list[str]) -> None:
     name = options.checkpoint
 
     fabric = create_fabric(config)
-    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
+    console = _console(fabric)
     state = load_tensors(folder / "checkpoints" / f"{name}.ckpt", "checkpoint")
-    trained_on = state["config"]["data"]["root"]
-    source = open_source(_with_manifest_of(folder, config) if config.data.root == trained_on else config, console)
+    if not isinstance(state, dict) or not {"config", "classes", "model", "epoch"} <= state.keys():
+        raise InputError(f"{folder}/checkpoints/{name}.ckpt: not a checkpoint of cbam3d train")
+    for key in ("split", "groups", "test_fraction"):
+        if getattr(config.data, key) != state["config"]["data"][key]:
+            raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
+    same_data = Path(config.data.root).resolve() == Path(state["config"]["data"]["root"]).resolve()
+    own_table = same_data and config.data.manifest == state["config"]["data"]["manifest"]
+    source = open_source(_with_manifest_of(folder, config) if own_table else config, console)
     if state["classes"] != source.classes:
         raise InputError(
             f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
@@ -126,22 +141,24 @@ def evaluate(arguments: list[str]) -> None:
         fabric, fabric.setup_module(model), loader, len(source.classes), config.eval.batch_size, source.images
     )
     if fabric.is_global_zero:
-        _print_skipped(
-            console, SkippedFiles(folder / "evaluation_skipped.csv", config.data.max_bad_videos).add(result.problems)
-        )
+        listed = folder / "evaluation_skipped.csv"
+        listed.unlink(missing_ok=True)
+        skipped = SkippedFiles(listed, config.data.max_bad_videos)
+        _print_skipped(console, skipped.add(source.problems + result.problems))
         console.print(_score_table(result))
-        report = {**result.scores, **result.counts, "checkpoint": name, "epoch": state["epoch"]}
+        report = {**result.scores, **result.counts, "num_skipped": len(skipped.reasons)}
+        report |= {"checkpoint": name, "epoch": state["epoch"]}
         write_json(folder / "evaluation.json", report | {"config": plain(config)})
 
 
 def prepare(arguments: list[str]) -> None:
     """Read every video once and write ROOT/manifest.csv, so that training starts without touching a video."""
-    command = argparse.ArgumentParser("cbam3d prepare", description=prepare.__doc__)
+    command = CommandParser("cbam3d prepare", description=prepare.__doc__)
     command.add_argument("recipe", help="name of a recipe, see cbam3d list")
     command.add_argument("--root", required=True, help="folder of the data")
     command.add_argument("--groups", help="CSV with columns path and group (and label)")
     given = command.parse_args(arguments)
-    console = Console(soft_wrap=True)
+    console = _console()
     recipe = load_recipe(find_recipe(given.recipe))
     path = Path(given.root) / "manifest.csv"
     if path.exists():
@@ -154,29 +171,36 @@ def prepare(arguments: list[str]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     for name, problem in zip(manifest.text("path"), manifest.text("problem"), strict=True):
         if problem:
-            console.print(f"{name}: {problem}", style="yellow", markup=False, highlight=False)
-    console.print(f"{len(manifest)} videos, {int((manifest.num_frames > 0).sum())} usable: {path}", highlight=False)
+            console.print(f"{name}: {problem}", style="yellow")
+    console.print(f"{len(manifest)} videos, {int((manifest.num_frames > 0).sum())} usable: {path}")
 
 
 def list_names(arguments: list[str]) -> None:
     """Print what can be named in a configuration."""
-    console = Console(soft_wrap=True)
+    console = _console()
     for title, names in (
         ("networks", cbam3d.list_models()),
         ("attention", cbam3d.list_attentions()),
         ("configurations", sorted(path.stem for path in bundled("configs").glob("*.yaml"))),
         ("recipes", sorted(path.parent.name for path in bundled("datasets").glob("*/recipe.yaml"))),
     ):
-        console.print(f"[bold]{title}[/bold]  {'  '.join(names)}", highlight=False)
+        console.print(f"{title}: {', '.join(names)}")
+
+
+def _console(fabric: Fabric | None = None) -> Console:
+    """Where messages go; of several processes, one speaks. Paths are no markup."""
+    return Console(
+        quiet=fabric is not None and not fabric.is_global_zero, soft_wrap=True, markup=False, highlight=False
+    )
 
 
 def _run_folder(config: Config, name: str, resume: bool) -> Path:
     """Where the run lives: never on top of another one."""
     if config.run.dir is not None:
         folder = Path(config.run.dir)
-        if resume and not (folder / "checkpoints" / "last.ckpt").exists():
+        if resume and not _has_run(folder):
             raise InputError(f"{folder}: nothing to resume (checkpoints/last.ckpt is missing)")
-        if not resume and (folder / "config.yaml").exists():
+        if not resume and _has_run(folder):
             raise InputError(f"{folder} holds a run: --resume continues it, another --run.dir leaves it alone")
         return folder
     taken = [Path("runs") / name]
@@ -184,14 +208,28 @@ def _run_folder(config: Config, name: str, resume: bool) -> Path:
         taken.append(Path("runs") / f"{name}-{len(taken) + 1}")
     if not resume:
         return taken[-1]
-    if len(taken) == 1:
+    runs = [folder for folder in taken if _has_run(folder)]
+    if not runs:
         raise InputError(f"runs/{name}: nothing to resume")
-    return taken[-2]
+    return runs[-1]
+
+
+def _has_run(folder: Path) -> bool:
+    return (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _open_folder(folder: Path, resume: bool) -> None:
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as the folder of a run ({error.strerror})") from None
+    if not resume:
+        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
 
 
 def _print_skipped(console: Console, lines: list[str]) -> None:
     for line in lines:
-        console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
+        console.print(f"skipped {line}", style="yellow")
 
 
 def _with_manifest_of(folder: Path, config: Config) -> Config:

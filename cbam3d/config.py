@@ -27,7 +27,7 @@ class Run:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
-        _at_least("run.seed", self.seed, 0)
+        _between("run.seed", self.seed, 0, 2**32 - 1)
         _at_least("run.devices", self.devices, 1)
 
 
@@ -76,6 +76,8 @@ class Data:
         for name in ("num_workers", "max_bad_videos"):
             _at_least(f"data.{name}", getattr(self, name), 0)
         _between("data.test_fraction", self.test_fraction, 0.0, 1.0)
+        if min(self.std) <= 0:
+            raise InputError(f"data.std must be above 0, got {self.std}")
         if self.size > self.short_side:
             raise InputError(f"data.size must not exceed data.short_side, got {self.size} > {self.short_side}")
 
@@ -98,6 +100,9 @@ class Augment:
 
     def __post_init__(self) -> None:
         _at_least("augment.crop_padding", self.crop_padding, 0)
+        if self.color_jitter is not None:
+            for strength, most in zip(self.color_jitter, (1.0, 1.0, 1.0, 0.5), strict=True):
+                _between("augment.color_jitter", strength, 0.0, most)
         if self.crop_scale is not None:
             least, most = self.crop_scale
             if not 0 < least <= most <= 1:
@@ -113,12 +118,14 @@ class Model:
     Args:
         name: see `cbam3d list`.
         attention: mechanism in every residual branch, see `cbam3d list`; null for none.
+        weights: file, name of torchvision's weights (KINETICS400_V1), or hf:owner/name; null for a fresh network.
         options: keyword arguments of the network, such as width.
         attention_options: keyword arguments of the mechanism, such as reduction or gates.
     """
 
     name: str = "resnet18"
     attention: str | None = "cbam"
+    weights: str | None = None
     options: Options = field(default_factory=dict)
     attention_options: Options = field(default_factory=dict)
 

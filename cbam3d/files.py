@@ -1,5 +1,6 @@
 """Reading tensors that somebody else wrote, without executing anything."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def load_tensors(path: Path, kind: str) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: not a readable {kind} (damaged, or more than tensors and plain data)") from None
     except Exception as error:  # a foreign file breaks the unpickler in any way it likes
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable {kind} ({reason})") from None

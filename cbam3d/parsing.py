@@ -13,6 +13,13 @@ from cbam3d.errors import InputError, unknown
 from cbam3d.resources import find_config
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything here does."""
+
+    def error(self, message: str):
+        raise InputError(f"{self.prog.split()[-1]}: {message}")
+
+
 def config_keys(cls: type = Config, prefix: str = "") -> list[str]:
     """Every key, dotted, in the order of the page."""
     keys = []
@@ -23,7 +30,7 @@ def config_keys(cls: type = Config, prefix: str = "") -> list[str]:
 
 
 def parse_config(
-    arguments: list[str], default: str | Path, command: argparse.ArgumentParser
+    arguments: list[str], default: str | Path, command: CommandParser
 ) -> tuple[Config, Path, argparse.Namespace]:
     """Read `--config FILE` (or `default`), then the keys of the command line over it.
 
@@ -67,6 +74,8 @@ def _keys_of_file(path: Path) -> list[str]:
         raise InputError(f"{path}: expected sections with keys, got {type(content).__name__}")
     keys = []
     for section, entries in content.items():
+        if str(section) in {entry.name for entry in fields(Config)} and not isinstance(entries, dict):
+            raise InputError(f"{path}: section {section!r} must hold keys, got {entries!r}")
         keys += [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else [str(section)]
     return keys
 

@@ -92,11 +92,15 @@ def test_a_run_is_never_overwritten_and_can_be_resumed(videos, capsys):
     assert train(videos) == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["folder", "folder-2"]
     before = json.loads(Path("runs/folder-2/metrics.json").read_text())
+    assert main(["train", "--config", "folder", "--resume"]) == 2  # not with another configuration
+    assert "last.ckpt does not fit the network" in capsys.readouterr().err
     assert train(videos, "--resume") == 0  # the latest, which is finished: it is scored again
     assert json.loads(Path("runs/folder-2/metrics.json").read_text()) == before
     assert "resuming after epoch 2" in capsys.readouterr().out
     assert train(videos, "--run.dir", "runs/folder") == 2
     assert "runs/folder holds a run: --resume continues it" in capsys.readouterr().err
+    assert main(["train", "--run.dir", "runs/folder", "--resume"]) == 0  # with the run's own configuration
+    assert json.loads(Path("runs/folder/metrics.json").read_text()) == before
     assert train(videos, "--run.dir", "elsewhere", "--resume") == 2
     assert "elsewhere: nothing to resume" in capsys.readouterr().err
 
@@ -113,6 +117,9 @@ def test_a_corrupt_video_is_named_counted_and_skipped_up_to_the_limit(videos, ca
 
     assert train(videos, "--run.dir", "strict", "--data.max_bad_videos", "1") == 2
     assert "2 files cannot be used, data.max_bad_videos is 1" in capsys.readouterr().err
+    assert train(videos, "--run.dir", "strict") == 0  # the folder is not blocked by the start that failed
+    assert main(["evaluate", "strict"]) == 0
+    assert json.loads(Path("strict/evaluation.json").read_text())["num_skipped"] == 2
 
 
 def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, capsys):
@@ -126,6 +133,27 @@ def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, 
     assert metrics["num_skipped"] == 4
     assert main(["prepare", "folder", "--root", str(videos)]) == 2
     assert "manifest.csv exists" in capsys.readouterr().err
+    assert train(videos, "--data.groups", "groups.csv") == 2
+    assert "data.groups has no effect beside" in capsys.readouterr().err
+
+
+def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos, capsys):
+    (videos / "walk").mkdir()
+    before = sorted(videos.rglob("*"))
+    assert train(videos, config="motion") == 2
+    assert "holds walk: the demo's videos are not rendered there" in capsys.readouterr().err
+    assert sorted(videos.rglob("*")) == before
+
+
+def test_workers_need_no_fork(videos, monkeypatch):
+    """Where processes are spawned (macOS, Windows, Python 3.14), the data set must be picklable."""
+    import torch.utils.data
+
+    def spawned(*arguments, original=torch.utils.data.DataLoader, **options):
+        return original(*arguments, **options, multiprocessing_context="spawn")
+
+    monkeypatch.setattr("cbam3d.data.loader.DataLoader", spawned)
+    assert train(videos, "--run.dir", "run", "--data.num_workers", "1", "--train.epochs", "1") == 0
 
 
 @pytest.mark.parametrize(
@@ -201,6 +229,8 @@ def test_evaluate_refuses_what_does_not_fit(videos, capsys):
     error = capsys.readouterr().err
     assert "last.ckpt does not fit the network" in error
     assert error.count("\n") == 1
+    assert main(["evaluate", "run", "--data.test_fraction", "0.5"]) == 2
+    assert "data.test_fraction is not what the run was trained with" in capsys.readouterr().err
     Path("run/checkpoints/last.ckpt").write_bytes(b"cut")
     assert main(["evaluate", "run"]) == 2
     assert "not a readable checkpoint" in capsys.readouterr().err
@@ -242,4 +272,4 @@ def test_config_yaml_holds_every_key(videos):
     written = yaml.safe_load(Path("run/config.yaml").read_text())
     keys = [f"{section}.{key}" for section, entries in written.items() for key in entries]
     assert keys == config_keys()
-    assert written["run"]["dir"] == "run"
+    assert written["run"]["dir"] is None  # so that --config run/config.yaml can be given as it is

@@ -1,17 +1,15 @@
-import argparse
-
 import pytest
 import yaml
 
 from cbam3d.assemble import plain
 from cbam3d.config import Config
 from cbam3d.errors import InputError
-from cbam3d.parsing import config_keys, parse_config
+from cbam3d.parsing import CommandParser, config_keys, parse_config
 from cbam3d.resources import bundled
 
 
 def parse(*arguments, default="motion"):
-    return parse_config(list(arguments), default, argparse.ArgumentParser("test", add_help=False))[0]
+    return parse_config(list(arguments), default, CommandParser("test", add_help=False))[0]
 
 
 @pytest.fixture

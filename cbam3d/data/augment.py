@@ -71,6 +71,6 @@ class BatchTransform:
             for i, view in enumerate(views):
                 visit = packed.visits[i // per_sample]
                 words = np.random.SeedSequence([self.seed, *visit, i % per_sample]).generate_state(2)
-                torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+                torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
                 transformed.append(self.transform(view.movedim(0, -3)))
         return self.to_float(torch.stack(transformed)).movedim(-3, 1).contiguous()

@@ -120,7 +120,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, av.Vid
     try:
         if os.path.getsize(path) == 0:
             raise VideoError(path, "empty file")
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise VideoError(path, "no video stream")
             stream = container.streams.video[0]

@@ -46,10 +46,17 @@ class ImageDataset(Dataset[Sample]):
 
 
 def load_torchvision(root: Path, recipe: Recipe) -> dict[str, ImageDataset]:
-    """The training and the test images of a torchvision data set, downloaded to `root` where they are missing."""
+    """The training and the test images of a torchvision data set, downloaded to `root` where they are missing.
+
+    Raises:
+        InputError: no network, or files with another checksum.
+    """
     loaded = {}
     for split in ("train", "test"):
-        source = getattr(datasets, recipe.torchvision or "")(root, train=split == "train", download=True)
+        try:
+            source = getattr(datasets, recipe.torchvision or "")(root, train=split == "train", download=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{recipe.torchvision} cannot be downloaded to {root}: {error}") from None
         images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
         names = [f"{split}/{i}" for i in range(len(images))]
         loaded[split] = ImageDataset(images, list(source.targets), names)
@@ -95,6 +102,8 @@ def load_folder(
     tensors, labels, names, splits = (list(column) for column in zip(*usable, strict=True))
     if not any(splits):
         splits = split_by_group(labels, names, test_fraction)
+    elif not all(splits):
+        raise InputError(f"{root}: {splits.count('')} of {len(splits)} images have no split, the others have one")
     loaded = {}
     for split in sorted(set(splits)):
         rows = [i for i, value in enumerate(splits) if value == split]

@@ -45,11 +45,11 @@ class Manifest:
 
     def text(self, column: str) -> list[str]:
         """A text column as strings."""
-        return [value.decode() for value in getattr(self, column)]
+        return [value.decode(errors="surrogateescape") for value in getattr(self, column)]
 
     def labels(self) -> list[str]:
         """The labels that occur, sorted."""
-        return [label.decode() for label in np.unique(self.label)]
+        return [label.decode(errors="surrogateescape") for label in np.unique(self.label)]
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
@@ -63,7 +63,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     unfinished = path.with_name(path.name + ".part")
     names = [f.name for f in fields(Manifest)]
     columns = [manifest.text(name) if name in _TEXT else getattr(manifest, name).tolist() for name in names]
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows(zip(*columns, strict=True))
@@ -78,19 +78,27 @@ def read_manifest(path: Path) -> Manifest:
     """
     names = [f.name for f in fields(Manifest)]
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             missing = [name for name in names if name not in header]
             if missing:
                 raise InputError(f"{path}: no column {', '.join(missing)}")
             columns = dict(zip(header, zip(*reader, strict=True), strict=False))
-        return Manifest(**{name: _column(name, columns.get(name, ())) for name in names})
-    except (OSError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from None
+        table = Manifest(**{name: _column(name, columns.get(name, ())) for name in names})
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable manifest ({error})") from None
+    if len(np.unique(table.path)) != len(table):
+        raise InputError(f"{path}: a video is listed twice")
+    if ((table.num_frames > 0) & ((table.width < 1) | (table.height < 1))).any():
+        raise InputError(f"{path}: a video with frames has no width or height")
+    return table
 
 
 def _column(name: str, values: Sequence[Any]) -> np.ndarray:
     if name in _TEXT:
-        return np.array([value.encode() for value in values] or [b""], dtype=bytes)[: len(values)]
+        encoded = [value.encode(errors="surrogateescape") for value in values]  # a file's name may be no UTF-8
+        return np.array(encoded or [b""], dtype=bytes)[: len(values)]
     return np.array(values, dtype=np.float64 if name in ("fps", "duration_seconds") else np.int64)

@@ -68,12 +68,27 @@ def load_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     try:
         facts = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a readable recipe ({' '.join(str(error).split())})") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: expected keys with values, got {type(facts).__name__}")
     known = {f.name for f in fields(Recipe)} - {"name"}
     for key in facts:
         if key not in known:
             raise InputError(f"{path}: " + unknown("key", key, known))
+    if facts.get("kind") not in ("video", "image"):
+        raise InputError(f"{path}: kind must be video or image, got {facts.get('kind')!r}")
+    patterns = facts.get("patterns")
+    if not isinstance(patterns, list) or not patterns:
+        raise InputError(f"{path}: patterns must be a list, got {patterns!r}")
+    for pattern in patterns:
+        named = re.findall(r"\{(\w+)\}", pattern)
+        if odd := [name for name in named if name not in _FIELDS]:
+            raise InputError(f"{path}: {pattern!r}: " + unknown("field", odd[0], _FIELDS))
+        if "label" not in named:
+            raise InputError(f"{path}: {pattern!r} has no {{label}}")
+        if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
+            raise InputError(f"{path}: group names {missing.pop()!r}, which {pattern!r} has not")
     return Recipe(name=folder.name, **facts)
 
 

@@ -13,9 +13,8 @@ from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError, unknown
 
-VIDEO_SUFFIXES = set(
-    ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
-)
+_SUFFIXES = "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = {f".{name}" for name in _SUFFIXES.split()}
 
 
 def scan_videos(
@@ -56,9 +55,11 @@ def scan_videos(
 def _find_videos(root: Path) -> list[str]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    paths = []
+    paths, seen = [], {root.resolve()}
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, place in real.items() if place not in seen]  # a link may lead back
+        seen |= set(real.values())
         paths += [
             Path(folder, name).relative_to(root).as_posix()
             for name in names
@@ -89,9 +90,11 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> 
         with open(groups_file, newline="", encoding="utf-8-sig") as file:
             entries = {entry["path"]: entry for entry in csv.DictReader(file)}
         groups = {path: entry["group"] for path, entry in entries.items()}
+        if empty := next((path for path, group in groups.items() if not group), None):
+            raise InputError(f"{groups_file}: no group for {empty}")
     except KeyError as error:
         raise InputError(f"{groups_file}: no column {error}") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{groups_file}: {error}") from None
     missing = [row["path"] for row in rows if row["path"] not in groups]
     if missing:

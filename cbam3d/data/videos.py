@@ -32,7 +32,7 @@ class VideoDataset(Dataset[Sample]):
     def __init__(
         self, root: Path, manifest: Manifest, classes: list[str], clips: Clips, short_side: int, seed: int
     ) -> None:
-        numbers = {name.encode(): number for number, name in enumerate(classes)}
+        numbers = {name.encode(errors="surrogateescape"): number for number, name in enumerate(classes)}
         self.labels = np.array([numbers[label] for label in manifest.label], dtype=np.int64)
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.seed = short_side, seed
@@ -42,7 +42,7 @@ class VideoDataset(Dataset[Sample]):
 
     def name(self, index: int) -> str:
         """The video's path below the root."""
-        return self.manifest.path[index].decode()
+        return self.manifest.path[index].decode(errors="surrogateescape")
 
     def __getitem__(self, visit: Visit) -> Sample:
         table, index = self.manifest, visit.item

@@ -60,13 +60,16 @@ class SkippedFiles:
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit = path, limit
         self.reasons: dict[str, str] = {}
+        if path.exists():  # of the run that is being continued
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
     def add(self, problems: list[tuple[str, str]]) -> list[str]:
         """Note problems; return a line for each file that is new."""
         new = {name: reason for name, reason in problems if name not in self.reasons}
         if new:
             self.reasons |= new
-            with open(self.path, "w", newline="") as file:
+            with open(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:
             name, reason = next(iter(self.reasons.items()))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,7 +75,11 @@ class Trainer:
     def resume(self) -> None:
         """Continue after the last epoch that was saved in the folder."""
         state = load_tensors(self.folder / "checkpoints" / "last.ckpt", "checkpoint")
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise InputError(f"{self.folder}/checkpoints/last.ckpt does not fit the network: {reason}") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.epoch, self.best_score, self.best_epoch = state["epoch"], state["best_score"], state["best_epoch"]
@@ -83,8 +88,9 @@ class Trainer:
     def fit(self) -> tuple[Evaluation, EpochTable]:
         """Train up to the last epoch; return its scores and the table of all epochs."""
         table = EpochTable(self.folder / "metrics.csv", self.epoch)
-        evaluation = None
-        with SummaryWriter(self.folder / "tensorboard", purge_step=self.epoch + 1) as events:
+        evaluation, is_writer = None, self.fabric.is_global_zero
+        writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.epoch + 1) if is_writer else None
+        with writer or nullcontext() as events:
             while self.epoch < self.epochs:
                 row = {"epoch": self.epoch + 1, **self._train_epoch()}
                 self.epoch += 1
@@ -92,7 +98,7 @@ class Trainer:
                     evaluation = self.evaluate()
                     self._note(evaluation.problems)
                     row |= evaluation.scores
-                if self.fabric.is_global_zero:
+                if events is not None:
                     table.add(row)
                     for name, value in row.items():
                         events.add_scalar(name, value, self.epoch)
@@ -148,7 +154,7 @@ class Trainer:
 
     def _note(self, problems: list[tuple[str, str]]) -> None:
         for line in self.skipped.add(problems):
-            self.console.print(f"skipped {line}", style="yellow", markup=False, highlight=False)
+            self.console.print(f"skipped {line}", style="yellow")
 
     def _save(self, score: float | None) -> None:
         improved = False

@@ -101,11 +101,12 @@ class ResNet(nn.Module):
         ndim: 2 or 3.
         in_channels: channels of the input.
         width: channels of the first stage; each later stage doubles them.
-        stem_kernel_size: along H and W, odd; a clip's stem sees 3 frames.
+        stem_kernel_size: odd; an int along H and W, a clip's stem then sees 3 frames; or one an axis.
         stem_stride: along H and W; a clip's stem keeps every frame.
-        stem_pool: a 3x3 max pooling of stride 2 along H and W after the stem. None: as in torchvision,
-            True for images and False for clips. Small images want stem_kernel_size=3, stem_stride=1,
-            stem_pool=False.
+        stem_pool: max pooling after the stem: True for 3x3 along H and W, or kernel sizes, one an axis; its
+            stride is 2 along axes with a kernel above 1. None: as in torchvision, True for images and False
+            for clips. Small images want stem_kernel_size=3, stem_stride=1, stem_pool=False. The stem of
+            3D-ResNets-PyTorch is stem_kernel_size=(7, 7, 7), stem_pool=(3, 3, 3).
         dropout: probability before the last layer.
         attention: a function from a channel count to a module that keeps its input's shape; one is put
             into every block, after the branch's last norm and before the addition.
@@ -123,9 +124,9 @@ class ResNet(nn.Module):
         ndim: int = 3,
         in_channels: int = 3,
         width: int = 64,
-        stem_kernel_size: int = 7,
+        stem_kernel_size: Size = 7,
         stem_stride: int = 2,
-        stem_pool: bool | None = None,
+        stem_pool: bool | tuple[int, ...] | None = None,
         dropout: float = 0.0,
         attention: Attention | None = None,
     ) -> None:
@@ -138,14 +139,17 @@ class ResNet(nn.Module):
         def frame_wise(size: int) -> tuple[int, ...]:
             return (1, size, size)[-ndim:]
 
-        kernel = (3, stem_kernel_size, stem_kernel_size)[-ndim:]
+        square = isinstance(stem_kernel_size, int)
+        kernel = (3, stem_kernel_size, stem_kernel_size)[-ndim:] if square else tuple(stem_kernel_size)
         self.conv1 = _conv(ndim, in_channels, width, kernel, frame_wise(stem_stride))
         self.bn1 = BATCH_NORM[ndim](width)
         self.relu = nn.ReLU(inplace=True)
         pool = ndim == 2 if stem_pool is None else stem_pool
         self.maxpool = nn.Identity()
         if pool:
-            self.maxpool = MAX_POOL[ndim](frame_wise(3), frame_wise(2), same_padding(frame_wise(3), ndim))
+            window = frame_wise(3) if pool is True else tuple(pool)
+            stride = tuple(min(k, 2) for k in window)
+            self.maxpool = MAX_POOL[ndim](window, stride, same_padding(window, ndim))
 
         def layer(stage: int) -> nn.Sequential:
             channels = width * 2**stage

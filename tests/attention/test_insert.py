@@ -100,7 +100,7 @@ def test_where_it_goes(name, position, where):
 
 def test_residual_attention_acts_before_the_addition():
     """torchvision's block with attention that gives zero is the shortcut alone."""
-    model, x = build("resnet18")
+    model, _ = build("resnet18")
     insert_attention(model, "cbam", "layer1.0.bn2")
     (insertion,) = list_insertions(model)
     insertion.block.forward = torch.zeros_like

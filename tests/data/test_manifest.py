@@ -44,6 +44,15 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="no column group, split, num_frames"):
         read_manifest(path)
     write_manifest(from_rows(rows()), path)
-    path.write_text(path.read_text().replace(",9,", ",nine,"))
+    good = path.read_text()
+    path.write_text(good + good.splitlines()[1] + "\n")
+    with pytest.raises(InputError, match="a video is listed twice"):
+        read_manifest(path)
+    path.write_text(good.replace("320", "0"))
+    with pytest.raises(InputError, match="no width or height"):
+        read_manifest(path)
+    path.write_text("\ufeff" + good, encoding="utf-8")
+    assert len(read_manifest(path)) == 2
+    path.write_text(good.replace(",9,", ",nine,"))
     with pytest.raises(InputError, match=r"m\.csv: .*nine"):
         read_manifest(path)

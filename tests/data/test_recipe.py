@@ -53,6 +53,17 @@ def test_ucf101_has_its_classes_and_splits():
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
+    for text, message in (
+        ("- a list", "expected keys with values"),
+        ("kind: vidoe", "kind must be video or image, got 'vidoe'"),
+        ("kind: video\npatterns: '{label}/{name}'", "patterns must be a list"),
+        ("kind: video\npatterns: ['{name}']", r"has no \{label\}"),
+        ("kind: video\npatterns: ['{label}/{nam}']", "unknown field 'nam': did you mean 'name'"),
+        ("kind: video\npatterns: ['{label}/{name}']\ngroup: '{group}'", "group names 'group'"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_recipe(tmp_path)
     (tmp_path / "recipe.yaml").write_text("kind: video\npattern: ['{label}/{name}']\n")
     with pytest.raises(InputError, match=r"recipe\.yaml: unknown key 'pattern': did you mean 'patterns'"):
         load_recipe(tmp_path)

@@ -28,6 +28,12 @@ def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
     assert problems[3].startswith("path does not fit")
 
 
+def test_a_link_back_does_not_multiply_the_videos(tmp_path, make_video):
+    make_video("root/a/1.mp4", 5)
+    (tmp_path / "root" / "a" / "loop").symlink_to(tmp_path / "root")
+    assert scan_videos(tmp_path / "root", FOLDER).text("path") == ["a/1.mp4"]
+
+
 def test_progress_sees_every_file(tmp_path, make_video):
     make_video("root/a/1.mp4", 10)
     make_video("root/a/2.mp4", 10)
@@ -61,6 +67,9 @@ def test_a_groups_file_that_does_not_fit(tmp_path, make_video):
     groups = tmp_path / "groups.csv"
     groups.write_text("path,group\nb/1.mp4,s1\n")
     with pytest.raises(InputError, match=r"no group for 1 videos of .*root, the first is a/1\.mp4"):
+        scan_videos(tmp_path / "root", FOLDER, groups)
+    groups.write_text("path,group\na/1.mp4\n")
+    with pytest.raises(InputError, match=r"no group for a/1\.mp4"):
         scan_videos(tmp_path / "root", FOLDER, groups)
     groups.write_text("path,source\na/1.mp4,s1\n")
     with pytest.raises(InputError, match="no column 'group'"):

@@ -1,28 +1,64 @@
 import pytest
 import torch
 
-from cbam3d import CBAM, create_model, list_models
+from cbam3d import CBAM, create_model, list_insertions, list_models
 
 
-def test_every_listed_model_can_be_created():
+@pytest.mark.parametrize("name", [name for name in list_models() if "/" not in name])
+def test_each_of_ours_can_be_created(name):
     with torch.device("meta"):
-        for name in list_models():
-            assert create_model(name, 3)(torch.zeros(2, 3, 4, 32, 32)).shape == (2, 3)
+        assert create_model(name, 3)(torch.zeros(2, 3, 4, 32, 32)).shape == (2, 3)
 
 
-def test_attention_goes_into_every_block():
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("torchvision/r3d_18", (1, 3, 4, 32, 32)),
+        ("torchvision/mobilenet_v3_small", (1, 3, 64, 64)),
+        ("pytorchvideo/x3d_xs", (1, 3, 4, 160, 160)),
+        ("pytorchvideo/slowfast_r50", (1, 3, 32, 224, 224)),
+        ("timm/resnet18", (1, 3, 64, 64)),
+    ],
+)
+def test_other_libraries_networks(name, shape):
+    with torch.device("meta"):
+        model = create_model(name, 7, ndim=len(shape) - 2).eval()
+        assert model(torch.zeros(shape)).shape == (1, 7)
+
+
+def test_the_list_names_them_all():
+    names = list_models()
+    assert {"resnet18", "torchvision/r3d_18", "torchvision/swin3d_t", "pytorchvideo/slow_r50", "timm/resnet50"} <= set(
+        names
+    )
+    assert len(names) == len(set(names))
+
+
+def test_attention_goes_into_every_block_of_ours():
     model = create_model("resnet18", 3, width=8, attention="cbam", attention_options={"gates": ("channel",)})
     blocks = [module for module in model.modules() if isinstance(module, CBAM)]
     assert [block.gates for block in blocks] == [("channel",)] * 8
+
+
+def test_attention_is_inserted_into_others():
+    model = create_model("torchvision/r3d_18", 3, attention="cbam", attention_options={"position": "stage"})
+    assert [i.where for i in list_insertions(model)] == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "resnet19"}, "did you mean 'resnet18'"),
+        ({"name": "torchvision/r3d_81"}, "did you mean 'torchvision/r3d_18'"),
+        ({"name": "pytorchvideo/slow_r5"}, "did you mean 'pytorchvideo/slow_r50'"),
+        ({"name": "timm/resnet1888", "ndim": 2}, "did you mean 'resnet18'"),
+        ({"name": "torchvision/resnet18"}, r"is a network of images \(ndim=2\), got ndim=3"),
         ({"name": "resnet18", "widht": 8}, "did you mean 'width'"),
         ({"name": "resnet18", "attention": "cbmm"}, "did you mean 'cbam'"),
         ({"name": "resnet18", "attention_options": {"reduction": 4}}, "attention_options without attention"),
+        ({"name": "resnet18", "weights": "KINETICS400_V2"}, "did you mean 'KINETICS400_V1'"),
+        ({"name": "resnet10", "weights": "KINETICS400_V1"}, "has no weights by name"),
+        ({"name": "resnet10", "weights": "nowhere.pth"}, "no such weights file"),
     ],
 )
 def test_refusals(arguments, message):

@@ -1,0 +1,288 @@
+import copy
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from cbam3d import CBAM2d, CBAM3d, ResNet, create_model, insert_attention, load_weights
+from cbam3d.errors import InputError
+from tests.models.test_resnet import randomise_norms
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+class OfficialCBAM(nn.Module):
+    """The official block's layout and arithmetic, written from its paper and its key names (not from its code)."""
+
+    class Channel(nn.Module):
+        def __init__(self, channels, reduction):
+            super().__init__()
+            self.mlp = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(channels, channels // reduction),
+                nn.ReLU(),
+                nn.Linear(channels // reduction, channels),
+            )
+
+        def forward(self, x):
+            total = self.mlp(nn.functional.avg_pool2d(x, x.shape[2:])) + self.mlp(
+                nn.functional.max_pool2d(x, x.shape[2:])
+            )
+            return x * torch.sigmoid(total)[:, :, None, None]
+
+    class Spatial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spatial = nn.Module()
+            self.spatial.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+            self.spatial.bn = nn.BatchNorm2d(1, momentum=0.01)
+
+        def forward(self, x):
+            planes = torch.cat([x.max(1, keepdim=True)[0], x.mean(1, keepdim=True)], 1)
+            return x * torch.sigmoid(self.spatial.bn(self.spatial.conv(planes)))
+
+    def __init__(self, channels, reduction=16):
+        super().__init__()
+        self.ChannelGate = self.Channel(channels, reduction)
+        self.SpatialGate = self.Spatial()
+
+    def forward(self, x):
+        return self.SpatialGate(self.ChannelGate(x))
+
+
+class ChannelBiases(CBAM2d):
+    """Biases in the MLP and none in the convolution, as the official block has them."""
+
+
+def official_block(channels=32):
+    block = OfficialCBAM(channels, 4)
+    norm = block.SpatialGate.spatial.bn
+    for tensor in (norm.weight.data, norm.running_var):
+        tensor.uniform_(0.5, 1.5)
+    for tensor in (norm.bias.data, norm.running_mean):
+        tensor.normal_()
+    return block.double()
+
+
+def ours(channels=32, ndim=2):
+    cls = CBAM2d if ndim == 2 else CBAM3d
+    block = cls(channels, reduction=4, bias=True, batch_norm=True, gates=("channel", "spatial")).double()
+    with torch.no_grad():  # the official convolution has no bias; ours, with bias=True, has one
+        block.spatial.conv.bias.zero_()
+    return block
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("shape", [(2, 32, 9, 11), (3, 32, 4, 4)])
+def test_official_cbam_weights_give_the_official_outputs_and_gradients(shape, train):
+    theirs = official_block().train(train)
+    mine = ours().train(train)
+    report = load_weights(mine, theirs.state_dict())
+    assert report.skipped == {}
+    assert report.new == ["spatial.conv.bias"]
+    assert report.adapted == {"SpatialGate.spatial.conv.weight": "planes swapped from [max; mean]"}
+    x = torch.randn(shape, dtype=torch.float64)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [block(value) for block, value in zip((theirs, mine), inputs, strict=True)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-6)
+    for output in outputs:
+        (output * torch.linspace(0, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        mine.spatial.conv.weight.grad, theirs.SpatialGate.spatial.conv.weight.grad.flip(1), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(mine.channel.mlp[0].weight.grad, theirs.ChannelGate.mlp[1].weight.grad)
+    torch.testing.assert_close(mine.spatial.norm.running_var, theirs.SpatialGate.spatial.bn.running_var)
+
+
+def test_2d_cbam_goes_into_3d():
+    theirs, mine = official_block().eval(), ours(ndim=3).eval()
+    report = load_weights(mine, theirs.state_dict())
+    assert list(report.inflated) == ["SpatialGate.spatial.conv.weight"]
+    x = torch.randn(2, 32, 6, 7, dtype=torch.float64)
+    clip = x.unsqueeze(2).expand(-1, -1, 3, -1, -1)
+    torch.testing.assert_close(mine(clip)[:, :, 1], theirs(x), rtol=0, atol=1e-10)
+
+
+def test_official_names_of_a_whole_network_reach_slots_and_inserted_blocks():
+    """ResNet keys with `.cbam.` in each block, as in the official checkpoints."""
+    options = {"bias": True, "batch_norm": True, "gates": ("channel", "spatial")}
+    own = create_model("resnet18", 10, ndim=2, attention="cbam", attention_options=options)
+    state = {}
+    for key, value in randomise_norms(own).state_dict().items():
+        official = key.replace(".attention.", ".cbam.").replace("channel.mlp.2.", "ChannelGate.mlp.3.")
+        official = official.replace("channel.mlp.0.", "ChannelGate.mlp.1.").replace(
+            "spatial.norm", "SpatialGate.spatial.bn"
+        )
+        official = official.replace("spatial.conv.weight", "SpatialGate.spatial.conv.weight")
+        flip = "SpatialGate.spatial.conv.weight" in official
+        state[f"module.{official}"] = value.flip(1) if flip else value
+    x = torch.randn(1, 3, 64, 64)
+    expected = own.eval()(x)
+    inserted = insert_attention(torchvision.models.resnet18(num_classes=10), "cbam", **options)
+    for model in (create_model("resnet18", 10, ndim=2, attention="cbam", attention_options=options), inserted):
+        report = load_weights(model, state)
+        assert [key for key in report.skipped if "conv.bias" not in key] == []
+        torch.testing.assert_close(model.eval()(x), expected)
+
+
+@pytest.mark.parametrize("direction", ["theirs to ours", "ours to theirs"])
+def test_r3d_18_and_our_resnet18_exchange_weights(direction):
+    theirs = randomise_norms(torchvision.models.video.r3d_18(num_classes=9))
+    mine = randomise_norms(ResNet(18, 9))
+    source, target = (theirs, mine) if direction == "theirs to ours" else (mine, theirs)
+    report = load_weights(target, source.state_dict(), require_complete=True)
+    assert report.complete
+    assert report.matched == ["fc.weight", "fc.bias"] or len(report.renamed) > 50
+    x = torch.randn(1, 3, 8, 40, 40)
+    torch.testing.assert_close(mine.eval()(x), theirs.eval()(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_an_imagenet_network_inflated_gives_the_same_on_a_still_clip(depth):
+    """Centre inflation is exact at every place of the clip."""
+    image = randomise_norms(getattr(torchvision.models, f"resnet{depth}")(num_classes=6)).eval()
+    clip = ResNet(depth, 6, ndim=3, stem_pool=True).eval()
+    report = load_weights(clip, image.state_dict(), inflation="centre", require_complete=True)
+    assert "conv1.weight" in report.inflated
+    x = torch.randn(1, 3, 64, 64)
+    still = x.unsqueeze(2).expand(-1, -1, 8, -1, -1)
+    torch.testing.assert_close(clip(still), image(x), rtol=1e-4, atol=1e-4)
+
+
+def test_repeated_inflation_gives_the_same_away_from_the_ends():
+    """I3D's inflation sees zeros beyond the first and the last frame; further inside it is exact."""
+    conv2d = nn.Conv2d(4, 5, 3, padding=1)
+    conv3d = nn.Conv3d(4, 5, 3, padding=1)
+    load_weights(conv3d, conv2d.state_dict())
+    x = torch.randn(1, 4, 6, 6)
+    out = conv3d(x.unsqueeze(2).expand(-1, -1, 5, -1, -1))
+    for t in (1, 2, 3):
+        torch.testing.assert_close(out[:, :, t], conv2d(x))
+    bias = conv2d.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(out[:, :, 0] - bias, (conv2d(x) - bias) * 2 / 3)  # two of three frames
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_the_first_convolution_takes_another_number_of_channels(channels):
+    rgb = ResNet(10, 3, ndim=2, width=8).eval()
+    other = ResNet(10, 3, ndim=2, width=8, in_channels=channels).eval()
+    report = load_weights(other, rgb.state_dict(), require_complete=True)
+    assert report.adapted == {"conv1.weight": f"adapted from 3 to {channels} input channels"}
+    grey = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(other(grey.expand(-1, channels, -1, -1)), rgb(grey.expand(-1, 3, -1, -1)))
+
+
+def test_a_head_for_other_classes_stays_and_is_reported():
+    source, target = ResNet(10, 400, width=8), ResNet(10, 7, width=8)
+    head = target.fc.weight.detach().clone()
+    report = load_weights(target, source.state_dict())
+    assert set(report.skipped) == {"fc.weight", "fc.bias"}
+    assert report.skipped["fc.weight"] == "shape (400, 64), the network has (7, 64)"
+    assert report.new == ["fc.weight", "fc.bias"]
+    assert torch.equal(target.fc.weight, head)
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+    with pytest.raises(InputError, match=r"2 keys are left over, the first is fc\.weight"):
+        load_weights(target, source.state_dict(), require_complete=True)
+
+
+def test_weights_go_under_inserted_attention():
+    plain = create_model("torchvision/r3d_18", 5)
+    attended = insert_attention(create_model("torchvision/r3d_18", 5), "cbam")
+    report = load_weights(attended, plain.state_dict())
+    assert report.skipped == {}
+    assert all(".inserted_attention." in key for key in report.new)
+    x = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(attended.eval()(x), plain.eval()(x))
+
+
+def test_3d_resnets_pytorch_layout():
+    """Its checkpoints: a state dict within, behind `module.`, of a plain ResNet with a 7x7x7 stem."""
+    source = ResNet(18, 5, stem_kernel_size=(7, 7, 7), stem_pool=(3, 3, 3))
+    checkpoint = {
+        "arch": "resnet-18",
+        "epoch": 3,
+        "state_dict": {f"module.{key}": value for key, value in source.state_dict().items()},
+        "optimizer": {},
+    }
+    target = ResNet(18, 5, stem_kernel_size=(7, 7, 7), stem_pool=(3, 3, 3))
+    report = load_weights(target, checkpoint, require_complete=True)
+    assert report.matched == []
+    x = torch.randn(1, 3, 8, 32, 32)
+    assert torch.equal(target.eval()(x), source.eval()(x))
+    assert source.maxpool(torch.zeros(1, 64, 8, 16, 16)).shape == (1, 64, 4, 8, 8)
+
+
+def test_what_matches_exactly_goes_before_what_only_resembles():
+    target = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3)})
+    state = {"module.conv1.weight": torch.ones(4, 3, 3, 3), "conv1.weight": torch.zeros(4, 3, 3, 3)}
+    report = load_weights(target, state)
+    assert report.skipped == {"module.conv1.weight": "conv1.weight is given already"}
+    assert target["conv1"].weight.abs().sum() == 0
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files(tmp_path, suffix):
+    source, target = ResNet(10, 3, width=8), ResNet(10, 3, width=8)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": source.state_dict(), "epoch": 4}, path)
+    else:
+        save_file(source.state_dict(), path)
+    assert load_weights(target, path, require_complete=True).complete
+    assert torch.equal(target.fc.weight, source.fc.weight)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=f"weights{suffix}: not a readable weights file"):
+        load_weights(target, path)
+    with pytest.raises(InputError, match="no such weights file"):
+        load_weights(target, str(tmp_path / "nowhere.pth"))
+
+
+def test_a_torchvision_enum_is_downloaded_and_loaded(monkeypatch):
+    from torchvision.models.video import R3D_18_Weights
+
+    source = torchvision.models.video.r3d_18()
+    asked = []
+
+    def get_state_dict(self, *args, **kwargs):
+        asked.append((self, kwargs))
+        return source.state_dict()
+
+    monkeypatch.setattr(R3D_18_Weights, "get_state_dict", get_state_dict)
+    target = ResNet(18, 400)
+    assert load_weights(target, R3D_18_Weights.KINETICS400_V1).complete
+    assert asked[0][1]["check_hash"] is True
+    by_name = create_model(
+        "resnet18", 400, weights="KINETICS400_V1", attention="cbam", attention_options={"init": "identity"}
+    )
+    x = torch.randn(1, 3, 4, 32, 32)
+    torch.testing.assert_close(by_name.eval()(x), target.eval()(x), rtol=0, atol=0)
+    theirs = create_model("torchvision/r3d_18", 400, weights="KINETICS400_V1", attention="cbam")
+    torch.testing.assert_close(theirs.eval()(x), target.eval()(x), rtol=0, atol=1e-5)
+
+
+def test_a_refusal_changes_nothing():
+    target = ResNet(10, 3, width=8)
+    before = copy.deepcopy(target.state_dict())
+    for source, message in (
+        ({"other.weight": torch.zeros(3)}, "none of its 1 tensors fits ResNet"),
+        ({"epoch": 3}, "holds no tensors by name"),
+        ([1, 2], "holds no tensors by name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_weights(target, source)
+    with pytest.raises(InputError, match='inflation must be "repeat" or "centre"'):
+        load_weights(target, before, inflation="center")
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+
+
+def test_the_report_prints_as_a_table():
+    text = str(load_weights(ResNet(10, 7, width=8), ResNet(10, 4, width=8).state_dict()))
+    assert "fc.weight: shape (4, 64), the network has (7, 64)" in text
+    counts = dict(line.split() for line in text.splitlines() if not line.startswith(" "))
+    assert (counts["skipped"], counts["new"]) == ("2", "2")
