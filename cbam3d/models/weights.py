@@ -70,8 +70,8 @@ def load_weights(
         require_complete: refuse unless the source fills the whole network and nothing is left over.
 
     Raises:
-        InputError: an unreadable file, a source without any tensor that fits, or one that is not complete
-            although that is required.
+        InputError: an unreadable file, a source without any tensor that fits, one that is not complete although
+            that is required, or the official CBAM's weights for gates of init="identity", which double theirs.
     """
     if inflation not in ("repeat", "centre"):
         raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')
@@ -88,6 +88,8 @@ def load_weights(
         elif (key not in exact and target in exact) or target in filled:
             report.skipped[key] = f"{target} is given already"
         else:
+            if _FOREIGN_GATE.search(key) and _doubles(model, target):
+                raise InputError(f'{origin}: {key} was trained with σ, the network has 2σ there: use init="paper"')
             fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
             if fitted is None:
                 report.skipped[key] = change
@@ -109,6 +111,16 @@ def load_weights(
         raise InputError(_incomplete(origin, report))
     model.load_state_dict(filled, strict=False)
     return report
+
+
+_FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.")
+
+
+def _doubles(model: nn.Module, key: str) -> bool:
+    """Whether a parameter belongs to a gate of 2σ, which starts as the identity."""
+    parts = key.split(".")
+    owners = (model.get_submodule(".".join(parts[:i])) for i in range(len(parts)))
+    return any(getattr(owner, "identity_init", False) for owner in owners)
 
 
 def _incomplete(origin: str, report: WeightsReport) -> str:

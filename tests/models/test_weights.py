@@ -55,10 +55,6 @@ class OfficialCBAM(nn.Module):
         return self.SpatialGate(self.ChannelGate(x))
 
 
-class ChannelBiases(CBAM2d):
-    """Biases in the MLP and none in the convolution, as the official block has them."""
-
-
 def official_block(channels=32):
     block = OfficialCBAM(channels, 4)
     norm = block.SpatialGate.spatial.bn
@@ -124,11 +120,14 @@ def test_official_names_of_a_whole_network_reach_slots_and_inserted_blocks():
         state[f"module.{official}"] = value.flip(1) if flip else value
     x = torch.randn(1, 3, 64, 64)
     expected = own.eval()(x)
-    inserted = insert_attention(torchvision.models.resnet18(num_classes=10), "cbam", **options)
+    inserted = insert_attention(torchvision.models.resnet18(num_classes=10), "cbam", init="paper", **options)
     for model in (create_model("resnet18", 10, ndim=2, attention="cbam", attention_options=options), inserted):
         report = load_weights(model, state)
         assert [key for key in report.skipped if "conv.bias" not in key] == []
         torch.testing.assert_close(model.eval()(x), expected)
+    doubling = insert_attention(torchvision.models.resnet18(num_classes=10), "cbam", **options)
+    with pytest.raises(InputError, match=r"was trained with σ, the network has 2σ there"):
+        load_weights(doubling, state)
 
 
 @pytest.mark.parametrize("direction", ["theirs to ours", "ours to theirs"])
