@@ -50,7 +50,7 @@ def train(arguments: list[str]) -> None:
     if fabric.is_global_zero:
         _open_folder(folder, resume)
     fabric.barrier()
-    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos)
+    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
     _print_skipped(console, skipped.add(source.problems))
 
     t = config.train
@@ -130,7 +130,8 @@ def evaluate(arguments: list[str]) -> None:
             f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
             f"the checkpoint was trained on {', '.join(state['classes'][:5])}"
         )
-    model = build_model(config, len(source.classes), source.images)
+    unfilled = replace(config, model=replace(config.model, weights=None))  # the checkpoint fills it
+    model = build_model(unfilled, len(source.classes), source.images)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:

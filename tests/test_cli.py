@@ -137,6 +137,23 @@ def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, 
     assert "data.groups has no effect beside" in capsys.readouterr().err
 
 
+def test_two_processes_survive_bad_files_in_one_of_them(videos):
+    """A share of a batch that is empty in one process must not leave the other waiting."""
+    assert main(["prepare", "folder", "--root", str(videos)]) == 0
+    bad = sorted(videos.rglob("*.mp4"))[:5]
+    for path in bad:
+        path.write_bytes(b"")
+    script = Path(__file__).parents[1] / "train.py"
+    arguments = ["--config", "folder", "--data.root", str(videos), *TINY, "--run.dir", "run", "--run.devices", "2"]
+    arguments += ["--train.batch_size", "2", "--train.epochs", "1"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert metrics["num_skipped"] == len(bad)
+    assert len(Path("run/skipped.csv").read_text().splitlines()) == 1 + len(bad)
+    assert len(list(Path("run/tensorboard").iterdir())) == 1
+
+
 def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos, capsys):
     (videos / "walk").mkdir()
     before = sorted(videos.rglob("*"))

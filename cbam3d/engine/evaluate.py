@@ -75,7 +75,7 @@ def evaluate(
             metric.update(views.mean(1), labels)
         num_clips.update(len(logits))
 
-    problems = _gather(fabric, problems)
+    problems = gather(fabric, problems)
     if not num_videos.compute():
         raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
     named = {k.removeprefix("video_"): m for k, m in video.items()} if images else clip | video
@@ -91,8 +91,8 @@ def evaluate(
     )
 
 
-def _gather(fabric: Fabric, items: list[Any]) -> list[Any]:
-    """The items of all processes."""
+def gather(fabric: Fabric, items: list[Any]) -> list[Any]:
+    """The items of all processes, in each of them."""
     if fabric.world_size == 1:
         return items
     gathered: list[list[Any]] = [[] for _ in range(fabric.world_size)]

@@ -53,12 +53,17 @@ class EpochTable:
 class SkippedFiles:
     """`skipped.csv`: path and reason of every file that could not be used, each once.
 
+    Args:
+        path: the file.
+        limit: how many files there may be.
+        writes: whether this process writes the file; the others count only.
+
     Raises:
         InputError: from `add`, when there are more than `limit`.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self.path, self.limit = path, limit
+    def __init__(self, path: Path, limit: int, writes: bool = True) -> None:
+        self.path, self.limit, self.writes = path, limit, writes
         self.reasons: dict[str, str] = {}
         if path.exists():  # of the run that is being continued
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -69,6 +74,7 @@ class SkippedFiles:
         new = {name: reason for name, reason in problems if name not in self.reasons}
         if new:
             self.reasons |= new
+        if new and self.writes:
             with open(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.engine.checkpoint import save_checkpoint
-from cbam3d.engine.evaluate import Evaluation
+from cbam3d.engine.evaluate import Evaluation, gather
 from cbam3d.engine.report import EpochTable, SkippedFiles
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
@@ -114,18 +114,26 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.fabric.device)
         learning_rate = float(self.scheduler.get_last_lr()[0])
         num_clips, waited, started = 0, 0.0, time.perf_counter()
+        problems: list[tuple[str, str]] = []
         with _progress(self.console) as progress:
             task = progress.add_task(f"epoch {self.epoch + 1}/{self.epochs}", total=len(self.loader))
             asked = time.perf_counter()
             for batch in self.loader:
                 waited += time.perf_counter() - asked
-                self._note(batch.problems)
-                if len(batch.labels):
+                problems += batch.problems
+                if self.fabric.world_size == 1:
+                    self._note(batch.problems)
+                if self._everywhere(len(batch.labels) > 0):
                     loss_sum += self._step(batch.inputs, batch.labels) * len(batch.labels)
                     num_clips += len(batch.labels)
                 self.scheduler.step()
                 progress.advance(task)
                 asked = time.perf_counter()
+        if self.fabric.world_size > 1:
+            self._note(gather(self.fabric, problems))
+            totals = torch.stack([loss_sum, torch.tensor(float(num_clips), device=loss_sum.device)])
+            loss_sum, clips = self.fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[misc]
+            num_clips = int(clips)
         loss = float(loss_sum) / max(1, num_clips)
         if not math.isfinite(loss):
             raise InputError(
@@ -151,6 +159,12 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()
+
+    def _everywhere(self, ready: bool) -> bool:
+        """Whether all processes have something to step with; one alone would wait for the others for ever."""
+        if self.fabric.world_size == 1:
+            return ready
+        return bool(self.fabric.all_reduce(torch.tensor(float(ready), device=self.fabric.device)) == 1)
 
     def _note(self, problems: list[tuple[str, str]]) -> None:
         for line in self.skipped.add(problems):
