@@ -75,6 +75,10 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     damaged = manifest.select(bad & usable)
     for path, problem in list(zip(damaged.text("path"), damaged.text("problem"), strict=True))[:10]:
         console.print(f"damaged {path}: {problem}; its readable frames are used")
+    if len(damaged) > 10:
+        console.print(
+            f"… and {len(damaged) - 10} more damaged videos: see the problem column of the run's manifest.csv"
+        )
 
     train_clips = partial(_random_clip, num_frames=data.num_frames, stride=data.stride)
     test_clips = partial(

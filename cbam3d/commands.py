@@ -236,7 +236,9 @@ def _print_skipped(console: Console, lines: list[str]) -> None:
 def _with_manifest_of(folder: Path, config: Config) -> Config:
     """The configuration with the table of videos that the run in `folder` has kept: the same files, the same split."""
     path = folder / "manifest.csv"
-    return replace(config, data=replace(config.data, manifest=str(path))) if path.is_file() else config
+    if not path.is_file():
+        return config
+    return replace(config, data=replace(config.data, manifest=str(path), groups=None))  # the table has the groups
 
 
 def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:

@@ -154,6 +154,23 @@ def test_two_processes_survive_bad_files_in_one_of_them(videos):
     assert len(list(Path("run/tensorboard").iterdir())) == 1
 
 
+def test_groups_are_kept_apart_and_a_run_keeps_to_them(videos, capsys):
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.*"))
+    lines = [f"{path},{path.split('/')[0]},{path.split('_g')[1][:3]}" for path in paths]
+    Path("groups.csv").write_text("\n".join(["path,label,group", *lines]))
+    arguments = ["--data.groups", "groups.csv", "--data.test_fraction", "0.5"]
+    assert train(videos, "--run.dir", "run", *arguments) == 0
+    with open("run/manifest.csv", newline="") as file:
+        splits = {(row["group"], row["split"]) for row in csv.DictReader(file)}
+    assert sorted(split for _, split in splits) == ["test", "test", "train", "train"]
+    assert main(["evaluate", "run"]) == 0
+    assert json.loads(Path("run/evaluation.json").read_text())["num_videos"] == 16
+    assert main(["train", "--run.dir", "run", "--resume"]) == 0
+    Path("groups.csv").write_text("nonsense")
+    assert train(videos, "--data.groups", "groups.csv") == 2
+    assert "groups.csv: no group for 32 videos" in capsys.readouterr().err
+
+
 def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos, capsys):
     (videos / "walk").mkdir()
     before = sorted(videos.rglob("*"))
@@ -211,6 +228,16 @@ def test_ucf101s_layout_trains_and_scores(videos, tmp_path, capsys):
         splits = {row["path"]: row["split"] for row in csv.DictReader(file)}
     assert splits["YoYo/v_YoYo_g02_c01.avi"] == "test"
     assert splits["YoYo/v_YoYo_g08_c01.avi"] == "train"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_training_on_a_gpu(videos, precision):
+    arguments = ["--run.accelerator", "cuda", "--run.precision", precision, "--data.num_workers", "2"]
+    assert train(videos, "--run.dir", "run", *arguments) == 0
+    assert main(["evaluate", "run"]) == 0
+    metrics, again = (json.loads(Path(f"run/{name}.json").read_text()) for name in ("metrics", "evaluation"))
+    assert again["video_top1"] == metrics["video_top1"]
 
 
 def test_images_go_through_the_same_loop(tmp_path, monkeypatch):

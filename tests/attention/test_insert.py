@@ -156,6 +156,18 @@ def test_copies_pickles_and_state_dicts_carry_the_attention(name):
     assert torch.equal(fresh.eval()(x), expected)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_identity_insertion_on_a_gpu(dtype, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    model, x = build("r3d_18")
+    model, x = model.to("cuda", dtype, memory_format=torch.channels_last_3d).eval(), x.to("cuda", dtype)
+    before = model(x)
+    insert_attention(model, "cbam")
+    assert {p.device.type for i in list_insertions(model) for p in i.block.parameters()} == {"cuda"}
+    assert torch.equal(model(x), before)
+
+
 def test_a_hook_registered_in_a_new_process_does_not_replace_the_attention(tmp_path):
     """torch numbers hooks from 0 in every process: an unpickled model must keep its own."""
     model, x = build("resnet18")
