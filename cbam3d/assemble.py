@@ -1,6 +1,6 @@
 """A configuration -> data, network and training: where the rooms meet."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ class Source:
     recipe: Recipe
     classes: list[str]
     train: Dataset[Sample]
-    test: Dataset[Sample]
+    validation: Dataset[Sample]  # scored while training, chooses the best epoch; the same as test where there is no val
+    test: Dataset[Sample]  # scored at the end
     problems: list[tuple[str, str]]
     manifest: Manifest | None = None
 
@@ -93,15 +94,10 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
         rows = rows_of(manifest, split)
         return VideoDataset(Path(data.root), rows, classes, clips, data.short_side, config.run.seed)
 
-    held_out = _held_out(manifest.text("split"), console)
-    return Source(
-        recipe,
-        classes,
-        dataset("train", train_clips),
-        dataset(held_out, test_clips),
-        problems,
-        manifest,
-    )
+    validation, test = _held_out(manifest.text("split"))
+    tested = dataset(test, test_clips)
+    validated = tested if validation == test else dataset(validation, test_clips)
+    return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
 
 
 def _random_clip(video_frames: int, rng: np.random.Generator, num_frames: int, stride: int) -> list[list[int]]:
@@ -119,11 +115,10 @@ def _uniform_clips(
     return clips
 
 
-def _held_out(splits: list[str], console: Console) -> str:
-    """The split that is scored: test, or val where there is no test."""
-    if "test" in splits and "val" in splits:
-        console.print(f"the split val ({splits.count('val')} items) is left aside: scores are of the split test")
-    return "test" if "test" in splits else "val"
+def _held_out(splits: Collection[str]) -> tuple[str, str]:
+    """The splits to score while training and at the end: val and test, or one of them for both."""
+    test = "test" if "test" in splits else "val"
+    return "val" if "val" in splits else test, test
 
 
 def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
@@ -160,10 +155,10 @@ def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
         loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, progress)
     found = {classes[label] for items in loaded.values() for label in items.labels}
     _check_classes(sorted(found), classes, problems, data.root, console)
-    held_out = _held_out([split for split, items in loaded.items() for _ in items.labels], console)
-    if "train" not in loaded or held_out not in loaded:
+    validation, test = _held_out(loaded)
+    if "train" not in loaded or test not in loaded:
         raise InputError(f"{root}: found only the split {', '.join(loaded)}, training needs train and test (or val)")
-    return Source(recipe, classes, loaded["train"], loaded[held_out], problems)
+    return Source(recipe, classes, loaded["train"], loaded[validation], loaded[test], problems)
 
 
 def _may_download(root: Path) -> bool:
@@ -184,8 +179,8 @@ def _check_classes(
         console.print(f"{root}: nothing of {len(absent)} of {len(classes)} classes: {names}", style="yellow")
 
 
-def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Loader, Loader]:
-    """The loaders of the training and of the held-out data."""
+def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Loader, Loader, Loader]:
+    """The loaders of the data to train on, to validate and to test; the last two may be one."""
     if config.train.batch_size % fabric.world_size:
         raise InputError(
             f"train.batch_size must be a multiple of the {fabric.world_size} processes, got {config.train.batch_size}"
@@ -199,18 +194,18 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
         return Loader(items, batches, on_device, data.num_workers, fabric.device)
 
     views = 1 if source.images else config.eval.num_clips
-    return (
-        loader(
-            source.train,
-            TrainBatches(source.train, config.train.batch_size, seed, rank, world_size),  # type: ignore[arg-type]
-            train_transform(data.size, augment.crop_scale, augment.crop_padding, flip, augment.color_jitter),
-        ),
-        loader(
-            source.test,
-            EvalBatches(source.test, max(1, config.eval.batch_size // views), rank, world_size),  # type: ignore[arg-type]
-            eval_transform(data.size),
-        ),
+
+    def held_out(items) -> Loader:
+        batches = EvalBatches(items, max(1, config.eval.batch_size // views), rank, world_size)
+        return loader(items, batches, eval_transform(data.size))
+
+    train = loader(
+        source.train,
+        TrainBatches(source.train, config.train.batch_size, seed, rank, world_size),  # type: ignore[arg-type]
+        train_transform(data.size, augment.crop_scale, augment.crop_padding, flip, augment.color_jitter),
     )
+    test = held_out(source.test)
+    return train, test if source.validation is source.test else held_out(source.validation), test
 
 
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:

@@ -22,6 +22,7 @@ from cbam3d.assemble import (
     plain,
 )
 from cbam3d.config import Config, Data
+from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
@@ -46,7 +47,7 @@ def train(arguments: list[str]) -> None:
     with fabric.rank_zero_first():  # renders or downloads once
         source = open_source(_with_manifest_of(folder, config) if resume else config, console)
     model = build_model(config, len(source.classes), source.images)
-    train_loader, test_loader = create_loaders(config, source, fabric)
+    train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
     if fabric.is_global_zero:
         _open_folder(folder, resume)
     fabric.barrier()
@@ -59,15 +60,17 @@ def train(arguments: list[str]) -> None:
     scheduler = cosine_with_warmup(optimizer, t.epochs * steps, round(t.warmup_epochs * steps))
     console.print(_summary(config, source, model, folder, fabric.device))
     model, optimizer = fabric.setup(model, optimizer)
+
+    def score(loader: Loader) -> scoring.Evaluation:
+        return scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
+
     trainer = Trainer(
         fabric,
         model,
         optimizer,
         scheduler,
         train_loader,
-        lambda: scoring.evaluate(
-            fabric, model, test_loader, len(source.classes), config.eval.batch_size, source.images
-        ),
+        lambda: score(validation_loader),
         folder,
         skipped,
         console,
@@ -87,6 +90,9 @@ def train(arguments: list[str]) -> None:
         if source.manifest is not None:
             write_manifest(source.manifest, folder / "manifest.csv")
     evaluation, table = trainer.fit()
+    if test_loader is not validation_loader:
+        evaluation = score(test_loader)
+        _print_skipped(console, skipped.add(evaluation.problems))
     if fabric.is_global_zero:
         _write_scores(folder, config, source, trainer, evaluation, table)
         console.print(_score_table(evaluation))
@@ -137,7 +143,7 @@ def evaluate(arguments: list[str]) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise InputError(f"{folder}/checkpoints/{name}.ckpt does not fit the network: {reason}") from None
-    _, loader = create_loaders(config, source, fabric)
+    *_, loader = create_loaders(config, source, fabric)
     result = scoring.evaluate(
         fabric, fabric.setup_module(model), loader, len(source.classes), config.eval.batch_size, source.images
     )
@@ -245,9 +251,10 @@ def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Pat
     attention = f" with {config.model.attention}" if config.model.attention else ""
     parameters = sum(p.numel() for p in model.parameters())
     train, test = len(source.train), len(source.test)  # type: ignore[arg-type]
+    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "  # type: ignore[arg-type]
     return (
         f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
-        f"for training, {test:,} held out, {len(source.classes)} classes; run folder {folder}"
+        f"for training, {validation}{test:,} to test, {len(source.classes)} classes; run folder {folder}"
     )
 
 

@@ -87,6 +87,24 @@ def test_the_resolved_configuration_repeats_the_run(videos):
     assert first == second
 
 
+def test_with_three_splits_val_chooses_and_test_is_scored(videos, tmp_path):
+    root = tmp_path / "three"
+    for i, split in enumerate(("train", "train", "val", "test"), 1):
+        for path in videos.rglob(f"*_g00{i}.*"):
+            if split != "test" or path.parent.name != "zoom_in":  # 8 to validate, 7 to test
+                (root / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, root / split / path.parent.name)
+    assert train(root, "--run.dir", "run") == 0
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert metrics["num_videos"] == 7
+    with open("run/metrics.csv", newline="") as file:
+        validated = [float(row["video_top1"]) for row in csv.DictReader(file)]
+    assert metrics["best_video_top1"] == max(validated)
+    assert all(value * 8 == int(value * 8) for value in validated)
+    assert main(["evaluate", "run"]) == 0
+    assert json.loads(Path("run/evaluation.json").read_text())["video_top1"] == metrics["video_top1"]
+
+
 def test_a_run_is_never_overwritten_and_can_be_resumed(videos, capsys):
     assert train(videos) == 0
     assert train(videos) == 0
