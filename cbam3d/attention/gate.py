@@ -21,11 +21,16 @@ class Gate(nn.Module):
     A subclass defines `logits`. With init="identity" it also zeroes its last layer, so that the logits
     are 0, the map is `2σ(0) = 1` exactly, and the gate starts as the exact identity while its last
     layer still receives a gradient: a pretrained network keeps its accuracy when gates are put in.
+
+    The factor before σ is the buffer `scale`, so that it travels with the weights that were trained under it.
     """
+
+    scale: Tensor
 
     def __init__(self, init: Init = "paper") -> None:
         super().__init__()
         self.identity_init = check_init(init)
+        self.register_buffer("scale", torch.tensor(2.0 if self.identity_init else 1.0))
 
     def logits(self, x: Tensor) -> Tensor:
         """The map before the sigmoid, broadcastable to `x`."""
@@ -33,8 +38,7 @@ class Gate(nn.Module):
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The map that `forward` multiplies with: in (0, 1), or (0, 2) with init="identity"."""
-        map_ = torch.sigmoid(self.logits(x))
-        return 2 * map_ if self.identity_init else map_
+        return self.scale * torch.sigmoid(self.logits(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""

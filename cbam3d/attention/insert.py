@@ -8,7 +8,7 @@ with `.inserted_attention.` are new. Our own `ResNet` has a slot in each block f
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any, Literal
@@ -42,9 +42,11 @@ class Insertion:
 class _Features:
     """What a module puts out: channels, spatial size, and in which order they lie."""
 
+    shape: tuple[int, ...]  # of the tensor
     channels: int
     size: tuple[int, ...]
     layout: Layout
+    calls: int = 1  # of the module, in one pass
 
 
 def insert_attention(
@@ -80,10 +82,14 @@ def insert_attention(
     hosts = _locate(model, position, example)
     blocks: list[nn.Module] = []
     for name, found in hosts.items():  # build every block before one goes in: a refusal leaves the model as it was
+        if isinstance(model.get_submodule(name), (nn.Sequential, nn.ModuleDict, nn.ModuleList)):
+            raise ValueError(f"{name} runs its children itself, a new one would become a step: name a module in it")
+        if found.calls > 1:
+            raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would act each time")
         if _attention_at(model, name) is not None:
             raise ValueError(f"{name} has attention already: remove_attention takes it out")
         blocks.append(create_attention(mechanism, found.channels, ndim=len(found.size), init=init, **options))
-    like = next(model.parameters())
+    like = next(model.parameters(), torch.empty(0))
     for (name, found), block in zip(hosts.items(), blocks, strict=True):
         parent, _, child = name.rpartition(".")
         host: Any = model.get_submodule(name)
@@ -128,7 +134,7 @@ def _attention_at(model: nn.Module, name: str) -> nn.Module | None:
 def _is_slot(model: nn.Module, name: str) -> bool:
     """Whether this is the slot in a block of our own ResNet."""
     parent, _, child = name.rpartition(".")
-    return child == "attention" and hasattr(model.get_submodule(parent), "branch")
+    return child == "attention" and hasattr(model.get_submodule(parent), "has_attention_slot")
 
 
 # ---- where ----------------------------------------------------------------------------------------------
@@ -139,6 +145,7 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> di
     failure = "it has no convolution, from which an input could be guessed"
     for inputs in [example] if example is not None else _examples(model):
         features, error = _run(model, inputs)
+        features = _with_layouts(features, _run(model, _enlarge(inputs))[0] if example is None else {})
         names = dict.fromkeys(_last_child(model, name) for name in _find(model, position, features))
         if names and names.keys() <= features.keys():  # a head that refuses the input does not matter
             return {name: features[name] for name in names}
@@ -182,7 +189,7 @@ def _residual_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:
 def _branch_end(block: nn.Module) -> str | None:
     """The child that ends the residual branch, for the families of blocks that are known."""
     children = block._modules
-    if "attention" in children and hasattr(block, "branch"):  # our own
+    if hasattr(block, "has_attention_slot"):  # our own
         return "attention"
     if "branch2" in children and hasattr(block, "branch_fusion"):  # pytorchvideo
         return "branch2"
@@ -190,7 +197,8 @@ def _branch_end(block: nn.Module) -> str | None:
         for name in ("bn3", "conv3", "bn2", "conv2"):
             child = children.get(name)
             if child is not None and (name.startswith("bn") or isinstance(child, nn.Sequential)):
-                return name
+                behind = list(children)[list(children).index(name) + 1 :]
+                return None if any(other.startswith("conv") for other in behind) else name  # pre-activation: no
     if getattr(block, "use_res_connect", False):  # torchvision's mobile networks and EfficientNet
         return "block" if "block" in children else "conv"
     if hasattr(block, "layer_scale") and "block" in children:  # torchvision's ConvNeXt
@@ -223,7 +231,7 @@ _LAYERS = {f"layer{i}" for i in range(1, 9)}
 def _last_child(model: nn.Module, name: str) -> str:
     """A Sequential's output is its last child's: the hook goes there, as a new child would become a step of it."""
     module = model.get_submodule(name)
-    while isinstance(module, nn.Sequential) and len(module):
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         child = next(reversed(module._modules))
         module, name = module._modules[child], f"{name}.{child}".strip(".")  # type: ignore[assignment]
     return name
@@ -244,7 +252,7 @@ def _run(model: nn.Module, inputs: Any) -> tuple[dict[str, _Features], Exception
     def note(name: str):
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if (found := _describe(module, output)) is not None:
-                features[name] = found
+                features[name] = replace(found, calls=features[name].calls + 1 if name in features else 1)
 
         return hook
 
@@ -291,7 +299,7 @@ def _describe(module: nn.Module, output: Any) -> _Features | None:
     if isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor) and output[0].ndim == 3:
         tokens, size = output  # MViT: (N, [1 +] T·H·W, C) and (T, H, W)
         if isinstance(size, (tuple, list)) and len(size) == 3:
-            return _Features(tokens.shape[2], tuple(size), "tokens")
+            return _Features(tuple(tokens.shape), tokens.shape[2], tuple(size), "tokens")
     if not isinstance(output, Tensor) or output.ndim not in (4, 5):
         return None
     parts = list(module.modules())
@@ -299,8 +307,40 @@ def _describe(module: nn.Module, output: Any) -> _Features | None:
     widths |= {m.out_features for m in parts if isinstance(m, nn.Linear)}
     convolves = any(isinstance(m, (nn.Conv2d, nn.Conv3d)) for m in parts)
     if not convolves and output.shape[-1] in widths and output.shape[1] not in widths:  # Swin: (N, *S, C)
-        return _Features(output.shape[-1], tuple(output.shape[1:-1]), "channels_last")
-    return _Features(output.shape[1], tuple(output.shape[2:]), "channels_first")
+        return _last(output.shape)
+    return _first(output.shape)
+
+
+def _first(shape: Sequence[int]) -> _Features:
+    return _Features(tuple(shape), shape[1], tuple(shape[2:]), "channels_first")
+
+
+def _last(shape: Sequence[int]) -> _Features:
+    return _Features(tuple(shape), shape[-1], tuple(shape[1:-1]), "channels_last")
+
+
+def _enlarge(inputs: Any) -> Any:
+    """A larger input: every axis behind the channels grows."""
+    if isinstance(inputs, list):
+        return [_enlarge(pathway) for pathway in inputs]
+    size = [2 * inputs.shape[2], *inputs.shape[3:]] if inputs.ndim == 5 else [*inputs.shape[2:]]
+    size[-2:] = [n + 64 for n in size[-2:]]
+    return inputs.new_zeros(*inputs.shape[:2], *size)
+
+
+def _with_layouts(features: dict[str, _Features], larger: dict[str, _Features]) -> dict[str, _Features]:
+    """Which axis holds the channels, seen from a larger input: the one that did not grow. Else the guess stays."""
+    sure = dict(features)
+    for name, found in features.items():
+        other = larger.get(name)
+        if found.layout == "tokens" or other is None or len(other.shape) != len(found.shape):
+            continue
+        same = [axis for axis in range(1, len(found.shape)) if found.shape[axis] == other.shape[axis]]
+        if same == [1]:
+            sure[name] = replace(_first(found.shape), calls=found.calls)
+        elif same == [len(found.shape) - 1]:
+            sure[name] = replace(_last(found.shape), calls=found.calls)
+    return sure
 
 
 # ---- hooks: module-level functions, so that a model stays picklable --------------------------------------

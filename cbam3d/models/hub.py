@@ -40,7 +40,10 @@ def from_pretrained(source: str | Path) -> nn.Module:
         arguments = json.loads((folder / _CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: no readable {_CONFIG} ({error})") from None
-    model = create_model(**arguments)
+    try:
+        model = create_model(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source}: {_CONFIG} builds no network ({error})") from None
     load_weights(model, folder / _WEIGHTS, require_complete=True)
     return model
 

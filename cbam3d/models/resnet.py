@@ -27,6 +27,7 @@ class _Block(nn.Module):
     """The residual sum; a subclass defines the branch. Attention sits after the branch's last norm."""
 
     expansion = 1
+    has_attention_slot = True  # insert_attention fills `attention` in place of hooking it
 
     def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
         super().__init__()

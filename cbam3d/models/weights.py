@@ -1,11 +1,13 @@
 """Weights from elsewhere into a network: matched, renamed, inflated, adapted, and every key accounted for."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from cbam3d.errors import InputError
@@ -70,31 +72,35 @@ def load_weights(
         require_complete: refuse unless the source fills the whole network and nothing is left over.
 
     Raises:
-        InputError: an unreadable file, a source without any tensor that fits, one that is not complete although
-            that is required, or the official CBAM's weights for gates of init="identity", which double theirs.
+        InputError: an unreadable file, a source without any tensor that fits, a network on the meta device, or a
+            source that is not complete although that is required.
     """
     if inflation not in ("repeat", "centre"):
         raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')
     origin, state = _read(source)
     own = model.state_dict()
-    by_layout = {_canonical(key): key for key in own}
+    if any(value.is_meta for value in own.values()):
+        raise InputError("the network is on the meta device, which holds no weights: move it with to_empty first")
+    by_layout, source_layout = _unambiguous(own), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
     exact = {key for key in state if key in own}
     for key, value in state.items():
-        target = key if key in own else by_layout.get(_canonical(key))
+        target = _target(key, own, by_layout)
         if target is None:
             report.skipped[key] = "the network has no such key"
+        elif _unwrapped(key) != target != key and _canonical(key) not in source_layout:
+            report.skipped[key] = f"{target} could be given by several keys"
         elif (key not in exact and target in exact) or target in filled:
             report.skipped[key] = f"{target} is given already"
         else:
-            if _FOREIGN_GATE.search(key) and _doubles(model, target):
-                raise InputError(f'{origin}: {key} was trained with σ, the network has 2σ there: use init="paper"')
             fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
             if fitted is None:
                 report.skipped[key] = change
                 continue
             filled[target] = fitted
+            if key not in exact and _FOREIGN_GATE.search(key):
+                filled |= _scale_of(model, target)
             if change.startswith("inflated"):
                 report.inflated[key] = change
             elif change:
@@ -116,11 +122,15 @@ def load_weights(
 _FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.")
 
 
-def _doubles(model: nn.Module, key: str) -> bool:
-    """Whether a parameter belongs to a gate of 2σ, which starts as the identity."""
+def _scale_of(model: nn.Module, key: str) -> dict[str, Tensor]:
+    """The scale of the gate that a parameter belongs to, as others trained it: σ, not 2σ."""
     parts = key.split(".")
-    owners = (model.get_submodule(".".join(parts[:i])) for i in range(len(parts)))
-    return any(getattr(owner, "identity_init", False) for owner in owners)
+    for i in range(len(parts)):
+        owner = ".".join(parts[:i])
+        scale = getattr(model.get_submodule(owner), "scale", None)
+        if isinstance(scale, Tensor):
+            return {f"{owner}.scale".strip("."): torch.ones_like(scale)}
+    return {}
 
 
 def _incomplete(origin: str, report: WeightsReport) -> str:
@@ -144,7 +154,9 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     for name in ("state_dict", "model_state_dict", "model_state", "model"):  # a training checkpoint around it
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):
+        tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise InputError(f"{origin}: holds no tensors by name")
     return origin, tensors
@@ -160,7 +172,7 @@ _LAYOUTS = [
     (r"(\.conv(\d))\.0\.weight$", r"\1.weight"),
     (r"\.conv(\d)\.1\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r".bn\1.\2"),
     # attention inserted behind the last norm of a branch, where ours has a slot
-    (r"\.(bn\d|conv\d\.1|branch2)\.inserted_attention\.", ".attention."),
+    (r"\.(bn[23]|conv[23]\.1|branch2)\.inserted_attention\.", ".attention."),
     # the official CBAM, https://github.com/Jongchan/attention-module
     (r"(^|\.)cbam\.", r"\1attention."),
     (r"(^|\.)ChannelGate\.mlp\.1\.", r"\1channel.mlp.0."),
@@ -172,6 +184,25 @@ _LAYOUTS = [
     (r"(^|\.)ca\.(fc2|fc\.2)\.", r"\1attention.channel.mlp.2."),
     (r"(^|\.)sa\.(conv1|conv)\.", r"\1attention.spatial.conv."),
 ]
+
+
+def _target(key: str, own: Mapping[str, Tensor], by_layout: Mapping[str, str]) -> str | None:
+    """The network's key for one of the source: the same, the same without a wrapper's prefix, or of the same layout."""
+    for candidate in (key, _unwrapped(key)):
+        if candidate in own:
+            return candidate
+    return by_layout.get(_canonical(key))
+
+
+def _unwrapped(key: str) -> str:
+    return re.sub(r"^(module|_orig_mod)\.", "", key)
+
+
+def _unambiguous(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by their name in the common layout, without those that share one."""
+    keys = list(keys)
+    counts = Counter(_canonical(key) for key in keys)
+    return {_canonical(key): key for key in keys if counts[_canonical(key)] == 1}
 
 
 def _canonical(key: str) -> str:
@@ -187,6 +218,7 @@ def _canonical(key: str) -> str:
 def _fit(key: str, value: Tensor, like: Tensor, is_first: bool, inflation: Inflation) -> tuple[Tensor | None, str]:
     """The value in the shape of `like` and what was changed; or None and why it does not fit."""
     before, wanted, changes = tuple(value.shape), tuple(like.shape), []
+    value = value.to(like.dtype)
     if "SpatialGate.spatial.conv" in key:  # the official code pools [max; mean], ours [mean; max]
         value = value.flip(1)
         changes.append("planes swapped from [max; mean]")
@@ -197,7 +229,7 @@ def _fit(key: str, value: Tensor, like: Tensor, is_first: bool, inflation: Infla
     if is_first and same_but_channels and value.shape[1] != wanted[1]:
         changes.append(f"adapted from {value.shape[1]} to {wanted[1]} input channels")
         value = _adapt_channels(value, wanted[1])
-    if value.shape != like.shape and _squeezed(value) == _squeezed(like):
+    if value.ndim != like.ndim and _squeezed(value) == _squeezed(like):
         value = value.reshape(wanted)
         changes.append(f"reshaped from {before} to {wanted}")
     if value.shape != like.shape:

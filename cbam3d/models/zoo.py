@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cbam3d.attention import create_attention, insert_attention
 from cbam3d.errors import InputError, unknown
 from cbam3d.models.resnet import DEPTHS, ResNet
-from cbam3d.models.weights import load_weights
+from cbam3d.models.weights import WeightsReport, load_weights
 
 _OURS = [f"resnet{depth}" for depth in DEPTHS]
 _PYTORCHVIDEO = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
@@ -46,11 +46,12 @@ def create_model(
         ndim: 2 for images, 3 for clips. Networks other than ours have one of the two only.
         attention: one of `list_attentions()`, put into every residual branch; None for a plain network.
         attention_options: keyword arguments of the mechanism; in networks other than ours also those of
-            `insert_attention`, such as position.
+            `insert_attention`, such as position. init is "identity" unless chosen, in a fresh network of
+            ours "paper".
         weights: None for a fresh network; a path; the name of torchvision's weights ("KINETICS400_V1",
             "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and those of ours that equal one; or
-            "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). A head for other classes is
-            left out.
+            "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). They must fill the network, but
+            for a head of other classes and attention that they do not have.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
 
     Raises:
@@ -66,18 +67,34 @@ def create_model(
         "timm": _build_timm,
     }
     if name in _OURS:
-        slot = partial(create_attention, attention, ndim=ndim, **(attention_options or {})) if attention else None
+        chosen = {"init": "paper" if weights is None else "identity"} | (attention_options or {})
+        slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
         _check_options(name, options, ResNet)
         model: nn.Module = ResNet(int(name.removeprefix("resnet")), num_classes, ndim, attention=slot, **options)
     elif library in builders:
-        model = builders[library](short, num_classes, ndim, **options)
+        try:
+            model = builders[library](short, num_classes, ndim, **options)
+        except TypeError as error:  # an option that the network does not have
+            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
     else:
         raise ValueError(unknown("model", name, list_models()))
-    if weights is not None:
-        load_weights(model, _find_weights(name, ndim, weights))
     if name not in _OURS and attention is not None:
         insert_attention(model, attention, **(attention_options or {}))
+    if weights is not None:
+        source = _find_weights(name, ndim, weights)
+        _check_filled(load_weights(model, source), model, num_classes, str(weights))
     return model
+
+
+def _check_filled(report: WeightsReport, model: nn.Module, num_classes: int, origin: str) -> None:
+    """Refuse weights that left more than the head and the attention of the network as it was."""
+    own = model.state_dict()
+    for key in report.new:
+        if "attention." not in key and own[key].shape[:1] != (num_classes,):
+            raise InputError(f"{origin} does not fit {type(model).__name__}: it does not give {key}")
+    for key, reason in report.skipped.items():
+        if f"the network has ({num_classes}," not in reason:
+            raise InputError(f"{origin} does not fit {type(model).__name__}: {key}: {reason}")
 
 
 def _torchvision_names() -> dict[int, list[str]]:

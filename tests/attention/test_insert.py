@@ -259,6 +259,8 @@ def test_two_processes_train_the_same_attention(tmp_path):
         (lambda: build("resnet18")[0], {"position": "layer9.*"}, "matches no module of ResNet"),
         (lambda: build("resnet18")[0], {"position": "fc"}, "fc puts out no feature map"),
         (lambda: build("resnet18")[0], {"init": "zero"}, "init must be"),
+        (lambda: torchvision.models.resnet50(), {"position": "layer1.0.relu"}, "layer1.0.relu is used 3 times"),
+        (lambda: torchvision.models.densenet121(), {"position": "stage"}, "runs its children itself"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), {}, "nothing to attach to: no position 'residual' in Sequential"),
         (lambda: nn.Linear(3, 4), {}, "give example="),
         (lambda: build("resnet18")[0], {"example": torch.zeros(1, 5, 64, 64)}, "the last failure: RuntimeError"),
@@ -274,6 +276,49 @@ def test_refusals_leave_the_model_as_it_was(model, arguments, message):
     assert list(model.state_dict()) == keys
     assert not any(module._forward_hooks for module in model.modules())
     assert model.training
+
+
+def test_channels_are_the_axis_that_does_not_grow():
+    """Outputs with the channels last, of a module that also convolves: nothing but a second size can tell."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 24, 3, stride=4, padding=1)
+
+        def forward(self, x):
+            return self.conv(x).permute(0, 2, 3, 1)
+
+    model = nn.Sequential(Last(), nn.Linear(24, 16), nn.Flatten())
+    x = torch.randn(1, 3, 40, 48)
+    before = model(x)
+    insert_attention(model, "cbam", ["0", "1"])
+    assert [i.block.channel.mlp[2].out_features for i in list_insertions(model)] == [24, 16]
+    assert torch.equal(model(x), before)
+
+
+def test_blocks_of_somebody_else_are_left_alone():
+    """A user's own layer called attention is no slot, and a pre-activation block has no norm at its branch's end."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn1, self.conv1 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+            self.bn2, self.conv2 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+            self.attention = nn.Conv2d(8, 8, 1)
+            self.branch = self.downsample = None
+
+        def forward(self, x):
+            out = self.conv1(self.bn1(x).relu())
+            return x + self.attention(self.conv2(self.bn2(out).relu()))
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Own())
+    assert list_insertions(model) == []
+    with pytest.raises(ValueError, match="nothing to attach to: no position 'residual'"):
+        insert_attention(model, "cbam")
+    insert_attention(model, "cbam", "1.attention")
+    remove_attention(model)
+    assert isinstance(model[1].attention, nn.Conv2d)
 
 
 def test_attention_does_not_go_in_twice():

@@ -126,8 +126,52 @@ def test_official_names_of_a_whole_network_reach_slots_and_inserted_blocks():
         assert [key for key in report.skipped if "conv.bias" not in key] == []
         torch.testing.assert_close(model.eval()(x), expected)
     doubling = insert_attention(torchvision.models.resnet18(num_classes=10), "cbam", **options)
-    with pytest.raises(InputError, match=r"was trained with σ, the network has 2σ there"):
-        load_weights(doubling, state)
+    load_weights(doubling, state)  # its gates were 2σ, the official ones are σ
+    torch.testing.assert_close(doubling.eval()(x), expected)
+
+
+def test_a_gate_keeps_the_scale_it_was_trained_with():
+    """Gates of σ and of 2σ have the same parameters, and are not the same."""
+    theirs = create_model("torchvision/r3d_18", 5, attention="cbam").eval()  # 2σ
+    mine = create_model("resnet18", 5, attention="cbam").eval()  # σ
+    x = torch.randn(1, 3, 4, 32, 32)
+    load_weights(mine, theirs.state_dict(), require_complete=True)
+    torch.testing.assert_close(mine(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_with_attention_fills_the_attention(tmp_path):
+    arguments = {"name": "torchvision/resnet18", "num_classes": 5, "ndim": 2, "attention": "cbam"}
+    trained = create_model(**arguments, attention_options={"init": "paper"}).eval()
+    torch.save(trained.state_dict(), tmp_path / "tuned.pth")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(create_model(**arguments, weights=str(tmp_path / "tuned.pth")).eval()(x), trained(x))
+    with pytest.raises(InputError, match=r"does not fit ResNet: .*attention.*: the network has no such key"):
+        create_model("torchvision/resnet18", 5, ndim=2, weights=str(tmp_path / "tuned.pth"))
+
+
+def test_weights_of_another_network_do_not_half_fill_one(tmp_path):
+    torch.save(create_model("torchvision/r2plus1d_18", 5).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth does not fit ResNet: it does not give conv1\.weight"):
+        create_model("resnet18", 5, weights=str(tmp_path / "other.pth"))
+
+
+def test_keys_that_could_mean_each_other_are_not_mixed_up():
+    target = nn.ModuleDict({"model": nn.Linear(2, 2), "backbone": nn.Linear(2, 2)})
+    state = {f"module.{key}": torch.randn_like(value) for key, value in target.state_dict().items()}
+    load_weights(target, state, require_complete=True)
+    for name in ("model", "backbone"):
+        assert torch.equal(target[name].weight, state[f"module.{name}.weight"])
+    where = ["layer1.0.bn1", "layer1.0.bn2"]
+    both, fresh = (insert_attention(torchvision.models.resnet18(), "cbam", where, init="paper") for _ in range(2))
+    load_weights(fresh, {f"module.{key}": value for key, value in both.state_dict().items()}, require_complete=True)
+    assert all(torch.equal(value, both.state_dict()[key]) for key, value in fresh.state_dict().items())
+
+
+def test_an_axis_never_changes_its_place():
+    with pytest.raises(InputError, match="none of its 1 tensors fits"):
+        load_weights(nn.Conv3d(4, 4, (1, 3, 1), bias=False), {"weight": torch.zeros(4, 4, 3, 1, 1)})
+    with pytest.raises(InputError, match="meta device"):
+        load_weights(nn.Linear(2, 2, device="meta"), nn.Linear(2, 2).state_dict())
 
 
 @pytest.mark.parametrize("direction", ["theirs to ours", "ours to theirs"])
