@@ -10,7 +10,7 @@ help:
 	@echo "make test-all  run the tests, the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make format    ruff, rewriting"
-	@echo "make bench     the benchmarks"
+	@echo "make bench     the benchmarks (many minutes)"
 	@echo "make clean     remove .venv, data/ and runs/"
 
 train: .venv/installed
