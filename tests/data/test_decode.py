@@ -1,5 +1,4 @@
 import pickle
-import warnings
 
 import av
 import numpy as np
@@ -130,12 +129,6 @@ def test_asking_for_nothing_is_refused(make_video):
     for frames in ([], [-1]):
         with pytest.raises(ValueError, match="frames must be numbers from 0"):
             read_clip(path, frames)
-
-
-def test_decoding_warns_of_nothing(make_video):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read_clip(make_video(), np.arange(3))
 
 
 def test_real_files_equal_a_sequential_decode(shared_data):
