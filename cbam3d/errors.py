@@ -13,3 +13,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
+def check_options(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError for the first option that the owner does not have; the nearest known one is named."""
+    for option in options:
+        if option not in known:
+            raise ValueError(unknown(f"option of {owner}", option, known))

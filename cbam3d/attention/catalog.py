@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from cbam3d.attention.cbam import CBAM
-from cbam3d.errors import unknown
+from cbam3d.errors import check_options, unknown
 
 _CATALOG: dict[str, type[nn.Module]] = {"cbam": CBAM}
 
@@ -35,7 +35,5 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
         raise ValueError(unknown("attention", name, _CATALOG))
     cls = _CATALOG[name]
     known = set(inspect.signature(cls).parameters) - {"channels", "ndim"}
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of attention {name!r}", option, known))
+    check_options(f"attention {name!r}", options, known)
     return cls(channels, ndim=ndim, **options)

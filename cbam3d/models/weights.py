@@ -84,14 +84,13 @@ def load_weights(
     by_layout, source_layout = _unambiguous(own), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
-    exact = {key for key in state if key in own}
     for key, value in state.items():
         target = _target(key, own, by_layout)
         if target is None:
             report.skipped[key] = "the network has no such key"
         elif _unwrapped(key) != target != key and _canonical(key) not in source_layout:
             report.skipped[key] = f"{target} could be given by several keys"
-        elif (key not in exact and target in exact) or target in filled:
+        elif (key not in own and target in state) or target in filled:
             report.skipped[key] = f"{target} is given already"
         else:
             fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
@@ -99,7 +98,7 @@ def load_weights(
                 report.skipped[key] = change
                 continue
             filled[target] = fitted
-            if key not in exact and _FOREIGN_GATE.search(key):
+            if key not in own and _FOREIGN_GATE.search(key):
                 filled |= _scale_of(model, target)
             if change.startswith("inflated"):
                 report.inflated[key] = change

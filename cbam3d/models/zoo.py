@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cbam3d.attention import create_attention, insert_attention
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError, check_options, unknown
 from cbam3d.models.resnet import DEPTHS, ResNet
 from cbam3d.models.weights import WeightsReport, load_weights
 
@@ -69,7 +69,8 @@ def create_model(
     if name in _OURS:
         chosen = {"init": "paper" if weights is None else "identity"} | (attention_options or {})
         slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
-        _check_options(name, options, ResNet)
+        known = set(inspect.signature(ResNet).parameters) - {"depth", "num_classes", "ndim", "attention"}
+        check_options(f"model {name!r}", options, known)
         model: nn.Module = ResNet(int(name.removeprefix("resnet")), num_classes, ndim, attention=slot, **options)
     elif library in builders:
         try:
@@ -139,13 +140,6 @@ def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is left as it is."""
     (clip,) = inputs
     return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
-
-
-def _check_options(name: str, options: dict[str, Any], cls: type[nn.Module]) -> None:
-    known = set(inspect.signature(cls).parameters) - {"depth", "num_classes", "ndim", "attention"}
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of model {name!r}", option, known))
 
 
 def _check_ndim(name: str, has: int, asked: int) -> None:
