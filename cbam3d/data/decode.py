@@ -1,143 +1,85 @@
-"""PyAV: a file and frame numbers -> a clip, uint8 (C, T, H, W).
+"""A file and frame numbers -> a clip, uint8 (C, T, H, W).
 
-A frame's number is its place in presentation order, counted as the decoder puts frames out. Timestamps and
-header counts are not asked: AVI files with packed B-frames (UCF101) have none that can be trusted.
+A frame's number is its place in presentation order, counted as a decoder that reads the whole file puts frames
+out. Where the packets tell that order (packets.py), decoding starts at the keyframe before the wanted frames and
+ends with the last of them. The result is held against the table; where the two disagree (damaged files, wrong
+keyframe marks), or where there is no table, the file is decoded from its start.
 """
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, dropwhile, islice
+from typing import Literal, cast
 
 import av
-import av.logging
 import numpy as np
 import torch
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
-from cbam3d.errors import InputError
+from cbam3d.data.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.data.packets import PacketTable, Run, describe, plan, tabulate
+from cbam3d.data.pixels import upright_size, write_rgb
 
-av.logging.set_level(None)  # FFmpeg would write to stderr from C; what is wrong is raised or reported here
-logging.getLogger("libav").setLevel(logging.CRITICAL)
+_LARGE = 64 * 2**20  # bytes; packets of smaller files are kept between finding out their order and decoding
 
-
-class VideoError(InputError):
-    """A video that cannot be used: one line, the file and the reason."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path, self.reason = Path(path), reason
-
-    def __reduce__(self) -> tuple:
-        return VideoError, (self.path, self.reason)
+Path = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What decoding a whole file tells: sizes are those of the upright picture; times in seconds.
-
-    `problem` is empty for a good file. A damaged file with some readable frames has both, frames and problem.
-    """
-
-    num_frames: int = 0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    duration_seconds: float = 0.0
-    problem: str = ""
-
-
-def read_clip(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None = None) -> Tensor:
+def read_clip(
+    path: Path,
+    frames: Sequence[int],
+    size: tuple[int, int] | None = None,
+    *,
+    seek: bool = True,
+    corrupt: Literal["keep", "drop"] = "keep",
+    timeout_seconds: float = 60.0,
+) -> Tensor:
     """Decode the given frames of a video.
 
     Args:
         path: a file that FFmpeg reads.
         frames: numbers in presentation order from 0, in any order, repeated as often as wanted.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
+        seek: False decodes from the file's start. Right for a file known to be damaged: frames lost before the
+            place where decoding would start shift the numbers, and are not seen otherwise.
+        corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
+            intact frame in their place (the first intact one where there is none before).
+        timeout_seconds: how long reading may take.
 
     Returns: uint8 (3, len(frames), height, width), RGB, the picture upright (rotation metadata is applied).
 
     Raises:
-        VideoError: no such file, no video stream, unreadable data, or a frame beyond the end.
+        VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or no time left.
         ValueError: no frame asked for, or a negative number.
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
-    places: dict[int, list[int]] = {}
-    for place, number in enumerate(frames):
-        places.setdefault(number, []).append(place)
-
-    reformatter = VideoReformatter()
-    clip: Tensor | None = None
-    with _open(path) as (container, stream):
-        number, missing = -1, len(places)
-        for number, frame in enumerate(_frames(container, stream)):
-            if number not in places:
-                continue
-            picture = _to_rgb(reformatter, frame, size)
-            if clip is None:
-                clip = torch.empty((3, len(frames), *picture.shape[1:]), dtype=torch.uint8)
-                size = cast(tuple[int, int], tuple(picture.shape[1:]))  # a stream may change its size midway
-            clip[:, places[number]] = picture[:, None]
-            missing -= 1
-            if missing == 0:
-                return clip
-    raise VideoError(path, f"frame {max(frames)} asked for, {number + 1} readable frames")
-
-
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
-    """Decode a whole file once, to know what can be trusted of it. Never raises for a bad file: see `problem`."""
-    num_frames = corrupt = 0
-    errors: list[str] = []
+    deadline = Deadline(path, timeout_seconds)
+    clip = _Clip(frames, size)
     try:
-        with _open(path) as (container, stream):
-            first = None
-            for frame in _frames(container, stream, errors):
-                first = first or frame
-                num_frames += 1
-                corrupt += frame.is_corrupt
-            if first is None:
-                return VideoInfo(problem=errors[0] if errors else "no frame can be decoded")
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            width, height = (first.width, first.height)[:: -1 if first.rotation % 180 else 1]
-    except VideoError as error:
-        return VideoInfo(problem=error.reason)
-    problems = [f"{len(errors)} unreadable packets ({errors[0]})"] if errors else []
-    problems += [f"{corrupt} corrupt frames"] if corrupt else []
-    duration_seconds = num_frames / fps if fps else 0.0
-    return VideoInfo(num_frames, fps, width, height, duration_seconds, ", ".join(problems))
+        complete = seek and _read_by_table(path, clip, deadline)
+    except VideoError:
+        complete = False
+    if not complete:
+        clip = _Clip(frames, size)
+        _read_from_start(path, clip, deadline, corrupt)
+    return torch.from_numpy(clip.pixels)
 
 
-@contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The container and its first video stream; every failure on the way is a VideoError."""
-    try:
-        if os.path.getsize(path) == 0:
-            raise VideoError(path, "empty file")
-        with av.open(os.fspath(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise VideoError(path, "no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # parallelism is over videos
-            yield container, stream
-    except FileNotFoundError:
-        raise VideoError(path, "no such file") from None
-    except (FFmpegError, OSError) as error:  # garbage has been seen to raise PermissionError
-        raise VideoError(path, f"unreadable ({_reason(error)})") from None
-
-
-def _frames(
-    container: InputContainer, stream: av.VideoStream, errors: list[str] | None = None
+def all_frames(
+    container: InputContainer, stream: av.VideoStream, deadline: Deadline, errors: list[str] | None = None
 ) -> Iterator[av.VideoFrame]:
     """All readable frames in presentation order. A packet that cannot be decoded is passed over, and noted."""
     packets = container.demux(stream)
     while True:
+        deadline.check()
         try:
             packet = next(packets)
             frames = cast(list[av.VideoFrame], packet.decode())
@@ -145,24 +87,147 @@ def _frames(
             return
         except (FFmpegError, OSError) as error:
             if errors is not None:
-                errors.append(_reason(error))
+                errors.append(reason_of(error))
             continue
         yield from frames
 
 
-def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int] | None) -> Tensor:
-    """Scale, convert and turn upright: uint8 (3, H, W). Planar RGB is copied without interleaving."""
-    sideways = frame.rotation % 180 != 0
-    height, width = (None, None) if size is None else size[::-1] if sideways else size
-    flags = Interpolation.BILINEAR
-    if frame.width % 8:  # without scaling, FFmpeg's quick yuv420p -> gbrp leaves the last width % 8 columns unwritten
-        flags |= Interpolation.ACCURATE_RND
-    rgb = reformatter.reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
-    rows = [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in rgb.planes]
-    green, blue, red = (row[: rgb.height, : rgb.width] for row in rows)
-    picture = torch.from_numpy(np.stack([red, green, blue]))
-    return torch.rot90(picture, frame.rotation // 90, (1, 2)) if frame.rotation % 360 else picture
+class _Clip:
+    """The wanted frames: their pixels, and which are still missing."""
+
+    def __init__(self, frames: Sequence[int], size: tuple[int, int] | None) -> None:
+        self.places: dict[int, list[int]] = {}
+        for place, number in enumerate(frames):
+            self.places.setdefault(number, []).append(place)
+        self.missing = set(self.places)
+        self.length, self.size = len(frames), size
+        self.pixels = np.empty(0, np.uint8)
+
+    def put(self, number: int, frame: av.VideoFrame) -> None:
+        if number not in self.missing:
+            return
+        if not self.pixels.size:  # a stream may change its size midway: the first frame's holds
+            self.pixels = np.empty((3, self.length, *(self.size or upright_size(frame))), np.uint8)
+        first, *others = self.places[number]
+        write_rgb(frame, self.pixels[:, first])
+        for place in others:
+            self.pixels[:, place] = self.pixels[:, first]
+        self.missing.remove(number)
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
+def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) -> None:
+    with open_video(path, deadline) as (container, stream):
+        shown: av.VideoFrame | None = None
+        waiting: list[int] = []  # corrupt frames without an intact one before
+        number = -1
+        for number, frame in enumerate(all_frames(container, stream, deadline)):
+            if corrupt == "keep" or not frame.is_corrupt:
+                shown = frame
+            waiting.append(number)
+            if shown is not None:
+                for place in waiting:
+                    clip.put(place, shown)
+                waiting.clear()
+                if not clip.missing:
+                    return
+    if clip.missing <= set(waiting):
+        raise VideoError(path, f"all of {number + 1} frames are corrupt")
+    raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
+
+
+def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
+    """Whether all wanted frames came, undamaged and each where the table has it."""
+    with open_video(path, deadline, trust_header=True) as (container, stream):
+        packets: list[Packet] = []
+        if os.path.getsize(path) > _LARGE:
+            table, timestamps = _tabulate_large(os.fspath(path), os.stat(path).st_mtime_ns, deadline.seconds)
+        else:
+            packets = list(_demux(container, stream, deadline))
+            table, timestamps = _tabulate(packets, container, stream), array("q")
+        if table is None or max(clip.missing) >= len(table.places):
+            return False
+        wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
+        for run in plan(table, clip.missing):
+            stream.codec_context.flush_buffers()
+            if packets:
+                part: Iterable[Packet] = islice(packets, run.start, run.stop)
+            else:
+                part = _packets_from(container, stream, timestamps[run.start], run.stop - run.start, deadline)
+            if not _decode_run(stream.codec_context, part, run, table, wanted, clip, deadline):
+                return False
+    return not clip.missing
+
+
+def _decode_run(
+    context: VideoCodecContext,
+    packets: Iterable[Packet],
+    run: Run,
+    table: PacketTable,
+    wanted: dict[int, int],
+    clip: _Clip,
+    deadline: Deadline,
+) -> bool:
+    """Decode a run into the clip; `wanted` is rank -> frame number. False at the first sign of damage."""
+    skip = ""
+    for place, packet in enumerate(chain(packets, [None]), run.start):
+        deadline.check()
+        if packet is not None:
+            rank = packet.pts = table.ranks[place]  # the decoder hands it on to the frame
+            if rank < table.ranks[run.start]:
+                continue
+            if table.skippable and skip != (skip := "DEFAULT" if rank in wanted else "NONREF"):
+                context.skip_frame = skip
+        try:
+            frames = context.decode(packet)  # None: what the decoder still holds
+        except FFmpegError:
+            return False
+        for frame in frames:
+            if frame.pts in wanted:
+                if frame.is_corrupt:
+                    return False
+                clip.put(wanted[frame.pts], frame)
+    return True
+
+
+def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Iterator[Packet]:
+    """The stream's packets; of MPEG-4 Part 2, where two pictures may lie in one, unpacked."""
+    mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream) if mpeg4 else None
+    for packet in container.demux(stream):
+        deadline.check()
+        if packet.size:
+            yield from unpack.filter(packet) if unpack else (packet,)
+    if unpack:
+        yield from unpack.filter(None)
+
+
+def _packets_from(
+    container: InputContainer, stream: av.VideoStream, timestamp: int, count: int, deadline: Deadline
+) -> Iterator[Packet]:
+    """Packets from the one with that decoding timestamp on."""
+    container.seek(timestamp, stream=stream)
+    return islice(dropwhile(lambda packet: packet.dts != timestamp, _demux(container, stream, deadline)), count)
+
+
+def _tabulate(packets: Iterable[Packet], container: InputContainer, stream: av.VideoStream) -> PacketTable | None:
+    codec = stream.codec_context.codec
+    return tabulate([describe(packet, codec) for packet in packets], codec, container.format.name)
+
+
+@lru_cache(maxsize=16)  # a long video is visited often; its table has some 20 bytes a frame
+def _tabulate_large(path: str, changed: int, timeout_seconds: float) -> tuple[PacketTable | None, Sequence[int]]:
+    """The table, and the decoding timestamps; without a table where these do not tell packets apart."""
+    deadline = Deadline(path, timeout_seconds)
+    timestamps: list[int | None] = []
+
+    def noted(packets: Iterable[Packet]) -> Iterator[Packet]:
+        for packet in packets:
+            timestamps.append(packet.dts)
+            yield packet
+
+    with open_video(path, deadline, trust_header=True) as (container, stream):
+        table = _tabulate(noted(_demux(container, stream, deadline)), container, stream)
+    known = [timestamp for timestamp in timestamps if timestamp is not None]
+    if len(set(known)) < len(timestamps):
+        return None, known
+    return table, array("q", known)

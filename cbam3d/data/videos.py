@@ -8,7 +8,8 @@ from einops import rearrange
 from torch.utils.data import Dataset
 
 from cbam3d.data.batch import Sample, Visit
-from cbam3d.data.decode import VideoError, read_clip
+from cbam3d.data.container import VideoError
+from cbam3d.data.decode import read_clip
 from cbam3d.data.manifest import Manifest
 
 # frames in the video, randomness -> the frame numbers of each clip

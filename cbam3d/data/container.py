@@ -1,0 +1,92 @@
+"""A video file, opened: its container and its first video stream, with every failure on the way named."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError
+
+from cbam3d.errors import InputError
+
+av.logging.set_level(None)  # FFmpeg would write to stderr from C; what is wrong is raised or reported
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+_MATROSKA = b"\x1a\x45\xdf\xa3"
+
+
+class VideoError(InputError):
+    """A video that cannot be used: one line, the file and the reason."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path, self.reason = Path(path), reason
+
+    def __reduce__(self) -> tuple:
+        return VideoError, (self.path, self.reason)
+
+
+class Deadline:
+    """The time that a file may take, in seconds from now."""
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float) -> None:
+        self.path, self.seconds, self.until = path, seconds, time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise VideoError when the time is over."""
+        if time.monotonic() > self.until:
+            raise self.error()
+
+    def error(self) -> VideoError:
+        return VideoError(self.path, f"timeout (not read within {self.seconds:g} seconds)")
+
+
+@contextmanager
+def open_video(
+    path: str | os.PathLike[str], deadline: Deadline, trust_header: bool = False
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """The container and its first video stream that is no cover picture.
+
+    Args:
+        path: a file that FFmpeg reads.
+        deadline: for opening, and for each further read.
+        trust_header: where the container's header describes the stream (MP4, MOV, Matroska), do not decode a
+            frame to find out more. The pixel format is then unknown until the first frame.
+
+    Raises:
+        VideoError: no such file, an empty one, no video stream, or data that cannot be read; also from within
+            the `with` block.
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            raise VideoError(path, "empty file")
+        options = {"codec_whitelist": "none"} if trust_header and _describes_itself(path) else {}
+        limits = (deadline.seconds, deadline.seconds)
+        with av.open(os.fspath(path), metadata_errors="ignore", options=options, timeout=limits) as container:
+            pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+            if not pictures:
+                raise VideoError(path, "no video stream")
+            pictures[0].codec_context.thread_count = 1  # parallelism is over videos
+            yield container, pictures[0]
+    except FileNotFoundError:
+        raise VideoError(path, "no such file") from None
+    except ExitError:
+        raise deadline.error() from None
+    except (FFmpegError, OSError) as error:  # garbage has been seen to raise PermissionError
+        raise VideoError(path, f"unreadable ({reason_of(error)})") from None
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's own words, in lower case."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _describes_itself(path: str | os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start.startswith(_MATROSKA) or start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")

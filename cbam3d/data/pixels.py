@@ -1,0 +1,30 @@
+"""A decoded frame -> its place in a clip: scaled, converted to RGB and turned upright."""
+
+import threading
+
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+_local = threading.local()  # a reformatter keeps FFmpeg's scaling tables; it serves one thread
+
+
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Height and width in pixels of the picture after its rotation metadata is applied."""
+    return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+
+
+def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
+    """Scale and convert into `out`, uint8 (3, H, W), RGB, the picture upright."""
+    if not hasattr(_local, "reformatter"):
+        _local.reformatter = VideoReformatter()
+    _, height, width = out.shape
+    if frame.rotation % 180:
+        height, width = width, height
+    flags = Interpolation.BILINEAR
+    if frame.width % 16 and (height, width) == (frame.height, frame.width):
+        flags |= Interpolation.ACCURATE_RND  # FFmpeg's quick unscaled yuv420p -> gbrp leaves the last columns unwritten
+    rgb = _local.reformatter.reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
+    for plane, target in zip(rgb.planes, (1, 2, 0), strict=True):  # green, blue, red: planar, so rows are copied
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
+        out[target] = np.rot90(rows, frame.rotation // 90) if frame.rotation % 360 else rows
