@@ -11,6 +11,7 @@ import av
 import av.logging
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
+from av.stream import Discard
 
 from cbam3d.errors import InputError
 
@@ -71,6 +72,9 @@ def open_video(
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not pictures:
                 raise VideoError(path, "no video stream")
+            for stream in container.streams:
+                if stream is not pictures[0]:
+                    stream.discard = Discard.all
             pictures[0].codec_context.thread_count = 1  # parallelism is over videos
             yield container, pictures[0]
     except FileNotFoundError:

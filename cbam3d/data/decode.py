@@ -7,9 +7,8 @@ keyframe marks), or where there is no table, the file is decoded from its start.
 """
 
 import os
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from itertools import chain, dropwhile, islice
 from typing import Literal, cast
 
@@ -20,14 +19,11 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
 from cbam3d.data.container import Deadline, VideoError, open_video, reason_of
-from cbam3d.data.packets import PacketTable, Run, describe, plan, tabulate
+from cbam3d.data.packets import PacketTable, Run, describe, plan, seek_time, tabulate
 from cbam3d.data.pixels import upright_size, write_rgb
-
-_LARGE = 64 * 2**20  # bytes; packets of smaller files are kept between finding out their order and decoding
 
 Path = str | os.PathLike[str]
 
@@ -138,29 +134,30 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
 def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
     """Whether all wanted frames came, undamaged and each where the table has it."""
     with open_video(path, deadline, trust_header=True) as (container, stream):
-        packets: list[Packet] = []
-        if os.path.getsize(path) > _LARGE:
-            table, timestamps = _tabulate_large(os.fspath(path), os.stat(path).st_mtime_ns, deadline.seconds)
-        else:
-            packets = list(_demux(container, stream, deadline))
-            table, timestamps = _tabulate(packets, container, stream), array("q")
+        file = os.stat(path)
+        key = (os.fspath(path), file.st_mtime_ns, file.st_size)
+        known = key in _tables
+        if not known:
+            codec = stream.codec_context.codec
+            kind = container.format.name
+            entries = [describe(packet, codec, kind) for packet in _demux(container, stream, deadline)]
+            _tables.add(key, tabulate(entries, codec, kind))
+        table = _tables[key]
         if table is None or max(clip.missing) >= len(table.places):
             return False
         wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
         for run in plan(table, clip.missing):
-            stream.codec_context.flush_buffers()
-            if packets:
-                part: Iterable[Packet] = islice(packets, run.start, run.stop)
-            else:
-                part = _packets_from(container, stream, timestamps[run.start], run.stop - run.start, deadline)
-            if not _decode_run(stream.codec_context, part, run, table, wanted, clip, deadline):
+            if run.start or not known:
+                container.seek(table.times[run.start], stream=stream)
+                stream.codec_context.flush_buffers()
+            if not _decode_run(container, stream, run, table, wanted, clip, deadline):
                 return False
     return not clip.missing
 
 
 def _decode_run(
-    context: VideoCodecContext,
-    packets: Iterable[Packet],
+    container: InputContainer,
+    stream: av.VideoStream,
     run: Run,
     table: PacketTable,
     wanted: dict[int, int],
@@ -168,15 +165,19 @@ def _decode_run(
     deadline: Deadline,
 ) -> bool:
     """Decode a run into the clip; `wanted` is rank -> frame number. False at the first sign of damage."""
-    skip = ""
-    for place, packet in enumerate(chain(packets, [None]), run.start):
-        deadline.check()
+    context, kind, skip = stream.codec_context, container.format.name, ""
+    first_time, first_rank = table.times[run.start], table.ranks[run.start]
+    packets = dropwhile(lambda packet: seek_time(packet, kind) != first_time, _demux(container, stream, deadline))
+    for place, packet in enumerate(chain(islice(packets, run.stop - run.start), [None]), run.start):
         if packet is not None:
-            rank = packet.pts = table.ranks[place]  # the decoder hands it on to the frame
-            if rank < table.ranks[run.start]:
+            rank = table.ranks[place]
+            if seek_time(packet, kind) != table.times[place]:
+                return False
+            if rank < first_rank:
                 continue
-            if table.skippable and skip != (skip := "DEFAULT" if rank in wanted else "NONREF"):
-                context.skip_frame = skip
+            packet.pts = rank  # the decoder hands it on to the frame
+            if table.skippable and skip != (needed := "DEFAULT" if rank in wanted else "NONREF"):
+                context.skip_frame = skip = needed
         try:
             frames = context.decode(packet)  # None: what the decoder still holds
         except FFmpegError:
@@ -201,33 +202,20 @@ def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline
         yield from unpack.filter(None)
 
 
-def _packets_from(
-    container: InputContainer, stream: av.VideoStream, timestamp: int, count: int, deadline: Deadline
-) -> Iterator[Packet]:
-    """Packets from the one with that decoding timestamp on."""
-    container.seek(timestamp, stream=stream)
-    return islice(dropwhile(lambda packet: packet.dts != timestamp, _demux(container, stream, deadline)), count)
+class _Tables(OrderedDict[tuple[str, int, int], PacketTable | None]):
+    """The tables of the files used last, by path, time of change and size; None for a file that has none."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()
+        self.num_bytes, self.most_bytes = 0, most_bytes
+
+    def add(self, key: tuple[str, int, int], table: PacketTable | None) -> None:
+        self[key] = table
+        self.num_bytes += _FIXED_BYTES + (table.num_bytes if table else 0)
+        while self.num_bytes > self.most_bytes and len(self) > 1:
+            _, oldest = self.popitem(last=False)
+            self.num_bytes -= _FIXED_BYTES + (oldest.num_bytes if oldest else 0)
 
 
-def _tabulate(packets: Iterable[Packet], container: InputContainer, stream: av.VideoStream) -> PacketTable | None:
-    codec = stream.codec_context.codec
-    return tabulate([describe(packet, codec) for packet in packets], codec, container.format.name)
-
-
-@lru_cache(maxsize=16)  # a long video is visited often; its table has some 20 bytes a frame
-def _tabulate_large(path: str, changed: int, timeout_seconds: float) -> tuple[PacketTable | None, Sequence[int]]:
-    """The table, and the decoding timestamps; without a table where these do not tell packets apart."""
-    deadline = Deadline(path, timeout_seconds)
-    timestamps: list[int | None] = []
-
-    def noted(packets: Iterable[Packet]) -> Iterator[Packet]:
-        for packet in packets:
-            timestamps.append(packet.dts)
-            yield packet
-
-    with open_video(path, deadline, trust_header=True) as (container, stream):
-        table = _tabulate(noted(_demux(container, stream, deadline)), container, stream)
-    known = [timestamp for timestamp in timestamps if timestamp is not None]
-    if len(set(known)) < len(timestamps):
-        return None, known
-    return table, array("q", known)
+_FIXED_BYTES = 600  # of an entry without its table, and of a table without its numbers
+_tables = _Tables(most_bytes=16 * 2**20)

@@ -26,9 +26,10 @@ _LARGEST_EMPTY_VOP = 19  # bytes; a P-picture as small as this may be a placehol
 
 
 class Entry(NamedTuple):
-    """What the table needs to know of a packet."""
+    """What the table needs to know of a packet; times in the stream's units."""
 
-    timestamp: int | None  # of presentation
+    shown_at: int | None
+    seek_time: int | None
     keyframe: bool
     hidden: bool  # by an edit list: decoded, but not shown
     vop: int | None = None  # MPEG-4 Part 2: kind of picture; None where it cannot be told
@@ -40,8 +41,13 @@ class PacketTable:
 
     places: Sequence[int]  # frame number -> place of its packet in coding order
     ranks: Sequence[int]  # of every packet in presentation order, the hidden ones included
+    times: Sequence[int]  # that the container seeks by, different for every packet; see `seek_time`
     keyframes: Sequence[int]  # places, rising, of packets where decoding can start
     skippable: bool
+
+    @property
+    def num_bytes(self) -> int:
+        return 4 * (len(self.places) + len(self.ranks)) + 8 * len(self.times) + 4 * len(self.keyframes)
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,15 @@ class Run:
     stop: int
 
 
-def describe(packet: Packet, codec: Codec) -> Entry:
+def seek_time(packet: Packet, container_format: str) -> int | None:
+    """The time by which a container finds a packet: of presentation in Matroska, elsewhere of decoding."""
+    return packet.pts if container_format == "matroska,webm" else packet.dts
+
+
+def describe(packet: Packet, codec: Codec, container_format: str) -> Entry:
     """The entry of a packet; those of MPEG-4 Part 2 must hold one picture each."""
     vop = _kind_of_vop(packet) if codec.canonical_name == "mpeg4" else None
-    return Entry(packet.pts, packet.is_keyframe, packet.is_discard, vop)
+    return Entry(packet.pts, seek_time(packet, container_format), packet.is_keyframe, packet.is_discard, vop)
 
 
 def tabulate(entries: Sequence[Entry], codec: Codec, container_format: str) -> PacketTable | None:
@@ -70,22 +81,25 @@ def tabulate(entries: Sequence[Entry], codec: Codec, container_format: str) -> P
     keyframes = [place for place, entry in enumerate(entries) if entry.keyframe]
     if not keyframes or keyframes[0] != 0:
         return None
+    times = _distinct([entry.seek_time for entry in entries])
     if codec.intra_only:
-        order: list[int] | None = list(range(len(entries)))
+        order: Sequence[int] | None = range(len(entries))
     elif name == "mpeg4":
         order = _vop_order([entry.vop for entry in entries])
     elif name in _ONE_FRAME_A_PACKET and container_format in _TIMED_FORMATS:
-        order = _timestamp_order(entries)
+        order = _distinct([entry.shown_at for entry in entries])
     else:
         order = None
-    if order is None or order[0] != min(order):  # frames shown before the first keyframe may not be decodable
+    if times is None or order is None:
+        return None
+    if order[0] != min(order):  # frames shown before the first keyframe may not be decodable
         return None
     presented = sorted(range(len(entries)), key=order.__getitem__)
-    ranks = array("q", presented)
+    ranks = array("i", presented)
     for rank, place in enumerate(presented):
         ranks[place] = rank
-    places = array("q", [place for place in presented if not entries[place].hidden])
-    return PacketTable(places, ranks, array("q", keyframes), name in _SKIPPABLE)
+    places = array("i", [place for place in presented if not entries[place].hidden])
+    return PacketTable(places, ranks, times, array("i", keyframes), name in _SKIPPABLE)
 
 
 def plan(table: PacketTable, wanted: Collection[int]) -> list[Run]:
@@ -108,9 +122,10 @@ def plan(table: PacketTable, wanted: Collection[int]) -> list[Run]:
     return runs
 
 
-def _timestamp_order(entries: Sequence[Entry]) -> list[int] | None:
-    timestamps = [entry.timestamp for entry in entries if entry.timestamp is not None]
-    return timestamps if len(timestamps) == len(entries) == len(set(timestamps)) else None
+def _distinct(times: Sequence[int | None]) -> Sequence[int] | None:
+    """The times, where every packet has its own."""
+    known = array("q", [time for time in times if time is not None])
+    return known if len(known) == len(times) == len(set(known)) else None
 
 
 def _kind_of_vop(packet: Packet) -> int | None:

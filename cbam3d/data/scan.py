@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cbam3d.data.probe import probe_video
 from cbam3d.data.manifest import Manifest, from_rows
+from cbam3d.data.probe import probe_video
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError, unknown
 
