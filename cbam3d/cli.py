@@ -10,7 +10,7 @@ USAGE = """usage: cbam3d COMMAND …
 
   train [--config FILE] [--section.key value …] [--resume]   train and score; without arguments: the demo
   evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
-  prepare RECIPE --root DIR [--groups FILE]                  read every video once, write DIR/manifest.csv
+  prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   list                                                       networks, attention, configurations, recipes
 
 `cbam3d train --help` documents every key."""
@@ -23,10 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        from cbam3d import commands  # imports torch: not needed for the usage
+        from cbam3d import commands, prepare  # imports torch: not needed for the usage
 
         known = {"train": commands.train, "evaluate": commands.evaluate}
-        known |= {"prepare": commands.prepare, "list": commands.list_names}
+        known |= {"prepare": prepare.prepare, "list": commands.list_names}
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

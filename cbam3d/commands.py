@@ -13,18 +13,14 @@ from rich.table import Table
 
 import cbam3d
 from cbam3d.assemble import (
-    Source,
     build_model,
     create_fabric,
     create_loaders,
-    load_manifest,
-    open_source,
     plain,
 )
-from cbam3d.config import Config, Data
+from cbam3d.config import Config
 from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
-from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
 from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
@@ -32,7 +28,8 @@ from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 from cbam3d.parsing import CommandParser, parse_config
-from cbam3d.resources import bundled, find_recipe
+from cbam3d.resources import bundled
+from cbam3d.sources import Source, open_source
 
 
 def train(arguments: list[str]) -> None:
@@ -156,30 +153,6 @@ def evaluate(arguments: list[str]) -> None:
         report = {**result.scores, **result.counts, "num_skipped": len(skipped.reasons)}
         report |= {"checkpoint": name, "epoch": state["epoch"]}
         write_json(folder / "evaluation.json", report | {"config": plain(config)})
-
-
-def prepare(arguments: list[str]) -> None:
-    """Read every video once and write ROOT/manifest.csv, so that training starts without touching a video."""
-    command = CommandParser("cbam3d prepare", description=prepare.__doc__)
-    command.add_argument("recipe", help="name of a recipe, see cbam3d list")
-    command.add_argument("--root", required=True, help="folder of the data")
-    command.add_argument("--groups", help="CSV with columns path and group (and label)")
-    given = command.parse_args(arguments)
-    console = _console()
-    recipe = load_recipe(find_recipe(given.recipe))
-    path = Path(given.root) / "manifest.csv"
-    if path.exists():
-        raise InputError(f"{path} exists: remove it to read every video again")
-    config = Config(data=Data(recipe=given.recipe, root=given.root, groups=given.groups))
-    manifest = load_manifest(config, recipe, console)
-    try:
-        write_manifest(manifest, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    for name, problem in zip(manifest.text("path"), manifest.text("problem"), strict=True):
-        if problem:
-            console.print(f"{name}: {problem}", style="yellow")
-    console.print(f"{len(manifest)} videos, {int((manifest.num_frames > 0).sum())} usable: {path}")
 
 
 def list_names(arguments: list[str]) -> None:

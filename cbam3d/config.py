@@ -39,13 +39,21 @@ class Data:
         recipe: name of a folder in datasets/, or path of a folder with a recipe.yaml.
         root: folder of the data.
         groups: CSV with columns path and group (and label); videos of one group are not torn apart by a split.
+        annotations: the data set's own lists, their folder or one of them; null looks for them in the root.
         manifest: CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the
             folder is scanned.
         split: number of the recipe's split.
         test_fraction: share held out where neither the recipe nor the folders say, 0 … 1.
-        decoder: what reads videos.
+        allow_leaks: accept groups with videos in training and held out; an error otherwise.
+        decoder: what reads videos: pyav, or torchcodec (an extra, without AVI).
+        corrupt_frames: frames that the decoder marks as corrupt: keep shows them, drop shows the last intact one.
+        timeout_seconds: how long a clip may take to read before its file counts as unusable.
+        sampling: clip takes neighbouring frames; segments one from each of num_frames equal parts (TSN).
         num_frames: frames in a clip.
-        stride: distance between them, in frames of the video.
+        stride: distance between them, in frames of the video, or at the rate data.fps.
+        fps: frames a second that videos are treated as having; null takes each video's own.
+        short_videos: a video shorter than a clip is looped, or padded with its last frame.
+        clips_per_visit: random clips taken from a video each time it is read, side by side in the batch.
         short_side: pixels; videos are scaled to it while decoding.
         size: pixels, height and width of the network's input.
         mean: of red, green, blue, in units of the full range.
@@ -57,12 +65,20 @@ class Data:
     recipe: str = "motion"
     root: str = "data/motion"
     groups: str | None = None
+    annotations: str | None = None
     manifest: str | None = None
     split: int = 1
     test_fraction: float = 0.2
-    decoder: Literal["pyav"] = "pyav"
+    allow_leaks: bool = False
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
+    corrupt_frames: Literal["keep", "drop"] = "keep"
+    timeout_seconds: float = 60.0
+    sampling: Literal["clip", "segments"] = "clip"
     num_frames: int = 16
     stride: int = 2
+    fps: float | None = None
+    short_videos: Literal["loop", "pad"] = "loop"
+    clips_per_visit: int = 1
     short_side: int = 128
     size: int = 112
     mean: tuple[float, float, float] = (0.432, 0.395, 0.376)
@@ -71,11 +87,17 @@ class Data:
     max_bad_videos: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "short_side", "size"):
+        for name in ("num_frames", "stride", "clips_per_visit", "short_side", "size"):
             _at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("num_workers", "max_bad_videos"):
             _at_least(f"data.{name}", getattr(self, name), 0)
         _between("data.test_fraction", self.test_fraction, 0.0, 1.0)
+        if self.timeout_seconds <= 0:
+            raise InputError(f"data.timeout_seconds must be above 0, got {self.timeout_seconds}")
+        if self.fps is not None and self.fps <= 0:
+            raise InputError(f"data.fps must be above 0, got {self.fps}")
+        if self.sampling == "segments" and self.fps is not None:
+            raise InputError("data.fps has no effect with data.sampling segments: choose one")
         if min(self.std) <= 0:
             raise InputError(f"data.std must be above 0, got {self.std}")
         if self.size > self.short_side:
@@ -91,15 +113,29 @@ class Augment:
         crop_padding: pixels of black around the picture before it is cut without resizing.
         flip: mirror half of the clips; null where the recipe says that a mirror image keeps its label.
         color_jitter: strength of brightness, contrast, saturation (0 … 1) and hue (0 … 0.5).
+        rand_augment: number of RandAugment's operations, and their magnitude of 0 … 30.
+        erasing: probability that a rectangle is blackened.
+        mixup: parameter of MixUp's Beta distribution; 0 for none.
+        cutmix: the same of CutMix; with both, each batch has one of them.
     """
 
     crop_scale: tuple[float, float] | None = None
     crop_padding: int = 0
     flip: bool | None = None
     color_jitter: tuple[float, float, float, float] | None = None
+    rand_augment: tuple[int, int] | None = None
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("augment.crop_padding", self.crop_padding, 0)
+        for name in ("crop_padding", "mixup", "cutmix"):
+            _at_least(f"augment.{name}", getattr(self, name), 0)
+        _between("augment.erasing", self.erasing, 0.0, 1.0)
+        if self.rand_augment is not None:
+            num_ops, magnitude = self.rand_augment
+            _at_least("augment.rand_augment's number of operations", num_ops, 1)
+            _between("augment.rand_augment's magnitude", magnitude, 0, 30)
         if self.color_jitter is not None:
             for strength, most in zip(self.color_jitter, (1.0, 1.0, 1.0, 0.5), strict=True):
                 _between("augment.color_jitter", strength, 0.0, most)
@@ -173,6 +209,7 @@ class Eval:
 
     Args:
         num_clips: clips a video, spread evenly over its length.
+        num_crops: squares a clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own.
         batch_size: clips (images) a forward pass and process.
         every_epochs: score after so many epochs, and after the last.
         frame_order: natural; or, to see whether a network needs the order of the frames, shuffled, or
@@ -180,6 +217,7 @@ class Eval:
     """
 
     num_clips: int = 1
+    num_crops: Literal[1, 3] = 1
     batch_size: int = 32
     every_epochs: int = 1
     frame_order: Literal["natural", "shuffled", "repeated"] = "natural"

@@ -28,10 +28,16 @@ def shared_data() -> Path:
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """Frames that survive any codec: the frame's number as eight black or white bars, most significant first."""
+    """Frames that survive any codec: the frame's number as eight black or white bars, most significant first.
+
+    Below them lies noise, so that every frame takes some bytes, as in real videos.
+    """
     bits = (np.arange(count)[:, None] >> np.arange(7, -1, -1)) & 1
     columns = np.repeat(bits, width // 8, axis=1).astype(np.uint8) * 255
-    return np.broadcast_to(columns[:, None, :, None], (count, height, width, 3)).copy()
+    frames = np.broadcast_to(columns[:, None, :, None], (count, height, width, 3)).copy()
+    noise = np.random.default_rng(0).integers(0, 256, (count, height // 3, width, 3), dtype=np.uint8)
+    frames[:, -(height // 3) :] = noise
+    return frames
 
 
 def read_numbers(clip: torch.Tensor) -> list[int]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from cbam3d.data.container import Deadline, VideoError, open_video, reason_of
 from cbam3d.data.packets import PacketTable, Run, describe, plan, seek_time, tabulate
 from cbam3d.data.pixels import upright_size, write_rgb
+from cbam3d.data.torchcodec import read_frames
 
 Path = str | os.PathLike[str]
 
@@ -36,6 +37,7 @@ def read_clip(
     seek: bool = True,
     corrupt: Literal["keep", "drop"] = "keep",
     timeout_seconds: float = 60.0,
+    decoder: Literal["pyav", "torchcodec"] = "pyav",
 ) -> Tensor:
     """Decode the given frames of a video.
 
@@ -48,6 +50,7 @@ def read_clip(
         corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
             intact frame in their place (the first intact one where there is none before).
         timeout_seconds: how long reading may take.
+        decoder: torchcodec knows no seek, corrupt and timeout_seconds, and reads no AVI files (torchcodec.py).
 
     Returns: uint8 (3, len(frames), height, width), RGB, the picture upright (rotation metadata is applied).
 
@@ -57,6 +60,8 @@ def read_clip(
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
+    if decoder == "torchcodec":
+        return read_frames(path, frames, size)
     deadline = Deadline(path, timeout_seconds)
     clip = _Clip(frames, size)
     try:

@@ -1,5 +1,8 @@
 """Frames -> a video file."""
 
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -14,26 +17,36 @@ _OPTIONS = {
 
 
 def write_video(
-    path: Path, frames: np.ndarray, fps: int, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: str
+    path: Path,
+    frames: Iterable[np.ndarray],
+    fps: int | Fraction,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    **options: str,
 ) -> None:
     """Encode frames into a video file; it appears under its name only when it is complete.
 
     Args:
         path: the container follows from the suffix.
-        frames: uint8 (T, H, W, 3), RGB.
+        frames: at least one, each uint8 (H, W, 3), RGB; an array (T, H, W, 3) will do.
         fps: frames a second.
         codec: name of an FFmpeg encoder.
         pix_fmt: pixel format of the file.
         options: of the encoder, over the ones chosen here.
     """
+    frames = iter(frames)
+    first = next(frames)
     unfinished = path.with_name(f".{path.name}.part{path.suffix}")
-    with av.open(str(unfinished), "w") as container:
-        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pix_fmt
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = _OPTIONS.get(codec, {}) | options
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    unfinished.replace(path)
+    try:
+        with av.open(str(unfinished), "w") as container:
+            stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = pix_fmt
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = _OPTIONS.get(codec, {}) | options
+            for frame in chain([first], frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

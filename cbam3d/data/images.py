@@ -45,13 +45,15 @@ class ImageDataset(Dataset[Sample]):
         return Sample(visit, self.labels[visit.item], [self.images[visit.item]])
 
 
-def load_torchvision(root: Path, recipe: Recipe) -> dict[str, ImageDataset]:
+def load_torchvision(root: Path, recipe: Recipe) -> tuple[dict[str, ImageDataset], list[str]]:
     """The training and the test images of a torchvision data set, downloaded to `root` where they are missing.
+
+    Returns: the data sets by split, and the class names.
 
     Raises:
         InputError: no network, or files with another checksum.
     """
-    loaded = {}
+    loaded, classes = {}, []
     for split in ("train", "test"):
         try:
             source = getattr(datasets, recipe.torchvision or "")(root, train=split == "train", download=True)
@@ -60,7 +62,8 @@ def load_torchvision(root: Path, recipe: Recipe) -> dict[str, ImageDataset]:
         images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
         names = [f"{split}/{i}" for i in range(len(images))]
         loaded[split] = ImageDataset(images, list(source.targets), names)
-    return loaded
+        classes = list(source.classes)
+    return loaded, classes
 
 
 def load_folder(

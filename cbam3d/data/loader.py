@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cbam3d.data.augment import Mix
 from cbam3d.data.batch import Packed, Sample, Visit, pack
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network is given. `inputs` holds the views of a sample one after the other."""
+    """What a network is given. `inputs` holds the V views of a sample one after the other."""
 
     inputs: Tensor  # float32 (N·V, C, *S)
     labels: Tensor  # int64 (N,)
+    targets: Tensor  # of the loss, one a view: int64 (N·V,), or the share of each class, float32 (N·V, K)
     problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
 
 
@@ -62,6 +64,7 @@ class Loader:
         transform: packed samples on the device -> (N·V, C, *S).
         num_workers: processes that read; 0 reads in this one.
         device: where batches end up.
+        mix: mixes the samples of a batch, or None.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class Loader:
         transform: Callable[[Packed], Tensor],
         num_workers: int,
         device: torch.device,
+        mix: Mix | None = None,
     ) -> None:
-        self.batches, self.transform, self.device = batches, transform, device
+        self.batches, self.transform, self.device, self.mix = batches, transform, device, mix
         self.loader = DataLoader(
             data,
             batch_sampler=batches,  # type: ignore[arg-type]  # a Visit is the index
@@ -92,5 +96,11 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for packed in self.loader:
             packed = packed.to(self.device)
-            inputs = self.transform(packed) if packed.visits else torch.empty(0, device=self.device)
-            yield Batch(inputs, packed.labels, packed.problems)
+            if not packed.visits:
+                yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, packed.problems)
+                continue
+            inputs = self.transform(packed)
+            targets = packed.labels.repeat_interleave(len(inputs) // len(packed.labels))
+            if self.mix is not None:
+                inputs, targets = self.mix(packed.visits, inputs, targets)
+            yield Batch(inputs, packed.labels, targets, packed.problems)

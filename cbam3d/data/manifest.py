@@ -1,71 +1,87 @@
-"""The table of a data set's videos: one row a file, kept as columns (no Python object a row)."""
+"""The table of a data set's videos: one row a file, kept as columns."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from csv import writer as csv_writer
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import csv
 
+from cbam3d.data.text import TextColumn
 from cbam3d.errors import InputError
 
-_TEXT = ("path", "label", "group", "split", "problem")
+_NUMBERS: dict[str, tuple[type, pa.DataType]] = {
+    **dict.fromkeys(("num_frames", "width", "height"), (np.int64, pa.int64())),
+    **dict.fromkeys(("fps", "duration_seconds"), (np.float64, pa.float64())),
+}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Columns of equal length. Text is UTF-8 bytes; sizes are in pixels, of the upright picture.
+    """Columns of equal length; sizes are in pixels, of the upright picture.
 
     A row with `num_frames` 0 cannot be used, and its `problem` says why. A row with frames and a problem is
     damaged, but used.
     """
 
-    path: np.ndarray  # relative to the root, "/" between folders
-    label: np.ndarray
-    group: np.ndarray
-    split: np.ndarray  # train, val, test or empty
+    path: TextColumn  # relative to the root, "/" between folders
+    label: TextColumn
+    group: TextColumn
+    split: TextColumn  # train, val, test, unused or empty
     num_frames: np.ndarray
     fps: np.ndarray
     width: np.ndarray
     height: np.ndarray
     duration_seconds: np.ndarray
-    problem: np.ndarray
+    problem: TextColumn
 
     def __len__(self) -> int:
         return len(self.path)
 
+    @property
+    def usable(self) -> np.ndarray:
+        """Which rows have frames, bool."""
+        return self.num_frames > 0
+
     def select(self, rows: np.ndarray) -> "Manifest":
         """The table of these rows: a boolean mask, or row numbers."""
-        return Manifest(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        chosen = {}
+        for f in fields(self):
+            column = getattr(self, f.name)
+            chosen[f.name] = column.select(rows) if isinstance(column, TextColumn) else column[rows]
+        return Manifest(**chosen)
 
-    def with_split(self, split: Sequence[str]) -> "Manifest":
+    def with_split(self, split: Iterable[str]) -> "Manifest":
         """The same table with another split column."""
-        return replace(self, split=_column("split", split))
+        return replace(self, split=TextColumn.of(split))
 
-    def text(self, column: str) -> list[str]:
-        """A text column as strings."""
-        return [value.decode(errors="surrogateescape") for value in getattr(self, column)]
-
-    def labels(self) -> list[str]:
-        """The labels that occur, sorted."""
-        return [label.decode(errors="surrogateescape") for label in np.unique(self.label)]
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One mapping a row."""
+        columns = [_plain(getattr(self, f.name)) for f in fields(self)]
+        for values in zip(*columns, strict=True):
+            yield dict(zip((f.name for f in fields(self)), values, strict=True))
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
     """A table from mappings that have all of its columns."""
     rows = list(rows)
-    return Manifest(**{f.name: _column(f.name, [row[f.name] for row in rows]) for f in fields(Manifest)})
+    columns = {}
+    for f in fields(Manifest):
+        values = [row[f.name] for row in rows]
+        columns[f.name] = TextColumn.of(values) if f.type is TextColumn else np.array(values, _NUMBERS[f.name][0])
+    return Manifest(**columns)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write CSV; the file appears under its name only when it is complete."""
     unfinished = path.with_name(path.name + ".part")
-    names = [f.name for f in fields(Manifest)]
-    columns = [manifest.text(name) if name in _TEXT else getattr(manifest, name).tolist() for name in names]
+    columns = [_plain(getattr(manifest, f.name)) for f in fields(Manifest)]
     with open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
+        writer = csv_writer(file)
+        writer.writerow([f.name for f in fields(Manifest)])
         writer.writerows(zip(*columns, strict=True))
     unfinished.replace(path)
 
@@ -76,29 +92,25 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         InputError: a missing file, a missing column, or a value that is no number where one belongs.
     """
-    names = [f.name for f in fields(Manifest)]
+    kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
+    options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            missing = [name for name in names if name not in header]
-            if missing:
-                raise InputError(f"{path}: no column {', '.join(missing)}")
-            columns = dict(zip(header, zip(*reader, strict=True), strict=False))
-        table = Manifest(**{name: _column(name, columns.get(name, ())) for name in names})
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable manifest ({error})") from None
-    if len(np.unique(table.path)) != len(table):
+        read = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
+    except KeyError as error:
+        raise InputError(f"{path}: no column {error.args[0]}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
+    columns = {}
+    for f in fields(Manifest):
+        column = read.column(f.name).combine_chunks()
+        columns[f.name] = TextColumn(column) if f.type is TextColumn else column.to_numpy().copy()
+    table = Manifest(**columns)
+    if len(table.path.values.unique()) != len(table):
         raise InputError(f"{path}: a video is listed twice")
-    if ((table.num_frames > 0) & ((table.width < 1) | (table.height < 1))).any():
+    if (table.usable & ((table.width < 1) | (table.height < 1))).any():
         raise InputError(f"{path}: a video with frames has no width or height")
     return table
 
 
-def _column(name: str, values: Sequence[Any]) -> np.ndarray:
-    if name in _TEXT:
-        encoded = [value.encode(errors="surrogateescape") for value in values]  # a file's name may be no UTF-8
-        return np.array(encoded or [b""], dtype=bytes)[: len(values)]
-    return np.array(values, dtype=np.float64 if name in ("fps", "duration_seconds") else np.int64)
+def _plain(column: TextColumn | np.ndarray) -> list[Any]:
+    return list(column) if isinstance(column, TextColumn) else column.tolist()

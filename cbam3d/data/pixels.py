@@ -6,7 +6,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-_local = threading.local()  # a reformatter keeps FFmpeg's scaling tables; it serves one thread
+_local = threading.local()
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
@@ -16,15 +16,31 @@ def upright_size(frame: VideoFrame) -> tuple[int, int]:
 
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     """Scale and convert into `out`, uint8 (3, H, W), RGB, the picture upright."""
-    if not hasattr(_local, "reformatter"):
-        _local.reformatter = VideoReformatter()
     _, height, width = out.shape
     if frame.rotation % 180:
         height, width = width, height
     flags = Interpolation.BILINEAR
     if frame.width % 16 and (height, width) == (frame.height, frame.width):
         flags |= Interpolation.ACCURATE_RND  # FFmpeg's quick unscaled yuv420p -> gbrp leaves the last columns unwritten
-    rgb = _local.reformatter.reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
+    rgb = _reformatter("clip").reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
     for plane, target in zip(rgb.planes, (1, 2, 0), strict=True):  # green, blue, red: planar, so rows are copied
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
         out[target] = np.rot90(rows, frame.rotation // 90) if frame.rotation % 360 else rows
+
+
+def grey_thumbnail(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """The upright picture scaled to (height, width), uint8 (H, W), without colour."""
+    height, width = size[::-1] if frame.rotation % 180 else size
+    small = _reformatter("thumbnail").reformat(
+        frame, width, height, format="gray", interpolation=Interpolation.AREA, threads=1
+    )
+    (plane,) = small.planes
+    grey = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
+    return np.rot90(grey, frame.rotation // 90).copy()
+
+
+def _reformatter(use: str) -> VideoReformatter:
+    """FFmpeg's scaling tables, kept for each use in each thread."""
+    if not hasattr(_local, use):
+        setattr(_local, use, VideoReformatter())
+    return getattr(_local, use)

@@ -8,6 +8,13 @@
     classes: [Archery, Biking]      # absent: the labels that are found
     flip_keeps_label: true          # absent: unknown
     torchvision: CIFAR10            # for images that torchvision can download
+    video: "{name}"                 # what the data set's own lists call a video; absent: its path
+    annotations:                    # how these lists are read, see annotations.py
+      files: ["{split}.csv"]
+      video: "{youtube_id}"
+      label: "{label}"
+      split: "{split}"
+      splits: {train: train, validate: val}
 
 A pattern is a path below the root with fields in braces: `{label}`, `{split}` (train, val, test), `{group}`
 and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
@@ -21,6 +28,7 @@ from typing import Literal
 
 import yaml
 
+from cbam3d.data.annotations import Annotations, without_suffix
 from cbam3d.errors import InputError, unknown
 
 SPLITS = ("train", "val", "test")
@@ -46,6 +54,18 @@ class Recipe:
     classes: list[str] | None = None
     flip_keeps_label: bool | None = None
     torchvision: str | None = None
+    video: str | None = None
+    annotations: Annotations | None = None
+
+    @property
+    def lists_have_labels(self) -> bool:
+        """Whether the data set's own lists tell the labels."""
+        return self.annotations is not None and bool(self.annotations.label)
+
+    @property
+    def lists_have_numbers(self) -> bool:
+        """Whether the lists hold several splits, told apart by a number."""
+        return self.annotations is not None and any("{number}" in name for name in self.annotations.files)
 
     @cached_property
     def _regexes(self) -> list[re.Pattern[str]]:
@@ -57,6 +77,10 @@ class Recipe:
             if match := regex.fullmatch(path):
                 return match.groupdict()
         return None
+
+    def video_of(self, path: str, fields: dict[str, str]) -> str:
+        """What the lists call the video at a path with these fields."""
+        return without_suffix(self.video.format(**fields) if self.video else path)
 
 
 def load_recipe(folder: Path) -> Recipe:
@@ -85,10 +109,15 @@ def load_recipe(folder: Path) -> Recipe:
         named = re.findall(r"\{(\w+)\}", pattern)
         if odd := [name for name in named if name not in _FIELDS]:
             raise InputError(f"{path}: {pattern!r}: " + unknown("field", odd[0], _FIELDS))
-        if "label" not in named:
+        if "label" not in named and not (facts.get("annotations") or {}).get("label"):
             raise InputError(f"{path}: {pattern!r} has no {{label}}")
         if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
             raise InputError(f"{path}: group names {missing.pop()!r}, which {pattern!r} has not")
+    if "annotations" in facts:
+        try:
+            facts["annotations"] = Annotations(**facts["annotations"])
+        except TypeError as error:
+            raise InputError(f"{path}: annotations: {error}") from None
     return Recipe(name=folder.name, **facts)
 
 

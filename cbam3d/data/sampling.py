@@ -1,18 +1,26 @@
 """Which frames of a video make a clip. Pure functions of counts: no file is touched.
 
-A clip has `num_frames` frames, `stride` apart, so it spans `(num_frames - 1) * stride + 1` frames of the
-video. A video shorter than that is looped: after its last frame comes its first.
+A clip has `num_frames` frames, `stride` frames of the video apart; a stride need not be whole, as it is not where
+clips are asked for at a rate of their own. A clip spans the frames from its first to its last, both counted. A video
+shorter than that is looped (after its last frame comes its first) or padded (its last frame stays).
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+Short = Literal["loop", "pad"]
 
-def clip_span(num_frames: int, stride: int) -> int:
+
+def clip_span(num_frames: int, stride: float) -> int:
     """The number of frames of the video from a clip's first frame to its last, both counted."""
-    return (num_frames - 1) * stride + 1
+    return round((num_frames - 1) * stride) + 1
 
 
-def random_clip(video_frames: int, num_frames: int, stride: int, rng: np.random.Generator) -> list[int]:
+def random_clip(
+    video_frames: int, num_frames: int, stride: float, rng: np.random.Generator, short: Short = "loop"
+) -> list[int]:
     """One clip at a uniformly random start.
 
     Args:
@@ -20,17 +28,91 @@ def random_clip(video_frames: int, num_frames: int, stride: int, rng: np.random.
         num_frames: frames in the clip.
         stride: distance between the clip's frames, in frames of the video.
         rng: where the start comes from.
+        short: what becomes of a video that is shorter than the clip.
     """
     last_start = max(0, video_frames - clip_span(num_frames, stride))
-    return _clip(int(rng.integers(last_start + 1)), video_frames, num_frames, stride)
+    return _clip(int(rng.integers(last_start + 1)), video_frames, num_frames, stride, short)
 
 
-def uniform_clips(video_frames: int, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
+def uniform_clips(
+    video_frames: int, num_frames: int, stride: float, num_clips: int, short: Short = "loop"
+) -> list[list[int]]:
     """`num_clips` clips spread evenly from the beginning to the end; a single one lies in the middle."""
     last_start = max(0, video_frames - clip_span(num_frames, stride))
     places = [0.5] if num_clips == 1 else [i / (num_clips - 1) for i in range(num_clips)]
-    return [_clip(round(place * last_start), video_frames, num_frames, stride) for place in places]
+    return [_clip(round(place * last_start), video_frames, num_frames, stride, short) for place in places]
 
 
-def _clip(start: int, video_frames: int, num_frames: int, stride: int) -> list[int]:
-    return [(start + i * stride) % video_frames for i in range(num_frames)]
+def dense_clips(video_frames: int, num_frames: int, stride: float, hop: int, short: Short = "loop") -> list[list[int]]:
+    """Clips that begin every `hop` frames; the last one ends with the video, so that no frame is left out."""
+    last_start = max(0, video_frames - clip_span(num_frames, stride))
+    starts = [*range(0, last_start, hop), last_start]
+    return [_clip(start, video_frames, num_frames, stride, short) for start in starts]
+
+
+def segment_clips(
+    video_frames: int, num_frames: int, num_clips: int = 1, rng: np.random.Generator | None = None
+) -> list[list[int]]:
+    """Clips with one frame from each of `num_frames` equal parts of the video (TSN, https://arxiv.org/abs/1608.00859).
+
+    Args:
+        video_frames: frames in the video, at least 1.
+        num_frames: frames in the clip, and parts of the video.
+        num_clips: how many clips.
+        rng: where in its part a frame lies; None spreads the clips' frames evenly over the part, that of a
+            single clip in its middle.
+    """
+    length = video_frames / num_frames
+    if rng is None:
+        places = np.repeat((np.arange(num_clips)[:, None] + 0.5) / num_clips, num_frames, axis=1)
+    else:
+        places = rng.random((num_clips, num_frames))
+    frames = np.floor((np.arange(num_frames) + places) * length).astype(int)
+    return np.minimum(frames, video_frames - 1).tolist()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are taken from the videos of a data set.
+
+    Args:
+        num_frames: frames in a clip.
+        stride: distance between them, in frames; of the video, or at the rate `fps`.
+        fps: frames a second that a video is treated as having; None takes each video's own.
+        segments: one frame from each of `num_frames` parts of the video, in place of neighbouring frames.
+        short: what becomes of a video that is shorter than a clip.
+    """
+
+    num_frames: int
+    stride: int
+    fps: float | None = None
+    segments: bool = False
+    short: Short = "loop"
+
+    def video_stride(self, video_fps: float) -> float:
+        """The distance between a clip's frames in frames of the video; its own rate counts as `fps` if unknown."""
+        return self.stride * video_fps / self.fps if self.fps and video_fps else float(self.stride)
+
+    def needed_frames(self, video_fps: float) -> int:
+        """How many frames a video must have for a clip that is neither looped nor padded."""
+        return self.num_frames if self.segments else clip_span(self.num_frames, self.video_stride(video_fps))
+
+    def random(self, video_frames: int, video_fps: float, num_clips: int, rng: np.random.Generator) -> list[list[int]]:
+        """Clips for training."""
+        if self.segments:
+            return segment_clips(video_frames, self.num_frames, num_clips, rng)
+        stride = self.video_stride(video_fps)
+        return [random_clip(video_frames, self.num_frames, stride, rng, self.short) for _ in range(num_clips)]
+
+    def uniform(self, video_frames: int, video_fps: float, num_clips: int) -> list[list[int]]:
+        """Clips for scoring, the same each time."""
+        if self.segments:
+            return segment_clips(video_frames, self.num_frames, num_clips)
+        return uniform_clips(video_frames, self.num_frames, self.video_stride(video_fps), num_clips, self.short)
+
+
+def _clip(start: int, video_frames: int, num_frames: int, stride: float, short: Short) -> list[int]:
+    frames = [start + round(i * stride) for i in range(num_frames)]
+    if short == "pad":
+        return [min(frame, video_frames - 1) for frame in frames]
+    return [frame % video_frames for frame in frames]

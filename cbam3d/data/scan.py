@@ -1,110 +1,121 @@
 """A folder of videos -> its manifest: every file is found, matched to the recipe and decoded once."""
 
-import csv
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import TimeoutError
+from dataclasses import asdict, dataclass
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from cbam3d.data.manifest import Manifest, from_rows
-from cbam3d.data.probe import probe_video
-from cbam3d.data.recipe import Recipe
-from cbam3d.errors import InputError, unknown
+from pebble import ProcessExpired, ProcessPool
 
-_SUFFIXES = "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
-VIDEO_SUFFIXES = {f".{name}" for name in _SUFFIXES.split()}
+from cbam3d.data.copies import Copies
+from cbam3d.data.journal import Journal
+from cbam3d.data.listing import Listing
+from cbam3d.data.manifest import Manifest, from_rows
+from cbam3d.data.probe import Copy, VideoInfo, probe_video
+
+_GRACE_SECONDS = 10.0  # the decoder keeps the limit by itself, unless it hangs inside of FFmpeg: then it is killed
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What reading a folder gave."""
+
+    manifest: Manifest  # sorted by path
+    fingerprints: list[bytes]  # of its rows, see fingerprint.py
 
 
 def scan_videos(
     root: Path,
-    recipe: Recipe,
-    groups_file: Path | None = None,
+    listing: Listing,
     workers: int | None = None,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-) -> Manifest:
-    """Build the manifest of a folder, sorted by path. The split column holds what the paths say.
+    timeout_seconds: float = 600.0,
+    journal: Path | None = None,
+    copies: Copies | None = None,
+    progress: Progress = lambda items, total: items,
+) -> Scan:
+    """Read every listed video once. A file that crashes or hangs the decoder is named, and the others go on.
 
     Args:
-        root: the folder.
-        recipe: tells label and group from a path.
-        groups_file: CSV with the columns path and group, and optionally label, which must then agree.
-        workers: threads that decode; None for one a core.
+        root: folder of the videos.
+        listing: which they are.
+        workers: processes that decode; None for one a core.
+        timeout_seconds: how long a file may take.
+        journal: file that keeps what is known while the scan goes on; a scan that was broken off continues.
+        copies: to be written as well.
         progress: wraps the iteration over the files, given it and their number.
 
     Raises:
-        InputError: no such folder, no video in it, none that fits the recipe, or a groups file that
-            does not fit the folder.
+        InputError: a copy cannot be written.
     """
-    rows = [{"path": path, **_describe(path, recipe)} for path in _find_videos(root)]
-    if all(row["problem"] for row in rows):
-        raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
-    if groups_file is not None:
-        _apply_groups(rows, groups_file, root)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # FFmpeg decodes outside of the interpreter's lock
-        infos = pool.map(lambda row: probe_video(root / row["path"]), rows)
-        for row, info in zip(rows, progress(infos, len(rows)), strict=True):
-            measured = asdict(info)
-            if row["problem"]:  # a good file in the wrong place is not used
-                measured |= {"problem": row["problem"], "num_frames": 0}
-            row |= measured
-    return from_rows(sorted(rows, key=lambda row: row["path"]))
+    rows = listing.found
+    paths = [row["path"] for row in rows]
+    tasks = zip(paths, copies.of(paths) if copies else [None] * len(paths), strict=True)
+    settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
+    notes = Journal(journal, root, {"copies": settings})
+    infos = _probe_all(root, list(tasks), workers or os.cpu_count() or 1, timeout_seconds, notes)
+    measured = []
+    for row, info in zip(rows, progress(infos, len(rows)), strict=True):
+        facts = asdict(info)
+        if row["problem"]:  # a good file in the wrong place is not used
+            facts |= {"problem": row["problem"], "num_frames": 0}
+        measured.append(row | facts)
+    measured += [asdict(VideoInfo()) | row for row in listing.lost]
+    measured.sort(key=lambda row: row["path"])
+    return Scan(from_rows(measured), [row["fingerprint"] for row in measured])
 
 
-def _find_videos(root: Path) -> list[str]:
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder")
-    paths, seen = [], {root.resolve()}
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
-        folders[:] = [name for name, place in real.items() if place not in seen]  # a link may lead back
-        seen |= set(real.values())
-        paths += [
-            Path(folder, name).relative_to(root).as_posix()
-            for name in names
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-        ]
-    if not paths:
-        raise InputError(f"{root}: no video in this folder")
-    return sorted(paths)
-
-
-def _describe(path: str, recipe: Recipe) -> dict[str, str]:
-    """Label, group, split and problem, as far as the path tells."""
-    fields = recipe.match(path)
-    if fields is None:
-        patterns = " or ".join(recipe.patterns)
-        return {"label": "", "group": path, "split": "", "problem": f"path does not fit {patterns}"}
-    label = fields["label"]
-    problem = ""
-    if recipe.classes and label not in recipe.classes:
-        problem = unknown(f"class of {recipe.name}", label, recipe.classes)
-    group = recipe.group.format(**fields) if recipe.group else path
-    return {"label": label, "group": group, "split": fields.get("split", ""), "problem": problem}
-
-
-def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> None:
-    """Put the groups of the file into the rows, and hold the two against each other."""
+def _probe_all(
+    root: Path, tasks: list[tuple[str, Copy | None]], workers: int, timeout_seconds: float, journal: Journal
+) -> Iterator[VideoInfo]:
+    known = journal.read()
+    todo = [(root / path, timeout_seconds, copy) for path, copy in tasks if not _is_done(known.get(path), copy)]
+    pool = ProcessPool(max(1, min(workers, len(todo))), initializer=_ignore_interrupts, context=_context())
     try:
-        with open(groups_file, newline="", encoding="utf-8-sig") as file:
-            entries = {entry["path"]: entry for entry in csv.DictReader(file)}
-        groups = {path: entry["group"] for path, entry in entries.items()}
-        if empty := next((path for path, group in groups.items() if not group), None):
-            raise InputError(f"{groups_file}: no group for {empty}")
-    except KeyError as error:
-        raise InputError(f"{groups_file}: no column {error}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{groups_file}: {error}") from None
-    missing = [row["path"] for row in rows if row["path"] not in groups]
-    if missing:
-        raise InputError(f"{groups_file}: no group for {len(missing)} videos of {root}, the first is {missing[0]}")
-    for row in rows:
-        row["group"] = groups[row["path"]]
-        label = entries[row["path"]].get("label")
-        if label and label != row["label"] and not row["problem"]:
-            row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
-    found = {row["path"] for row in rows}
-    for path in sorted(groups.keys() - found):  # named in the file, absent on disk: a lost video is said
-        row = {"path": path, "label": entries[path].get("label") or "", "group": groups[path], "split": ""}
-        rows.append({**row, "problem": "listed in the groups file, but not on disk"})
+        results = pool.map(_probe, todo, timeout=timeout_seconds + _GRACE_SECONDS).result() if todo else iter(())
+        for path, copy in tasks:
+            if _is_done(known.get(path), copy):
+                yield known[path]
+            else:
+                info = _outcome(results, timeout_seconds)
+                journal.note(path, info)
+                yield info
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _is_done(info: VideoInfo | None, copy: Copy | None) -> bool:
+    return info is not None and (copy is None or not info.num_frames or copy.path.exists())
+
+
+def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
+    try:
+        return next(results)
+    except TimeoutError:
+        return VideoInfo(problem=f"timeout (not read within {timeout_seconds:g} seconds)")
+    except ProcessExpired as error:
+        return VideoInfo(problem=f"crashes the decoder (exit code {error.exitcode})")
+
+
+def _probe(task: tuple[Path, float, Copy | None]) -> VideoInfo:
+    return probe_video(*task)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
+
+
+def _context() -> BaseContext:
+    """Not fork: this process may have threads, or a GPU in use."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["cbam3d.data.probe"])
+    return context

@@ -3,36 +3,56 @@
 import hashlib
 from collections import Counter, defaultdict
 
+import numpy as np
+
+from cbam3d.data.annotations import Row
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
 
 
-def assign_splits(manifest: Manifest, recipe: Recipe, split: int, test_fraction: float) -> Manifest:
-    """Fill the split column: by the recipe's test groups, else as the table has it, else by a fraction of the groups.
+def assign_splits(
+    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, Row] | None = None
+) -> Manifest:
+    """Fill the split column: by the recipe's test groups or numbered lists, else as the table has it, else by a
+    fraction of the groups.
 
     Args:
         split: number of the recipe's split.
         test_fraction: share of the videos held out where nothing else decides, 0 … 1.
+        listed: what the data set's own lists say of that split; held against the recipe's test groups where both
+            are there.
 
     Raises:
-        InputError: a split that the recipe does not have, a table with splits in some rows only, or a group
-            with videos in training and in test.
+        InputError: a split that the recipe does not have, lists that contradict its groups, or a table with
+            splits in some rows only.
     """
-    given = manifest.text("split")
     if recipe.test_groups:
-        if split not in recipe.test_groups:
-            known = ", ".join(map(str, recipe.test_groups))
-            raise InputError(f"data.split must be one of {known} for {recipe.name}, got {split}")
-        held_out = set(recipe.test_groups[split])
-        matches = [recipe.match(path) or {} for path in manifest.text("path")]
-        given = ["test" if match.get("group") in held_out else "train" for match in matches]
-    elif not any(given):
-        given = split_by_group(manifest.text("label"), manifest.text("group"), test_fraction)
-    elif not all(given):
-        raise InputError(f"{given.count('')} of {len(given)} videos have no split, the others have one")
-    _check_leaks(manifest.text("group"), given)
-    return manifest.with_split(given)
+        return manifest.with_split(_by_test_groups(manifest, recipe, split, listed or {}))
+    if recipe.lists_have_numbers and listed:
+        videos = (recipe.video_of(path, recipe.match(path) or {}) for path in manifest.path)
+        return manifest.with_split([listed[video].split if video in listed else "unused" for video in videos])
+    open_rows = manifest.split.equals("")
+    if open_rows.all():
+        return manifest.with_split(split_by_group(list(manifest.label), list(manifest.group), test_fraction))
+    if (manifest.usable & open_rows).any():
+        raise InputError(f"{open_rows.sum()} of {len(manifest)} videos have no split, the others have one")
+    return manifest
+
+
+def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict[str, Row]) -> list[str]:
+    if split not in recipe.test_groups:
+        known = ", ".join(map(str, recipe.test_groups))
+        raise InputError(f"data.split must be one of {known} for {recipe.name}, got {split}")
+    held_out = set(recipe.test_groups[split])
+    splits = []
+    for path in manifest.path:
+        fields = recipe.match(path) or {}
+        splits.append("test" if fields.get("group") in held_out else "train")
+        row = listed.get(recipe.video_of(path, fields)) if fields else None
+        if row is not None and row.split != splits[-1]:
+            raise InputError(f"{path}: in {splits[-1]} by its group, but in {row.split} by the official list")
+    return splits
 
 
 def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -> list[str]:
@@ -55,19 +75,18 @@ def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -
     return ["test" if group in held_out else "train" for group in groups]
 
 
-def _check_leaks(groups: list[str], splits: list[str]) -> None:
-    train = {group for group, split in zip(groups, splits, strict=True) if split == "train"}
-    held_out = {group for group, split in zip(groups, splits, strict=True) if split != "train"}
-    if leaks := sorted(train & held_out):
-        names = ", ".join(leaks[:3]) + (", …" if len(leaks) > 3 else "")
-        raise InputError(f"{len(leaks)} groups have videos in training and held out: {names}")
+def leaking_groups(manifest: Manifest) -> list[str]:
+    """The groups with videos in training and held out, sorted."""
+    codes, names = manifest.group.codes()
+    held_out = manifest.split.equals("val") | manifest.split.equals("test")
+    return [names[i] for i in np.intersect1d(codes[manifest.split.equals("train")], codes[held_out])]
 
 
 def rows_of(manifest: Manifest, split: str) -> Manifest:
     """The usable videos of a split."""
-    return manifest.select((manifest.split == split.encode()) & (manifest.num_frames > 0))
+    return manifest.select(manifest.split.equals(split) & manifest.usable)
 
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
     """The classes in the order of their numbers: the recipe's, or those found, sorted."""
-    return recipe.classes or manifest.select(manifest.num_frames > 0).labels()
+    return recipe.classes or manifest.select(manifest.usable).label.codes()[1]

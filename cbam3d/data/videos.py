@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -12,8 +13,8 @@ from cbam3d.data.container import VideoError
 from cbam3d.data.decode import read_clip
 from cbam3d.data.manifest import Manifest
 
-# frames in the video, randomness -> the frame numbers of each clip
-Clips = Callable[[int, np.random.Generator], list[list[int]]]
+# frames in the video, its frames a second, randomness -> the frame numbers of each clip
+Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
 
 
 class VideoDataset(Dataset[Sample]):
@@ -26,33 +27,44 @@ class VideoDataset(Dataset[Sample]):
         clips: chooses the frames.
         short_side: pixels; the picture is scaled while decoding so that its shorter side has them.
         seed: of the choice of clips, together with epoch and index.
+        options: further keyword arguments of `read_clip`.
 
     A video that cannot be read gives a `Sample` without views that names the problem.
     """
 
     def __init__(
-        self, root: Path, manifest: Manifest, classes: list[str], clips: Clips, short_side: int, seed: int
+        self,
+        root: Path,
+        manifest: Manifest,
+        classes: list[str],
+        clips: Clips,
+        short_side: int,
+        seed: int,
+        **options: Any,
     ) -> None:
-        numbers = {name.encode(errors="surrogateescape"): number for number, name in enumerate(classes)}
-        self.labels = np.array([numbers[label] for label in manifest.label], dtype=np.int64)
+        codes, names = manifest.label.codes()
+        self.labels = np.array([classes.index(name) for name in names], np.int64)[codes]
+        self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
-        self.short_side, self.seed = short_side, seed
+        self.short_side, self.seed, self.options = short_side, seed, options
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def name(self, index: int) -> str:
         """The video's path below the root."""
-        return self.manifest.path[index].decode(errors="surrogateescape")
+        return self.manifest.path[index]
 
     def __getitem__(self, visit: Visit) -> Sample:
         table, index = self.manifest, visit.item
         rng = np.random.default_rng([self.seed, visit.epoch, index])
-        clips = self.clips(int(table.num_frames[index]), rng)
+        clips = self.clips(int(table.num_frames[index]), float(table.fps[index]), rng)
         scale = self.short_side / min(table.width[index], table.height[index])
         size = (round(table.height[index] * scale), round(table.width[index] * scale))
         try:
-            frames = read_clip(self.root / self.name(index), [frame for clip in clips for frame in clip], size)
+            wanted = [frame for clip in clips for frame in clip]
+            seek = not self.damaged[index]
+            frames = read_clip(self.root / self.name(index), wanted, size, seek=seek, **self.options)
         except VideoError as error:
             return Sample(visit, int(self.labels[index]), [], (self.name(index), error.reason))
         views = rearrange(frames, "c (v t) h w -> v c t h w", v=len(clips))

@@ -25,7 +25,7 @@ from cbam3d.files import load_tensors
 
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
-    """Yields batches with `inputs` (N, C, *S), `labels` (N,) and `problems`."""
+    """Yields batches with `inputs` (N, C, *S), `targets` (N,) or (N, K), `labels` and `problems`."""
 
     def set_epoch(self, epoch: int) -> None: ...
 
@@ -124,8 +124,8 @@ class Trainer:
                 if self.fabric.world_size == 1:
                     self._note(batch.problems)
                 if self._everywhere(len(batch.labels) > 0):
-                    loss_sum += self._step(batch.inputs, batch.labels) * len(batch.labels)
-                    num_clips += len(batch.labels)
+                    loss_sum += self._step(batch.inputs, batch.targets) * len(batch.targets)
+                    num_clips += len(batch.targets)
                 self.scheduler.step()
                 progress.advance(task)
                 asked = time.perf_counter()
@@ -149,8 +149,8 @@ class Trainer:
             "seconds": seconds,
         }
 
-    def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = F.cross_entropy(self.model(inputs), labels, label_smoothing=self.label_smoothing)
+    def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = F.cross_entropy(self.model(inputs), targets, label_smoothing=self.label_smoothing)
         self.fabric.backward(loss)
         if self.clip_grad_norm is not None:
             self.fabric.clip_gradients(

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from cbam3d.data.augment import BatchTransform, eval_transform, train_transform
+from cbam3d.data.augment import BatchTransform, Mix, crops, train_transform
 from cbam3d.data.batch import Sample, Visit, pack
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -17,12 +19,21 @@ def packed(*views, epoch=0):
     return pack([Sample(Visit(epoch, i), 0, [view]) for i, view in enumerate(views)])
 
 
-FULL = train_transform(16, crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1))
+def one(transform):
+    """The views of training: one a view."""
+    return lambda view: [transform(view)]
+
+
+FULL = one(
+    train_transform(
+        16, crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=(2, 9), erasing=0.5
+    )
+)
 
 
 def test_the_centre_is_cut_and_normalised():
     view = clip()
-    out = BatchTransform(eval_transform(16), MEAN, STD, 0)(packed(view))
+    out = BatchTransform(partial(crops, size=16, num_crops=1), MEAN, STD, 0)(packed(view))
     assert out.shape == (1, 3, 4, 16, 16)
     centre = view[:, :, 2:18, 7:23].float() / 255
     expected = (centre - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
@@ -64,7 +75,7 @@ def test_views_of_one_sample_differ():
 
 def test_half_of_the_samples_are_flipped():
     view = clip(16, 16)
-    transform = BatchTransform(train_transform(16, flip=True), (0, 0, 0), (1, 1, 1), 0)
+    transform = BatchTransform(one(train_transform(16, flip=True)), (0, 0, 0), (1, 1, 1), 0)
     out = (transform(packed(*[view] * 400)) * 255).round().to(torch.uint8)
     flipped = [torch.equal(sample, view.flip(-1)) for sample in out]
     straight = [torch.equal(sample, view) for sample in out]
@@ -74,7 +85,7 @@ def test_half_of_the_samples_are_flipped():
 
 def test_a_padded_cut_shifts_the_picture_over_black():
     view = torch.full((3, 16, 16), 255, dtype=torch.uint8)
-    transform = BatchTransform(train_transform(16, crop_padding=4), (0, 0, 0), (1, 1, 1), 0)
+    transform = BatchTransform(one(train_transform(16, crop_padding=4)), (0, 0, 0), (1, 1, 1), 0)
     white = transform(packed(*[view] * 600)).mean((1, 2, 3))
     # Shifts of -4 … 4 a side, evenly: on average 16 - 20/9 of 16 rows stay.
     assert white.mean().item() == pytest.approx(((16 - 20 / 9) / 16) ** 2, abs=0.015)
@@ -83,5 +94,51 @@ def test_a_padded_cut_shifts_the_picture_over_black():
 
 def test_nothing_is_flipped_unless_asked():
     view = clip(16, 16)
-    out = BatchTransform(train_transform(16), (0, 0, 0), (1, 1, 1), 0)(packed(*[view] * 50))
+    out = BatchTransform(one(train_transform(16)), (0, 0, 0), (1, 1, 1), 0)(packed(*[view] * 50))
     assert all(torch.equal((sample * 255).round().to(torch.uint8), view) for sample in out)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 30), (30, 16), (16, 16)])
+def test_three_crops_lie_along_the_longer_side(height, width):
+    view = clip(height, width)
+    first, middle, last = crops(view, 16, 3)
+    assert torch.equal(first, view[..., :16, :16])
+    assert torch.equal(last, view[..., height - 16 :, width - 16 :])
+    assert torch.equal(middle, crops(view, 16, 1)[0])
+    assert middle.shape == (3, 4, 16, 16)
+
+
+def test_crops_of_a_view_follow_each_other_in_the_batch():
+    views = [clip(16, 20, seed=i) for i in range(2)]
+    out = BatchTransform(partial(crops, size=16, num_crops=3), (0, 0, 0), (1, 1, 1), 0)(packed(*views))
+    assert out.shape == (6, 3, 4, 16, 16)
+    for i, view in enumerate(views):
+        for j, left in enumerate((0, 2, 4)):
+            expected = view[..., left : left + 16].float() / 255
+            torch.testing.assert_close(out[3 * i + j], expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 3, 2, 8, 8)])
+def test_mixup_is_a_weighted_sum_of_neighbours_in_the_batch(shape):
+    inputs, labels = torch.rand(shape), torch.tensor([0, 1, 2, 0])
+    visits = [Visit(0, i) for i in range(4)]
+    mixed, targets = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(visits, inputs, labels)
+    weight = targets[1, 1].item()  # sample 1 is mixed with sample 0
+    assert 0 < weight < 1
+    torch.testing.assert_close(targets.sum(1), torch.ones(4))
+    torch.testing.assert_close(mixed, weight * inputs + (1 - weight) * inputs.roll(1, 0))
+    again, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(visits, inputs, labels)
+    assert torch.equal(again, mixed)
+    other, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)([Visit(1, i) for i in range(4)], inputs, labels)
+    assert not torch.equal(other, mixed)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 3, 5, 16, 16)])
+def test_cutmix_pastes_a_rectangle_through_all_frames_and_shares_the_target_by_area(shape):
+    inputs = torch.stack([torch.zeros(shape[1:]), torch.ones(shape[1:])])
+    mixed, targets = Mix(2, mixup=0.0, cutmix=1.0, seed=3)([Visit(0, 0), Visit(0, 1)], inputs, torch.tensor([0, 1]))
+    assert mixed.unique().tolist() == [0.0, 1.0]
+    assert mixed[0].mean().item() == pytest.approx(targets[0, 1].item())
+    assert 0 < targets[0, 1] < 1
+    if len(shape) == 5:
+        assert torch.equal(mixed[0], mixed[0][:, :1].expand_as(mixed[0]))

@@ -77,8 +77,9 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
         (folder / name).write_bytes(pickle.dumps({"data": pixels[name], "labels": [3, 1, 4, 1]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *arguments: True)
-    loaded = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"))
+    loaded, classes = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"))
     assert loaded["train"].images.shape == (20, 3, 32, 32)
+    assert classes == list("abcdefghij")
     assert loaded["test"].labels == [3, 1, 4, 1]
     expected = torch.from_numpy(pixels["test_batch"][2].reshape(3, 32, 32))
     assert torch.equal(loaded["test"][Visit(0, 2)].views[0], expected)

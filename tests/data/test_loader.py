@@ -76,6 +76,7 @@ def test_batches_are_the_same_for_any_number_of_workers(num_workers):
         assert batch.inputs[::2, 0, 0, 0].tolist() == wanted
         assert batch.inputs.shape == (8, 1, 2, 2)
         assert batch.labels.tolist() == [i % 3 for i in wanted]
+        assert batch.targets.tolist() == [i % 3 for i in wanted for _ in range(2)]  # one a view
 
 
 def test_unreadable_samples_are_named_and_left_out():

@@ -18,9 +18,11 @@ def test_written_and_read_again(tmp_path):
     table = from_rows(rows())
     write_manifest(table, tmp_path / "manifest.csv")
     again = read_manifest(tmp_path / "manifest.csv")
-    assert again.text("path") == ['a/ü, "quoted".mp4', "b/x.mp4"]
-    assert again.text("problem") == ["", "empty file"]
-    for name in ("num_frames", "fps", "width", "height", "duration_seconds", "label", "group", "split"):
+    assert list(again.path) == ['a/ü, "quoted".mp4', "b/x.mp4"]
+    assert list(again.problem) == ["", "empty file"]
+    for name in ("label", "group", "split"):
+        assert list(getattr(again, name)) == list(getattr(table, name))
+    for name in ("num_frames", "fps", "width", "height", "duration_seconds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
     assert list(tmp_path.iterdir()) == [tmp_path / "manifest.csv"]
 
@@ -28,7 +30,7 @@ def test_written_and_read_again(tmp_path):
 def test_selection_keeps_columns_together():
     table = from_rows(rows())
     usable = table.select(table.num_frames > 0)
-    assert (usable.text("path"), usable.text("label"), len(usable)) == (['a/ü, "quoted".mp4'], ["a"], 1)
+    assert (list(usable.path), list(usable.label), len(usable)) == (['a/ü, "quoted".mp4'], ["a"], 1)
 
 
 def test_an_empty_table_has_its_columns(tmp_path):
@@ -41,7 +43,7 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_manifest(path)
     path.write_text("path,label\nx,y\n")
-    with pytest.raises(InputError, match="no column group, split, num_frames"):
+    with pytest.raises(InputError, match="no column"):
         read_manifest(path)
     write_manifest(from_rows(rows()), path)
     good = path.read_text()

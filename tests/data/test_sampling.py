@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbam3d.data.sampling import clip_span, random_clip, uniform_clips
+from cbam3d.data.sampling import Sampling, clip_span, dense_clips, random_clip, segment_clips, uniform_clips
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,57 @@ def test_random_clips_have_the_stride_and_stay_inside():
 
 def test_a_short_video_is_looped():
     assert random_clip(3, 5, 1, np.random.default_rng(0)) == [0, 1, 2, 0, 1]
+
+
+def test_a_short_video_is_padded_when_asked():
+    assert random_clip(3, 5, 1, np.random.default_rng(0), "pad") == [0, 1, 2, 2, 2]
+    assert uniform_clips(3, 3, 2, 1, "pad") == [[0, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("video_frames", "num_frames", "stride", "hop", "expected"),
+    [
+        (10, 4, 1, 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]),
+        (11, 4, 1, 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9], [7, 8, 9, 10]]),
+        (4, 4, 1, 3, [[0, 1, 2, 3]]),
+        (2, 4, 1, 3, [[0, 1, 0, 1]]),
+    ],
+)
+def test_dense_clips_cover_the_whole_video(video_frames, num_frames, stride, hop, expected):
+    assert dense_clips(video_frames, num_frames, stride, hop) == expected
+
+
+@pytest.mark.parametrize(
+    ("video_frames", "num_frames", "num_clips", "expected"),
+    [
+        (12, 4, 1, [[1, 4, 7, 10]]),  # parts of 3 frames, their middle ones
+        (12, 4, 3, [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]),
+        (8, 4, 1, [[1, 3, 5, 7]]),  # the middle of [0, 2) is 1
+        (2, 4, 1, [[0, 0, 1, 1]]),  # frames are repeated, not looped
+        (1, 3, 1, [[0, 0, 0]]),
+    ],
+)
+def test_segments_give_a_frame_of_each_part(video_frames, num_frames, num_clips, expected):
+    assert segment_clips(video_frames, num_frames, num_clips) == expected
+
+
+def test_random_segments_stay_in_their_parts_and_reach_all_of_them():
+    clips = np.array(segment_clips(40, 8, 500, np.random.default_rng(0)))
+    for i in range(8):
+        assert sorted(set(clips[:, i])) == list(range(5 * i, 5 * i + 5))
+
+
+def test_a_rate_of_ones_own_stretches_the_stride():
+    sampling = Sampling(num_frames=4, stride=2, fps=15.0)
+    assert sampling.uniform(100, 30.0, 1) == [[44, 48, 52, 56]]  # span 13, starts 0 … 87, the middle one 43.5
+    assert sampling.needed_frames(30.0) == 13
+    slow = Sampling(num_frames=4, stride=1, fps=30.0)
+    assert slow.uniform(8, 12.5, 1) == [[3, 3, 4, 4]]  # steps of 0.417: 0, 0.42, 0.83, 1.25; span 2, start 3
+    assert Sampling(4, 2).video_stride(30.0) == 2.0
+    assert Sampling(4, 2, fps=15.0).video_stride(0.0) == 2.0  # a rate that is not known
+
+
+def test_clips_of_a_visit_are_independent():
+    rng = np.random.default_rng(0)
+    clips = Sampling(num_frames=4, stride=2).random(1000, 25.0, 5, rng)
+    assert len({clip[0] for clip in clips}) == 5

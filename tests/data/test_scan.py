@@ -1,13 +1,25 @@
+import os
 import shutil
+import signal
+import time
 
+import av
+import numpy as np
 import pytest
 
+from cbam3d.data import probe_video, read_clip, scan
+from cbam3d.data.copies import Copies
+from cbam3d.data.journal import Journal
+from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
-from cbam3d.data.scan import scan_videos
-from cbam3d.errors import InputError
 from cbam3d.resources import bundled
+from tests.conftest import read_numbers
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
+
+
+def run(root, recipe=FOLDER, groups_file=None, **options):
+    return scan.scan_videos(root, list_videos(root, recipe, groups_file), **options).manifest
 
 
 def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
@@ -18,12 +30,12 @@ def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
     (root / "a" / "notes.txt").write_text("no video")
     (root / "a" / ".hidden.mp4").write_bytes(b"x")
     shutil.copy(root / "a" / "one.mp4", root / "stray.mp4")
-    table = scan_videos(root, FOLDER)
-    assert table.text("path") == ["a/empty.mp4", "a/one.mp4", "b/two.avi", "stray.mp4"]
+    table = run(root)
+    assert list(table.path) == ["a/empty.mp4", "a/one.mp4", "b/two.avi", "stray.mp4"]
     assert table.num_frames.tolist() == [0, 25, 30, 0]
-    assert table.text("label") == ["a", "a", "b", ""]
-    assert table.text("group") == table.text("path")  # every video is its own
-    problems = table.text("problem")
+    assert list(table.label) == ["a", "a", "b", ""]
+    assert list(table.group) == list(table.path)  # every video is its own
+    problems = list(table.problem)
     assert problems[:3] == ["empty file", "", ""]
     assert problems[3].startswith("path does not fit")
 
@@ -31,7 +43,7 @@ def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
 def test_a_link_back_does_not_multiply_the_videos(tmp_path, make_video):
     make_video("root/a/1.mp4", 5)
     (tmp_path / "root" / "a" / "loop").symlink_to(tmp_path / "root")
-    assert scan_videos(tmp_path / "root", FOLDER).text("path") == ["a/1.mp4"]
+    assert list(run(tmp_path / "root").path) == ["a/1.mp4"]
 
 
 def test_progress_sees_every_file(tmp_path, make_video):
@@ -44,7 +56,7 @@ def test_progress_sees_every_file(tmp_path, make_video):
             seen.append((item.num_frames, total))
             yield item
 
-    scan_videos(tmp_path / "root", FOLDER, progress=progress)
+    run(tmp_path / "root", progress=progress)
     assert seen == [(10, 2), (10, 2)]
 
 
@@ -53,8 +65,8 @@ def test_a_groups_file_gives_groups_and_is_held_against_the_folder(tmp_path, mak
         make_video(f"root/{name}", 5)
     groups = tmp_path / "groups.csv"
     groups.write_text("path,label,group\na/1.mp4,a,s1\na/2.mp4,b,s1\nb/3.mp4,b,s2\nb/4.mp4,b,s2\n")
-    table = scan_videos(tmp_path / "root", FOLDER, groups)
-    rows = dict(zip(table.text("path"), zip(table.text("group"), table.text("problem"), strict=True), strict=True))
+    table = run(tmp_path / "root", groups_file=groups)
+    rows = dict(zip(list(table.path), zip(list(table.group), list(table.problem), strict=True), strict=True))
     assert rows["a/1.mp4"] == ("s1", "")
     assert rows["a/2.mp4"] == ("s1", "labelled 'b' in groups.csv, but in the folder of 'a'")
     assert rows["b/3.mp4"] == ("s2", "")
@@ -62,38 +74,75 @@ def test_a_groups_file_gives_groups_and_is_held_against_the_folder(tmp_path, mak
     assert table.num_frames.tolist() == [5, 0, 5, 0]
 
 
-def test_a_groups_file_that_does_not_fit(tmp_path, make_video):
-    make_video("root/a/1.mp4", 5)
-    groups = tmp_path / "groups.csv"
-    groups.write_text("path,group\nb/1.mp4,s1\n")
-    with pytest.raises(InputError, match=r"no group for 1 videos of .*root, the first is a/1\.mp4"):
-        scan_videos(tmp_path / "root", FOLDER, groups)
-    groups.write_text("path,group\na/1.mp4\n")
-    with pytest.raises(InputError, match=r"no group for a/1\.mp4"):
-        scan_videos(tmp_path / "root", FOLDER, groups)
-    groups.write_text("path,source\na/1.mp4,s1\n")
-    with pytest.raises(InputError, match="no column 'group'"):
-        scan_videos(tmp_path / "root", FOLDER, groups)
-    with pytest.raises(InputError, match="No such file"):
-        scan_videos(tmp_path / "root", FOLDER, tmp_path / "nowhere.csv")
-
-
-def test_missing_empty_and_foreign_folders(tmp_path, make_video):
-    with pytest.raises(InputError, match="no such folder"):
-        scan_videos(tmp_path / "nowhere", FOLDER)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no video in this folder"):
-        scan_videos(tmp_path / "empty", FOLDER)
-    make_video("one_level_up/UCF-101/Archery/v_Archery_g01_c01.avi", 5, "mpeg4")
-    ucf101 = load_recipe(bundled("datasets") / "ucf101")
-    with pytest.raises(InputError, match=r"none of 1 videos fits; UCF-101/Archery/.*: path does not fit"):
-        scan_videos(tmp_path / "one_level_up", ucf101)
-
-
 def test_a_mislabelled_video_is_named_with_the_nearest_class(tmp_path, make_video):
     make_video("ucf/Archery/v_Archery_g01_c01.avi", 5, "mpeg4")
     make_video("ucf/Archey/v_Archery_g01_c02.avi", 5, "mpeg4")
-    table = scan_videos(tmp_path / "ucf", load_recipe(bundled("datasets") / "ucf101"))
-    assert table.text("group") == ["Archery_g01", "Archey_g01"]
-    assert table.text("problem") == ["", "unknown class of ucf101 'Archey': did you mean 'Archery'?"]
+    table = run(tmp_path / "ucf", load_recipe(bundled("datasets") / "ucf101"))
+    assert list(table.group) == ["Archery_g01", "Archey_g01"]
+    assert list(table.problem) == ["", "unknown class of ucf101 'Archey': did you mean 'Archery'?"]
     assert table.num_frames.tolist() == [5, 0]
+
+
+def test_a_file_that_hangs_or_crashes_the_decoder_is_named_and_the_others_go_on(tmp_path, make_video, monkeypatch):
+    """The worker is killed from outside: what FFmpeg does in C cannot be interrupted from within."""
+    for i in range(3):
+        make_video(f"root/a/{i}.mp4", 5)
+    monkeypatch.setattr(scan, "_probe", _misbehave)
+    monkeypatch.setattr(scan, "_GRACE_SECONDS", 0.5)
+    table = run(tmp_path / "root", workers=1, timeout_seconds=3)
+    first, second, third = table.problem
+    assert (first, third) == ("timeout (not read within 3 seconds)", "")
+    assert second.startswith("crashes the decoder (exit code -")
+    assert table.num_frames.tolist() == [0, 0, 5]
+
+
+def _misbehave(task):
+    path = task[0]
+    if path.name == "0.mp4":
+        time.sleep(60)
+    if path.name == "1.mp4":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return probe_video(*task)
+
+
+def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):
+    for i in range(4):
+        make_video(f"root/a/{i}.mp4", 5 + i)
+    root, journal = tmp_path / "root", tmp_path / "journal"
+
+    def break_off(items, total):
+        for i, item in enumerate(items):
+            yield item
+            if i == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, journal=journal, progress=break_off)
+    assert len(journal.read_text().splitlines()) == 2
+    with open(journal, "a") as file:
+        file.write('{"path": "a/2.mp4", "sta')  # killed while it wrote
+    os.utime(root / "a" / "1.mp4", (0, 0))  # changed in the meantime
+    known = Journal(journal, root, {"copies": []}).read()
+    assert {path: info.num_frames for path, info in known.items()} == {"a/0.mp4": 5}
+    # A number of frames that only the journal can tell shows that what it knows is not read again.
+    journal.write_text(journal.read_text().replace('"num_frames": 5', '"num_frames": 99'))
+    assert run(root, journal=journal).num_frames.tolist() == [99, 6, 7, 8]
+
+
+def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
+    make_video("root/a/1.mp4", 40, g="250")
+    make_video("root/a/1.avi", 30, "mpeg4")
+    (tmp_path / "root" / "a" / "bad.mp4").write_bytes(b"")
+    copies = Copies(tmp_path / "copies", short_side=24, gop=5)
+    table = copies.manifest(run(tmp_path / "root", copies=copies))
+    assert list(table.path) == ["a/1.avi", "a/1.mp4.avi"]
+    assert table.num_frames.tolist() == [30, 40]
+    assert (table.height.tolist(), table.width.tolist()) == ([24, 24], [32, 32])
+    for path, count in zip(table.path, (30, 40), strict=True):
+        copy = copies.root / path
+        info = probe_video(copy)
+        assert (info.num_frames, info.height, info.width, info.fps, info.problem) == (count, 24, 32, 25.0, "")
+        assert read_numbers(read_clip(copy, range(count))) == list(range(count))
+        with av.open(str(copy)) as container:
+            keyframes = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+        assert np.diff(np.flatnonzero([*keyframes, True])).max() == 5  # the encoder adds some where the scene changes

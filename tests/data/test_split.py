@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from cbam3d.data.annotations import Row
 from cbam3d.data.manifest import from_rows
 from cbam3d.data.recipe import Recipe, load_recipe
-from cbam3d.data.split import assign_splits, class_names, split_by_group
+from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of, split_by_group
 from cbam3d.errors import InputError
 from cbam3d.resources import bundled
 
@@ -23,7 +24,7 @@ def test_ucf101_holds_out_its_groups(split):
     ucf101 = load_recipe(bundled("datasets") / "ucf101")
     paths = [f"Archery/v_Archery_g{g:02d}_c01.avi" for g in range(1, 26)]
     manifest = table([(path, "Archery", f"Archery_g{i}", "") for i, path in enumerate(paths)])
-    held_out = np.flatnonzero(assign_splits(manifest, ucf101, split, 0.2).split == b"test") + 1
+    held_out = np.flatnonzero(assign_splits(manifest, ucf101, split, 0.2).split.equals("test")) + 1
     assert held_out.tolist() == list(range(7 * split - 6, 7 * split + 1))
 
 
@@ -56,12 +57,13 @@ def test_the_split_depends_on_names_alone():
 
 def test_splits_in_the_paths_are_kept():
     manifest = table([("a", "a", "1", "train"), ("b", "b", "2", "val")])
-    assert assign_splits(manifest, FOLDER, 1, 0.5).text("split") == ["train", "val"]
+    assert list(assign_splits(manifest, FOLDER, 1, 0.5).split) == ["train", "val"]
 
 
 def test_leaks_and_half_filled_tables_are_refused():
-    with pytest.raises(InputError, match="1 groups have videos in training and held out: same"):
-        assign_splits(table([("a", "a", "same", "train"), ("b", "a", "same", "test")]), FOLDER, 1, 0.5)
+    leaking = table([("a", "a", "same", "train"), ("b", "a", "same", "test"), ("c", "a", "other", "val")])
+    assert leaking_groups(leaking) == ["same"]
+    assert leaking_groups(leaking.select(np.array([0, 2]))) == []
     with pytest.raises(InputError, match="1 of 2 videos have no split"):
         assign_splits(table([("a", "a", "1", "train"), ("b", "a", "2", "")]), FOLDER, 1, 0.5)
 
@@ -70,3 +72,22 @@ def test_class_names_are_the_recipes_or_those_found():
     manifest = table([("x", "ü", "1", ""), ("y", "b", "2", ""), ("z", "b", "3", "")])
     assert class_names(manifest, FOLDER) == ["b", "ü"]
     assert class_names(manifest, Recipe("r", "video", classes=["z", "b"])) == ["z", "b"]
+
+
+def test_the_official_lists_are_held_against_the_groups():
+    ucf101 = load_recipe(bundled("datasets") / "ucf101")
+    paths = [f"Archery/v_Archery_g{g:02d}_c01.avi" for g in (1, 9)]
+    manifest = table([(path, "Archery", path, "") for path in paths])
+    listed = {paths[0][:-4]: Row(split="test"), paths[1][:-4]: Row(split="train")}
+    assert list(assign_splits(manifest, ucf101, 1, 0.2, listed).split) == ["test", "train"]
+    with pytest.raises(InputError, match=r"g01_c01\.avi: in train by its group, but in test by the official list"):
+        assign_splits(manifest, ucf101, 2, 0.2, listed)
+
+
+def test_numbered_lists_decide_and_the_rest_is_unused():
+    hmdb51 = load_recipe(bundled("datasets") / "hmdb51")
+    manifest = table([(f"wave/{i}.avi", "wave", str(i), "") for i in range(4)])
+    listed = {"wave/0": Row("wave", "train"), "wave/1": Row("wave", "test"), "wave/2": Row("wave", "unused")}
+    divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
+    assert list(divided.split) == ["train", "test", "unused", "unused"]
+    assert list(rows_of(divided, "train").path) == ["wave/0.avi"]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from cbam3d.data.batch import Visit, pack
+from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.sampling import random_clip
 from cbam3d.data.scan import scan_videos
@@ -18,12 +19,13 @@ def folder(tmp_path, make_video):
 
 
 def dataset(folder, clips, seed=0):
-    manifest = scan_videos(folder, Recipe("folder", "video", ["{label}/{name}"]))
+    listing = list_videos(folder, Recipe("folder", "video", ["{label}/{name}"]))
+    manifest = scan_videos(folder, listing).manifest
     return VideoDataset(folder, manifest, ["b", "a"], clips, short_side=24, seed=seed)
 
 
 def test_an_item_is_the_clips_of_a_video(folder):
-    data = dataset(folder, lambda frames, rng: [[0, 2, 4], [9, 7, frames - 1]])
+    data = dataset(folder, lambda frames, fps, rng: [[0, 2, 4], [9, 7, frames - 1]])
     assert len(data) == 2
     first, second = data[Visit(0, 0)], data[Visit(0, 1)]
     assert (first.label, second.label) == (1, 0)  # classes in the order given
@@ -34,7 +36,7 @@ def test_an_item_is_the_clips_of_a_video(folder):
 
 def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
     def starts(seed):
-        data = dataset(folder, lambda frames, rng: [random_clip(frames, 4, 1, rng)], seed)
+        data = dataset(folder, lambda frames, fps, rng: [random_clip(frames, 4, 1, rng)], seed)
         return {(e, i): read_numbers(data[Visit(e, i)].views[0])[0] for e in (1, 0) for i in (1, 0)}
 
     first = starts(0)
@@ -44,7 +46,7 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
 
 
 def test_a_video_that_went_bad_is_named_and_not_replaced(folder):
-    data = dataset(folder, lambda frames, rng: [[0, 1]])
+    data = dataset(folder, lambda frames, fps, rng: [[0, 1]])
     (folder / "a" / "1.mp4").write_bytes(b"")
     sample = data[Visit(3, 0)]
     assert sample.views == []

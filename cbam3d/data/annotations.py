@@ -1,0 +1,128 @@
+"""A data set's own lists: which video has which label and belongs to which split."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cbam3d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Where a recipe's lists are and how they are read.
+
+    Args:
+        files: names of the lists, with fields in braces: `{split}`, `{number}` (of a split), others.
+        columns: names of the columns of a list without a header, separated by blanks; CSV has a header, JSON keys.
+        video: which video a row is about, from the fields of the file's name and the row's columns. It is held
+            against the recipe's `video` of a path, both without suffix.
+        label: the row's label, in the same way.
+        split: the row's split, in the same way.
+        group: the row's group, in the same way.
+        splits: what the lists call a split -> train, val, test or unused. Rows of others are passed over.
+        remove: characters that are removed from labels.
+    """
+
+    files: list[str]
+    video: str
+    columns: list[str] = field(default_factory=list)
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    splits: dict[str, str] = field(default_factory=dict)
+    remove: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the lists say of one video; empty where they say nothing."""
+
+    label: str = ""
+    split: str = ""
+    group: str = ""
+
+
+def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Row]:
+    """Video -> what the lists say; {} where the folder holds none of them.
+
+    Args:
+        place: the folder of the lists, or one list.
+        facts: how they are named and read.
+        number: of the split, where the lists have several.
+
+    Raises:
+        InputError: an unreadable list, or one that contradicts another.
+    """
+    rows: dict[str, Row] = {}
+    for path, fields in _find(place, facts.files, number):
+        if facts.splits and fields.get("split", next(iter(facts.splits))) not in facts.splits:
+            continue  # labels.json beside train.json
+        for values in _read(path, facts.columns):
+            values = {**values, **fields}
+            split = facts.split.format_map(_Known(values))
+            if facts.splits and split:
+                if split not in facts.splits:
+                    continue
+                split = facts.splits[split]
+            label = facts.label.format_map(_Known(values)).translate({ord(c): None for c in facts.remove})
+            video = facts.video.format_map(_Known(values))
+            if not video:
+                raise InputError(f"{path}: a row names no video ({facts.video})")
+            row = Row(label, split, facts.group.format_map(_Known(values)))
+            known = rows.setdefault(without_suffix(video), row)
+            if known != row:
+                raise InputError(f"{path}: {video} is listed twice, as {known} and as {row}")
+    return rows
+
+
+def without_suffix(video: str) -> str:
+    """A video's path without .avi, .mp4 and the like."""
+    return re.sub(r"\.(avi|mp4|mkv|webm|mov|m4v|mpg|mpeg|wmv|flv)$", "", video, flags=re.IGNORECASE)
+
+
+class _Known(dict):
+    """The fields of a row; one that the row lacks is empty."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _find(place: Path, names: list[str], number: int) -> Iterator[tuple[Path, dict[str, str]]]:
+    patterns = [_pattern(name) for name in names]
+    if place.is_file():
+        match = next(filter(None, (pattern.fullmatch(place.name) for pattern in patterns)), None)
+        yield place, match.groupdict() if match else {}
+        return
+    for path in sorted(place.iterdir()):
+        match = next(filter(None, (pattern.fullmatch(path.name) for pattern in patterns)), None)
+        if match and path.is_file() and int(match.groupdict().get("number", number)) == number:
+            yield path, match.groupdict()
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", name)
+    fields = {"number": r"0*\d+"}
+    texts = [f"(?P<{p}>{fields.get(p, '.+')})" if i % 2 else re.escape(p) for i, p in enumerate(parts)]
+    return re.compile("".join(texts))
+
+
+def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            if path.suffix == ".json":
+                rows = json.load(file)
+                if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                    raise InputError(f"{path}: expected a list of objects")
+                yield from rows
+            elif path.suffix == ".csv":
+                yield from csv.DictReader(file)
+            else:
+                yield from (dict(zip(columns, line.split(), strict=False)) for line in file if line.strip())
+    except InputError:
+        raise
+    except (OSError, csv.Error, ValueError) as error:  # also what json and the decoding of text raise
+        raise InputError(f"{path}: not a readable list ({' '.join(str(error).split())})") from None

@@ -1,0 +1,147 @@
+"""A folder of videos -> its files, each with the label, group and split that paths and lists give it."""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbam3d.data.annotations import Row, read_annotations
+from cbam3d.data.recipe import Recipe
+from cbam3d.errors import InputError, unknown
+
+_SUFFIXES = "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = {f".{name}" for name in _SUFFIXES.split()}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Rows with path, label, group, split and problem."""
+
+    found: list[dict[str, Any]]  # files below the root, by path
+    lost: list[dict[str, Any]]  # named by the groups file, but not on disk
+    num_listed_only: int  # videos that the data set's own lists name and the folder does not have
+
+
+def list_videos(
+    root: Path,
+    recipe: Recipe,
+    groups_file: Path | None = None,
+    annotations: Path | None = None,
+    split: int = 1,
+) -> Listing:
+    """Find the videos of a folder, and what is said of them. No video is opened.
+
+    Args:
+        root: the folder.
+        recipe: tells label and group from a path.
+        groups_file: CSV with the columns path and group, and optionally label, which must then agree.
+        annotations: the data set's lists: their folder, or one of them; None looks for them in the root.
+        split: number of the split in these lists.
+
+    Raises:
+        InputError: no such folder, no video in it, none that fits the recipe, or lists that do not fit the
+            folder.
+    """
+    paths = _find_videos(root)
+    listed = lists_of(recipe, root, annotations, split)
+    rows = [{"path": path, **_describe(path, recipe, listed)} for path in paths]
+    if all(row["problem"] for row in rows):
+        raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
+    lost = [] if groups_file is None else _apply_groups(rows, groups_file, root)
+    fields = [recipe.match(path) or {} for path in paths]
+    names = {recipe.video_of(path, field) for path, field in zip(paths, fields, strict=True)}
+    return Listing(rows, lost, len(listed.keys() - names))
+
+
+def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
+    """What the data set's own lists say of each video; {} where there are none.
+
+    Raises:
+        InputError: the place that is named does not exist or holds none of the lists.
+    """
+    place = annotations or root
+    if recipe.annotations is None:
+        if annotations is not None:
+            raise InputError(f"{annotations}: {recipe.name} has no annotations")
+        return {}
+    if not place.exists():
+        raise InputError(f"{place}: no such file or folder")
+    listed = read_annotations(place, recipe.annotations, split)
+    if annotations is not None and not listed:
+        names = " or ".join(recipe.annotations.files)
+        raise InputError(f"{annotations}: no list of {recipe.name} with split {split} ({names})")
+    return listed
+
+
+def _find_videos(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    paths, seen = [], {root.resolve()}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, place in real.items() if place not in seen]  # a link may lead back
+        seen |= set(real.values())
+        paths += [
+            Path(folder, name).relative_to(root).as_posix()
+            for name in names
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+        ]
+    if not paths:
+        raise InputError(f"{root}: no video in this folder")
+    return sorted(paths)
+
+
+def _describe(path: str, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
+    """Label, group, split and problem, as far as path and lists tell."""
+    matched = recipe.match(path)
+    fields = matched or {}
+    said = listed.get(recipe.video_of(path, fields) if matched or not recipe.video else "", Row())
+    label, problem = said.label or fields.get("label", ""), ""
+    if recipe.classes and label and label not in recipe.classes:
+        problem = unknown(f"class of {recipe.name}", label, recipe.classes)
+    elif not label:
+        patterns = " or ".join(recipe.patterns)
+        problem = "not in the annotations" if matched else f"path does not fit {patterns}"
+    elif recipe.lists_have_labels and listed and not said.label:
+        problem = "not in the annotations"
+    group = recipe.group.format(**fields) if recipe.group and matched else path
+    return {
+        "label": label,
+        "group": said.group or group,
+        "split": said.split or fields.get("split") or "",
+        "problem": problem,
+    }
+
+
+def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[dict[str, Any]]:
+    """Put the groups of the file into the rows; return rows for what the file names and the folder does not have."""
+    try:
+        with open(groups_file, newline="", encoding="utf-8-sig") as file:
+            entries = {entry["path"]: entry for entry in csv.DictReader(file)}
+        groups = {path: entry["group"] for path, entry in entries.items()}
+        if empty := next((path for path, group in groups.items() if not group), None):
+            raise InputError(f"{groups_file}: no group for {empty}")
+    except KeyError as error:
+        raise InputError(f"{groups_file}: no column {error}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{groups_file}: {error}") from None
+    missing = [row["path"] for row in rows if row["path"] not in groups]
+    if missing:
+        raise InputError(f"{groups_file}: no group for {len(missing)} videos of {root}, the first is {missing[0]}")
+    for row in rows:
+        row["group"] = groups[row["path"]]
+        label = entries[row["path"]].get("label")
+        if label and label != row["label"] and not row["problem"]:
+            row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
+    found = {row["path"] for row in rows}
+    return [
+        {
+            "path": path,
+            "label": entries[path].get("label") or "",
+            "group": groups[path],
+            "split": "",
+            "problem": "listed in the groups file, but not on disk",
+        }
+        for path in sorted(groups.keys() - found)
+    ]

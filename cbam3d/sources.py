@@ -1,0 +1,230 @@
+"""A configuration -> the data set that it names, ready to be loaded."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import Dataset
+
+from cbam3d.config import Config, Data
+from cbam3d.data import motion
+from cbam3d.data.batch import Sample
+from cbam3d.data.images import load_folder, load_torchvision
+from cbam3d.data.listing import list_videos, lists_of
+from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
+from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.sampling import Sampling
+from cbam3d.data.scan import scan_videos
+from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of
+from cbam3d.data.videos import VideoDataset
+from cbam3d.errors import InputError
+from cbam3d.resources import find_recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, ready to be loaded: its splits, its classes, and the files that cannot be used."""
+
+    recipe: Recipe
+    classes: list[str]
+    train: Dataset[Sample]
+    validation: Dataset[Sample]  # scored while training, chooses the best epoch; the same as test where there is no val
+    test: Dataset[Sample]  # scored at the end
+    problems: list[tuple[str, str]]
+    manifest: Manifest | None = None
+
+    @property
+    def images(self) -> bool:
+        return self.recipe.kind == "image"
+
+
+def open_source(config: Config, console: Console) -> Source:
+    """Find the files that the configuration names.
+
+    Raises:
+        InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
+    """
+    recipe = load_recipe(find_recipe(config.data.recipe))
+    if config.augment.flip and recipe.flip_keeps_label is False:
+        raise InputError(f"augment.flip: in {recipe.name} a mirror image has another label")
+    source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
+    for split, data in (("training", source.train), ("held-out", source.test)):
+        if not len(data):  # type: ignore[arg-type]
+            first = f" ({': '.join(source.problems[0])})" if source.problems else ""
+            raise InputError(f"{config.data.root}: no usable {split} {recipe.kind}{first}")
+    return source
+
+
+def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
+    data = config.data
+    manifest = split_manifest(load_manifest(config, recipe, console), data, recipe)
+    if not data.allow_leaks:
+        refuse_leaks(manifest)
+    classes = class_names(manifest, recipe)
+    lost = manifest.select(~manifest.usable)
+    problems = list(zip(lost.path, lost.problem, strict=True))
+    _check_classes(manifest.select(manifest.usable).label.codes()[1], classes, problems, data.root, console)
+    _tell_damaged(manifest, console)
+    sampling = Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
+    _tell_short(manifest, sampling, console)
+
+    def train_clips(video_frames: int, video_fps: float, rng: np.random.Generator) -> list[list[int]]:
+        return sampling.random(video_frames, video_fps, data.clips_per_visit, rng)
+
+    def test_clips(video_frames: int, video_fps: float, rng: np.random.Generator) -> list[list[int]]:
+        clips = sampling.uniform(video_frames, video_fps, config.eval.num_clips)
+        if config.eval.frame_order == "shuffled":
+            return [[int(frame) for frame in rng.permutation(clip)] for clip in clips]
+        if config.eval.frame_order == "repeated":
+            return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
+        return clips
+
+    def dataset(split: str, clips) -> VideoDataset:
+        return VideoDataset(
+            Path(data.root),
+            rows_of(manifest, split),
+            classes,
+            clips,
+            data.short_side,
+            config.run.seed,
+            decoder=data.decoder,
+            corrupt=data.corrupt_frames,
+            timeout_seconds=data.timeout_seconds,
+        )
+
+    validation, test = _held_out(manifest.split.codes()[1])
+    tested = dataset(test, test_clips)
+    validated = tested if validation == test else dataset(validation, test_clips)
+    return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
+
+
+def _tell_damaged(manifest: Manifest, console: Console) -> None:
+    damaged = manifest.select(~manifest.problem.equals("") & manifest.usable)
+    for path, problem in list(zip(damaged.path, damaged.problem, strict=True))[:10]:
+        console.print(f"damaged {path}: {problem}; its readable frames are used")
+    if len(damaged) > 10:
+        rest = len(damaged) - 10
+        console.print(f"… and {rest} more damaged videos: see the problem column of the run's manifest.csv")
+
+
+def _tell_short(manifest: Manifest, sampling: Sampling, console: Console) -> None:
+    usable = manifest.select(manifest.usable)
+    rates, places = np.unique(usable.fps, return_inverse=True)
+    needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[places]
+    if num_short := int((usable.num_frames < needed).sum()):
+        done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
+        console.print(f"{num_short} of {len(usable)} videos are shorter than a clip, and are {done}", style="yellow")
+
+
+def split_manifest(manifest: Manifest, data: Data, recipe: Recipe) -> Manifest:
+    """The table with its split column filled, as the configuration says.
+
+    Raises:
+        InputError: what `lists_of` and `assign_splits` raise.
+    """
+    listed = {}
+    if recipe.lists_have_numbers:
+        annotations = Path(data.annotations) if data.annotations else None
+        listed = lists_of(recipe, Path(data.root), annotations, data.split)
+    return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)
+
+
+def refuse_leaks(manifest: Manifest) -> None:
+    """Raise InputError where a group has usable videos in training and held out."""
+    if leaks := leaking_groups(manifest.select(manifest.usable)):
+        names = ", ".join(leaks[:3]) + (", …" if len(leaks) > 3 else "")
+        raise InputError(
+            f"{len(leaks)} groups have videos in training and held out: {names} "
+            "(data.allow_leaks, or --allow-leaks of prepare, accepts it)"
+        )
+
+
+def _held_out(splits: Collection[str]) -> tuple[str, str]:
+    """The splits to score while training and at the end: val and test, or one of them for both."""
+    test = "test" if "test" in splits else "val"
+    return "val" if "val" in splits else test, test
+
+
+def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
+    """The table of the videos: the file that is named, the one in the folder, or a scan.
+
+    Raises:
+        InputError: an unreadable table, groups beside a table that has its own, or what `list_videos` raises.
+    """
+    data, root = config.data, Path(config.data.root)
+    path = Path(data.manifest) if data.manifest else root / "manifest.csv"
+    if data.manifest or path.is_file():
+        if data.groups:
+            raise InputError(f"data.groups has no effect beside {path}, which has groups: remove one of the two")
+        console.print(f"videos as listed in {path}")
+        return read_manifest(path)
+    if recipe.name == "motion":
+        render_motion(root, console)
+    groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
+    listing = list_videos(root, recipe, groups, annotations, data.split)
+    progress = progress_over(console, f"reading every video of {root}")
+    manifest = scan_videos(root, listing, progress=progress).manifest
+    if recipe.name == "motion":
+        write_manifest(manifest, path)
+    return manifest
+
+
+def render_motion(root: Path, console: Console) -> None:
+    """Render the demo's videos, where they are missing.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - motion.CLASSES.keys())):
+        raise InputError(f"{root} holds {foreign[0]}: the demo's videos are not rendered there; name a data.recipe")
+    console.print(f"rendering {len(motion.CLASSES) * motion.NUM_GROUPS} videos of eight motions into {root} …")
+    motion.render(root)
+
+
+def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
+    data, root = config.data, Path(config.data.root)
+    if recipe.torchvision and _may_download(root):
+        (loaded, found), problems = load_torchvision(root, recipe), []
+        classes = recipe.classes or found
+    else:
+        progress = progress_over(console, f"reading every image of {root}")
+        loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, progress)
+    labels = {classes[label] for items in loaded.values() for label in items.labels}
+    _check_classes(sorted(labels), classes, problems, data.root, console)
+    validation, test = _held_out(loaded)
+    if "train" not in loaded or test not in loaded:
+        raise InputError(f"{root}: found only the split {', '.join(loaded)}, training needs train and test (or val)")
+    return Source(recipe, classes, loaded["train"], loaded[validation], loaded[test], problems)
+
+
+def _may_download(root: Path) -> bool:
+    """Whether torchvision may use the folder: it is absent or empty, or holds torchvision's files already."""
+    names = [item.name for item in root.iterdir()] if root.is_dir() else []
+    return not names or any(name.startswith("cifar-") for name in names)
+
+
+def _check_classes(
+    found: list[str], classes: list[str], problems: list[tuple[str, str]], root: str, console: Console
+) -> None:
+    if len(found) < 2:
+        names = ", ".join(found) or "none"
+        lost = f" (of {len(problems)} unusable files the first is {': '.join(problems[0])})" if problems else ""
+        raise InputError(f"{root}: at least 2 classes are needed, found {names}{lost}")
+    if absent := [name for name in classes if name not in found]:
+        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        console.print(f"{root}: nothing of {len(absent)} of {len(classes)} classes: {names}", style="yellow")
+
+
+def progress_over(console: Console, text: str):
+    """A function that shows the progress of an iteration of known length."""
+
+    def wrap(items: Iterable[Any], total: int) -> Iterable[Any]:
+        console.print(f"{text} ({total} files) …")
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            yield from progress.track(items, total=total, description=text)
+
+    return wrap

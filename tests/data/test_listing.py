@@ -1,0 +1,151 @@
+import json
+
+import pytest
+
+from cbam3d.data.listing import list_videos, lists_of
+from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.errors import InputError
+from cbam3d.resources import bundled
+
+FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
+
+
+def recipe(name):
+    return load_recipe(bundled("datasets") / name)
+
+
+def touch(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"not opened")
+    return root
+
+
+def columns(listing, *names):
+    return [tuple(row[name] for name in names) for row in listing.found]
+
+
+def test_hmdb51_follows_its_official_lists(tmp_path):
+    root = touch(tmp_path / "hmdb", *(f"wave/{name}.avi" for name in "abcd"), "walk/e.avi")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "wave_test_split1.txt").write_text("a.avi 1 \nb.avi 2 \nc.avi 0 \ngone.avi 1 \n")
+    (lists / "walk_test_split1.txt").write_text("e.avi 2\n")
+    (lists / "wave_test_split2.txt").write_text("a.avi 2\nb.avi 1\nc.avi 1\n")
+    listing = list_videos(root, recipe("hmdb51"), annotations=lists)
+    assert columns(listing, "path", "split", "problem") == [
+        ("walk/e.avi", "test", ""),
+        ("wave/a.avi", "train", ""),
+        ("wave/b.avi", "test", ""),
+        ("wave/c.avi", "unused", ""),
+        ("wave/d.avi", "", "not in the annotations"),
+    ]
+    assert listing.num_listed_only == 1
+    second = list_videos(root, recipe("hmdb51"), annotations=lists, split=2)
+    assert columns(second, "path", "split")[1:4] == [
+        ("wave/a.avi", "test"),
+        ("wave/b.avi", "train"),
+        ("wave/c.avi", "train"),
+    ]
+    with pytest.raises(InputError, match="no list of hmdb51 with split 3"):
+        list_videos(root, recipe("hmdb51"), annotations=lists, split=3)
+
+
+def test_ucf101_reads_the_official_lists(tmp_path):
+    (tmp_path / "trainlist01.txt").write_text("Archery/v_Archery_g08_c01.avi 3\r\n")
+    (tmp_path / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")
+    (tmp_path / "classInd.txt").write_text("3 Archery\n")
+    listed = lists_of(recipe("ucf101"), tmp_path, None, 1)
+    assert {video: row.split for video, row in listed.items()} == {
+        "Archery/v_Archery_g08_c01": "train",
+        "Archery/v_Archery_g01_c01": "test",
+    }
+
+
+@pytest.mark.parametrize("place", ["train/air drumming", "train", "air drumming", "videos"])
+def test_kinetics_reads_csv_wherever_the_videos_lie(tmp_path, place):
+    root = touch(tmp_path / "k", f"{place}/-a_b-c12345_000007_000017.mp4", f"{place}/zzzzzzzzzzz_000100_000110.mp4")
+    (root / "train.csv").write_text("label,youtube_id,time_start,time_end,split\nair drumming,-a_b-c12345,7,17,train\n")
+    (root / "validate.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\nzumba,zzzzzzzzzzz,100,110,validate\n"
+    )
+    listing = list_videos(root, recipe("kinetics"))
+    assert columns(listing, "label", "split", "problem") == [("air drumming", "train", ""), ("zumba", "val", "")]
+
+
+def test_something_something_reads_json(tmp_path):
+    root = touch(tmp_path / "ssv2", "20bn/1.webm", "20bn/2.webm", "20bn/3.webm")
+    entry = {"label": "moving a pen up", "placeholders": ["a pen"]}
+    (root / "something-something-v2-train.json").write_text(
+        json.dumps([{"id": "1", "template": "Moving [something] up", **entry}])
+    )
+    (root / "something-something-v2-validation.json").write_text(
+        json.dumps([{"id": "2", "template": "Moving [something] up", **entry}])
+    )
+    (root / "something-something-v2-test.json").write_text(json.dumps([{"id": "3"}]))
+    (root / "something-something-v2-labels.json").write_text(json.dumps({"Moving something up": "0"}))
+    listing = list_videos(root, recipe("ssv2"))
+    assert columns(listing, "label", "split", "problem") == [
+        ("Moving something up", "train", ""),
+        ("Moving something up", "val", ""),
+        ("", "", "not in the annotations"),
+    ]
+
+
+def test_a_csv_names_videos_that_lie_anywhere(tmp_path):
+    root = touch(tmp_path / "v", "x/1.mp4", "2.mp4", "3.mp4")
+    table = tmp_path / "mine.csv"
+    table.write_text("path,label,group\nx/1.mp4,run,s1\n2.mp4,walk,s2\n")
+    listing = list_videos(root, recipe("folder"), annotations=table)
+    assert columns(listing, "path", "label", "group", "problem")[:3] == [
+        ("2.mp4", "walk", "s2", ""),
+        ("3.mp4", "", "3.mp4", "path does not fit {split}/{label}/{name} or {label}/{name}"),
+        ("x/1.mp4", "run", "s1", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", "path,label\n1.mp4,run\n1.mp4,walk\n", "1.mp4 is listed twice"),
+        ("a.csv", "file,label\n1.mp4,run\n", "a row names no video"),
+        ("a.json", "{", "not a readable list"),
+        ("a.json", "{}", "expected a list of objects"),
+        ("a.csv", b"path,label\n\xff,run\n", "not a readable list"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_named(tmp_path, name, content, reason):
+    root = touch(tmp_path / "v", "a/1.mp4")
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=f"{name}: {reason}"):
+        list_videos(root, recipe("folder"), annotations=tmp_path / name)
+    with pytest.raises(InputError, match="no such file or folder"):
+        list_videos(root, recipe("folder"), annotations=tmp_path / "nowhere")
+
+
+def test_a_groups_file_that_does_not_fit(tmp_path, make_video):
+    make_video("root/a/1.mp4", 5)
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\nb/1.mp4,s1\n")
+    with pytest.raises(InputError, match=r"no group for 1 videos of .*root, the first is a/1\.mp4"):
+        list_videos(tmp_path / "root", FOLDER, groups)
+    groups.write_text("path,group\na/1.mp4\n")
+    with pytest.raises(InputError, match=r"no group for a/1\.mp4"):
+        list_videos(tmp_path / "root", FOLDER, groups)
+    groups.write_text("path,source\na/1.mp4,s1\n")
+    with pytest.raises(InputError, match="no column 'group'"):
+        list_videos(tmp_path / "root", FOLDER, groups)
+    with pytest.raises(InputError, match="No such file"):
+        list_videos(tmp_path / "root", FOLDER, tmp_path / "nowhere.csv")
+
+
+def test_missing_empty_and_foreign_folders(tmp_path, make_video):
+    with pytest.raises(InputError, match="no such folder"):
+        list_videos(tmp_path / "nowhere", FOLDER)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no video in this folder"):
+        list_videos(tmp_path / "empty", FOLDER)
+    make_video("one_level_up/UCF-101/Archery/v_Archery_g01_c01.avi", 5, "mpeg4")
+    ucf101 = load_recipe(bundled("datasets") / "ucf101")
+    with pytest.raises(InputError, match=r"none of 1 videos fits; UCF-101/Archery/.*: path does not fit"):
+        list_videos(tmp_path / "one_level_up", ucf101)

@@ -1,0 +1,66 @@
+"""Tables and plans by hand; the order of coding is I0 P3 B1 B2 | I6 B4 B5 P7, the frame numbers are those behind."""
+
+from av.codec import Codec
+
+from cbam3d.data.packets import Entry, Run, plan, tabulate
+
+H264, MPEG4, MJPEG, MPEG2 = (Codec(name, "r") for name in ("h264", "mpeg4", "mjpeg", "mpeg2video"))
+MP4, MKV, AVI = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"
+SHOWN = [0, 3, 1, 2, 6, 4, 5, 7]
+INTRA, P, B = 0, 1, 2
+KINDS = [INTRA, P, B, B, INTRA, B, B, P]
+
+
+def entries(hidden=(), shown=SHOWN, kinds=KINDS):
+    return [
+        Entry(40 * time, 40 * place - 80, kind == INTRA, time in hidden, kind)
+        for place, (time, kind) in enumerate(zip(shown, kinds, strict=True))
+    ]
+
+
+def test_frames_are_numbered_by_their_timestamps():
+    table = tabulate(entries(), H264, MP4)
+    assert table is not None
+    assert [list(table.places).index(place) for place in range(8)] == SHOWN
+    assert (list(table.ranks), list(table.keyframes), table.times[0]) == (SHOWN, [0, 4], -80)
+
+
+def test_mpeg4_is_numbered_by_its_kinds_of_pictures_whatever_the_timestamps_say():
+    confused = [entry._replace(shown_at=0) for entry in entries()]
+    table = tabulate(confused, MPEG4, AVI)
+    assert table is not None
+    assert list(table.ranks) == SHOWN
+
+
+def test_frames_hidden_by_an_edit_list_have_no_number():
+    table = tabulate(entries(hidden=(0, 1)), H264, MP4)
+    assert table is not None
+    assert list(table.places) == [3, 1, 5, 6, 4, 7]
+    assert list(table.ranks) == SHOWN
+
+
+def test_where_only_decoding_tells_there_is_no_table():
+    assert tabulate(entries(), MPEG2, MP4) is None
+    assert tabulate(entries(), H264, AVI) is None  # no timestamps of presentation
+    assert tabulate([], H264, MP4) is None
+    assert tabulate(entries()[1:], H264, MP4) is None  # begins without a keyframe
+    assert tabulate(entries()[4:], H264, MP4) is None  # begins with frames whose references are missing
+    twice = [*entries()[:-1], entries()[0]._replace(keyframe=False)]
+    assert tabulate(twice, H264, MP4) is None
+    unknown = [entry._replace(shown_at=None) for entry in entries()]
+    assert tabulate(unknown, H264, MP4) is None
+    assert tabulate([entry._replace(vop=None) for entry in entries()], MPEG4, AVI) is None
+    assert tabulate(entries(kinds=[INTRA, B, B, P, P, P, P, P]), MPEG4, AVI) is None  # B-pictures before two others
+    assert tabulate([entry._replace(keyframe=True) for entry in unknown], MJPEG, AVI) is not None
+
+
+def test_a_keyframe_serves_the_frames_from_its_own_on():
+    table = tabulate(entries(), H264, MP4)
+    assert table is not None
+    assert plan(table, [7]) == [Run(4, 8)]
+    assert plan(table, [6]) == [Run(4, 5)]
+    assert plan(table, [5]) == [Run(0, 7)]  # leads the keyframe 6: its reference 3 would be missing
+    assert plan(table, [3]) == [Run(0, 2)]
+    assert plan(table, [0, 7]) == [Run(0, 1), Run(4, 8)]
+    assert plan(table, [2, 6]) == [Run(0, 5)]  # a run that ends where the next begins goes on
+    assert plan(table, [7, 0, 0]) == plan(table, [0, 7])
