@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,8 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     sampling = Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
     _tell_short(manifest, sampling, console)
 
-    def train_clips(video_frames: int, video_fps: float, rng: np.random.Generator) -> list[list[int]]:
-        return sampling.random(video_frames, video_fps, data.clips_per_visit, rng)
-
-    def test_clips(video_frames: int, video_fps: float, rng: np.random.Generator) -> list[list[int]]:
-        clips = sampling.uniform(video_frames, video_fps, config.eval.num_clips)
-        if config.eval.frame_order == "shuffled":
-            return [[int(frame) for frame in rng.permutation(clip)] for clip in clips]
-        if config.eval.frame_order == "repeated":
-            return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
-        return clips
+    train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
+    test_clips = partial(_test_clips, sampling=sampling, num_clips=config.eval.num_clips, order=config.eval.frame_order)
 
     def dataset(split: str, clips) -> VideoDataset:
         return VideoDataset(
@@ -100,6 +93,17 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     tested = dataset(test, test_clips)
     validated = tested if validation == test else dataset(validation, test_clips)
     return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
+
+
+def _test_clips(
+    video_frames: int, video_fps: float, rng: np.random.Generator, sampling: Sampling, num_clips: int, order: str
+) -> list[list[int]]:
+    clips = sampling.uniform(video_frames, video_fps, num_clips)
+    if order == "shuffled":
+        return [[int(frame) for frame in rng.permutation(clip)] for clip in clips]
+    if order == "repeated":
+        return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
+    return clips
 
 
 def _tell_damaged(manifest: Manifest, console: Console) -> None:

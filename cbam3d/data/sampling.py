@@ -97,7 +97,9 @@ class Sampling:
         """How many frames a video must have for a clip that is neither looped nor padded."""
         return self.num_frames if self.segments else clip_span(self.num_frames, self.video_stride(video_fps))
 
-    def random(self, video_frames: int, video_fps: float, num_clips: int, rng: np.random.Generator) -> list[list[int]]:
+    def random(
+        self, video_frames: int, video_fps: float, rng: np.random.Generator, num_clips: int = 1
+    ) -> list[list[int]]:
         """Clips for training."""
         if self.segments:
             return segment_clips(video_frames, self.num_frames, num_clips, rng)

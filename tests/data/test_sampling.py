@@ -96,5 +96,5 @@ def test_a_rate_of_ones_own_stretches_the_stride():
 
 def test_clips_of_a_visit_are_independent():
     rng = np.random.default_rng(0)
-    clips = Sampling(num_frames=4, stride=2).random(1000, 25.0, 5, rng)
+    clips = Sampling(num_frames=4, stride=2).random(1000, 25.0, rng, num_clips=5)
     assert len({clip[0] for clip in clips}) == 5

@@ -35,7 +35,7 @@ class Points:
     def __iter__(self):
         order = torch.randperm(64, generator=torch.Generator().manual_seed(self.epoch)).view(4, 16)
         for rows in order:
-            yield Batch(self.points[rows] * self.factor, self.labels[rows], self.problems)
+            yield Batch(self.points[rows] * self.factor, self.labels[rows], self.labels[rows], self.problems)
 
 
 def trainer(folder, epochs=6, loader=None, limit=0, **changes):
