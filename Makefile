@@ -31,7 +31,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-dev
+bench: .venv/installed-bench
 	@for script in benchmarks/*.py; do echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
@@ -46,6 +46,11 @@ clean:
 .venv/installed: pyproject.toml .venv/bin/python
 	@echo "installing cbam3d with PyTorch (several GB, minutes) …"
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e .
+	@touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	@echo "installing what the benchmarks compare with …"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e ".[bench]"
 	@touch $@
 
 .venv/installed-dev: pyproject.toml .venv/bin/python

@@ -72,6 +72,8 @@ def open_video(
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not pictures:
                 raise VideoError(path, "no video stream")
+            if pictures[0].codec_context is None:
+                raise VideoError(path, "no decoder for the video stream")
             for stream in container.streams:
                 if stream is not pictures[0]:
                     stream.discard = Discard.all

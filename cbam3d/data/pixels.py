@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 from av import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
 _local = threading.local()
@@ -24,7 +25,7 @@ def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
         flags |= Interpolation.ACCURATE_RND  # FFmpeg's quick unscaled yuv420p -> gbrp leaves the last columns unwritten
     rgb = _reformatter("clip").reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
     for plane, target in zip(rgb.planes, (1, 2, 0), strict=True):  # green, blue, red: planar, so rows are copied
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
+        rows = _view(plane, height, width)
         out[target] = np.rot90(rows, frame.rotation // 90) if frame.rotation % 360 else rows
 
 
@@ -35,8 +36,12 @@ def grey_thumbnail(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
         frame, width, height, format="gray", interpolation=Interpolation.AREA, threads=1
     )
     (plane,) = small.planes
-    grey = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
-    return np.rot90(grey, frame.rotation // 90).copy()
+    return np.rot90(_view(plane, height, width), frame.rotation // 90).copy()
+
+
+def _view(plane: VideoPlane, height: int, width: int) -> np.ndarray:
+    """A plane's pixels, uint8 (H, W), without copying; valid as long as the frame is."""
+    return np.ndarray((height, width), np.uint8, memoryview(plane), strides=(plane.line_size, 1))
 
 
 def _reformatter(use: str) -> VideoReformatter:

@@ -1,0 +1,106 @@
+"""Two workers reading a folder: our loader against pytorchvideo's LabeledVideoDataset, in clips a second.
+
+    python benchmarks/loader.py [FOLDER]        # class folders; without one, the demo's small videos are rendered
+
+Clips of 16 frames, stride 1, at random starts; shorter side 128 and a random 112x112 cut, as batches of 8 on the CPU.
+Both read every video once a repeat; medians over interleaved repeats.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorchvideo.data import LabeledVideoDataset, RandomClipSampler
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, RandomSampler
+
+from cbam3d.data import motion
+from cbam3d.data.augment import BatchTransform, train_transform
+from cbam3d.data.listing import list_videos
+from cbam3d.data.loader import Loader, TrainBatches
+from cbam3d.data.manifest import Manifest, read_manifest
+from cbam3d.data.recipe import load_recipe
+from cbam3d.data.sampling import Sampling
+from cbam3d.data.scan import scan_videos
+from cbam3d.data.videos import VideoDataset
+from cbam3d.resources import find_recipe
+
+MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+LENGTH, SIDE, SIZE, BATCH, WORKERS = 16, 128, 112, 8, 2
+
+
+def ours(root: Path, table: Manifest, clips_per_visit: int) -> Loader:
+    clips = partial(Sampling(LENGTH, 1).random, num_clips=clips_per_visit)
+    data = VideoDataset(root, table, table.label.codes()[1], clips, SIDE, seed=0)
+    cut = train_transform(SIZE)
+    batches = TrainBatches(data, BATCH // clips_per_visit, seed=0)
+    return Loader(data, batches, BatchTransform(lambda view: [cut(view)], MEAN, STD, 0), WORKERS, torch.device("cpu"))
+
+
+def theirs(root: Path, table: Manifest) -> DataLoader:
+    codes, _ = table.label.codes()
+    paths: list[Any] = [(str(root / path), {"label": int(code)}) for path, code in zip(table.path, codes, strict=True)]
+    seconds = LENGTH / float(table.fps.mean())
+    data = LabeledVideoDataset(
+        paths, RandomClipSampler(clip_duration=seconds), RandomSampler, prepare_sample, decode_audio=False
+    )
+    return DataLoader(data, batch_size=BATCH, num_workers=WORKERS, persistent_workers=True)
+
+
+def prepare_sample(sample: dict) -> tuple[torch.Tensor, int]:
+    """What a user of pytorchvideo writes: LENGTH frames, shorter side SIDE, a random cut, normalised."""
+    clip = sample["video"]
+    frames = torch.linspace(0, clip.shape[1] - 1, LENGTH).long()
+    scale = SIDE / min(clip.shape[2:])
+    size = [max(SIZE, round(side * scale)) for side in clip.shape[2:]]
+    clip = F.interpolate(clip[:, frames].movedim(1, 0), size=size, mode="bilinear").movedim(0, 1)
+    top, left = (int(torch.randint(side - SIZE + 1, ())) for side in size)
+    clip = clip[:, :, top : top + SIZE, left : left + SIZE] / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+    return (clip - mean) / std, sample["label"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Loaders, compared")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = given.folder or Path(temporary)
+        if given.folder is None:
+            motion.render(root, num_groups=30)
+        path, recipe = root / "manifest.csv", load_recipe(find_recipe("folder"))
+        table = read_manifest(path) if path.exists() else scan_videos(root, list_videos(root, recipe)).manifest
+        compare(root, table.select(table.usable), given.repeats)
+
+
+def compare(root: Path, table: Manifest, repeats: int) -> None:
+    loaders: dict[str, Any] = {
+        "cbam3d": ours(root, table, 1),
+        "cbam3d, data.clips_per_visit 4": ours(root, table, 4),
+        "pytorchvideo": theirs(root, table),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
+    for repeat in range(repeats + 1):  # the first starts the workers
+        for name, loader in loaders.items():
+            if isinstance(loader, Loader):
+                loader.set_epoch(repeat)
+            started, count = time.perf_counter(), 0
+            for batch in loader:
+                count += len(batch.inputs if isinstance(loader, Loader) else batch[0])
+            if repeat:
+                speeds[name].append(count / (time.perf_counter() - started))
+    base = statistics.median(speeds["pytorchvideo"])
+    for name, values in speeds.items():
+        speed = statistics.median(values)
+        print(f"{name}: {speed:.1f} clips/s, {speed / base:.2f}x")
+
+
+if __name__ == "__main__":
+    main()
