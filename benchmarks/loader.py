@@ -93,7 +93,7 @@ def compare(root: Path, table: Manifest, repeats: int) -> None:
                 loader.set_epoch(repeat)
             started, count = time.perf_counter(), 0
             for batch in loader:
-                count += len(batch.inputs if isinstance(loader, Loader) else batch[0])
+                count += len(batch.inputs if hasattr(batch, "inputs") else batch[0])
             if repeat:
                 speeds[name].append(count / (time.perf_counter() - started))
     base = statistics.median(speeds["pytorchvideo"])
