@@ -92,8 +92,10 @@ def compare(root: Path, table: Manifest, repeats: int) -> None:
             if isinstance(loader, Loader):
                 loader.set_epoch(repeat)
             started, count = time.perf_counter(), 0
+            batch: Any
             for batch in loader:
-                count += len(batch.inputs if hasattr(batch, "inputs") else batch[0])
+                inputs = getattr(batch, "inputs", None)
+                count += len(batch[0] if inputs is None else inputs)
             if repeat:
                 speeds[name].append(count / (time.perf_counter() - started))
     base = statistics.median(speeds["pytorchvideo"])
