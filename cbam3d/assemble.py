@@ -1,5 +1,6 @@
 """A configuration -> loaders, network and devices: where the rooms meet."""
 
+import os
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform, Mix, crops, train_transform
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+from cbam3d.engine.optim import create_optimizer, freeze
+from cbam3d.engine.schedule import Schedule
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
 from cbam3d.sources import Source
@@ -51,7 +55,8 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
         batches = EvalBatches(items, max(1, config.eval.batch_size // views), rank, world_size)
         return loader(items, batches, eval_crops)
 
-    visits = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size)  # type: ignore[arg-type]
+    limit = config.train.limit_batches
+    visits = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)  # type: ignore[arg-type]
     train = loader(source.train, visits, lambda view: [random_view(view)], mix)
     test = held_out(source.test)
     return train, test if source.validation is source.test else held_out(source.validation), test
@@ -59,10 +64,10 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
 
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
     """The network that the configuration names, for images or clips."""
-    model = config.model
-    torch.manual_seed(config.run.seed)
+    model, run = config.model, config.run
+    torch.manual_seed(run.seed)
     try:
-        return create_model(
+        network = create_model(
             model.name,
             num_classes,
             ndim=2 if images else 3,
@@ -73,17 +78,77 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
         raise InputError(f"model: {' '.join(str(error).split())}") from None
+    if run.sync_batchnorm:
+        network = keep_hooks_and_sync_batchnorm(network)
+    return network.to(memory_format=memory_format(config, images))  # type: ignore[call-overload]
+
+
+def memory_format(config: Config, images: bool) -> torch.memory_format:
+    """Of feature maps."""
+    if not config.run.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if images else torch.channels_last_3d
+
+
+def create_training(
+    config: Config, model: nn.Module, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, Schedule, AveragedModel | None]:
+    """Optimiser, learning rate and moving average of a network.
+
+    Raises:
+        InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
+    """
+    t = config.train
+    freeze(model, t.freeze)
+    rate = t.learning_rate * (t.batch_size / t.base_batch_size if t.base_batch_size else 1.0)
+    options = t.optimizer_options
+    if t.optimizer in ("sgd", "SGD"):
+        options = {"momentum": t.momentum, "nesterov": t.momentum > 0} | options
+    report = getattr(model, "weights_report", None)
+    new = set(report.new) if report is not None else set()
+    optimizer = create_optimizer(model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor)
+    schedule = Schedule(
+        optimizer,
+        t.schedule,
+        t.epochs * steps_per_epoch,
+        round(t.warmup_epochs * steps_per_epoch),
+        [round(epoch * steps_per_epoch) for epoch in t.milestones],
+        t.gamma,
+        t.patience,
+    )
+    if t.ema is None:
+        return optimizer, schedule, None
+    return optimizer, schedule, AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.ema), use_buffers=True)
 
 
 def create_fabric(config: Config) -> Fabric:
-    """Device, precision and processes; started."""
+    """Device, precision and processes, started; how many processes there are, torchrun and `fabric run` say."""
     run = config.run
+    devices: int | str = run.devices
+    num_nodes = 1
+    asked: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision}
+    if "LT_CLI_USED" in os.environ:  # fabric run has its own options, and refuses others than the defaults
+        devices = "auto"
+        asked = {key: value for key, value in asked.items() if value not in ("auto", "32-true")}
+    elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
     try:
-        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision)
+        fabric = Fabric(devices=devices, num_nodes=num_nodes, **asked)
     except Exception as error:  # Fabric names a missing device by exceptions of several kinds
         raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
     fabric.launch()
     return fabric
+
+
+def keep_hooks_and_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """SyncBatchNorm in place of every BatchNorm. torch's conversion drops hooks, and with them inserted attention."""
+    hooks = {name: module._forward_hooks for name, module in model.named_modules() if module._forward_hooks}
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    modules = dict(model.named_modules())
+    for name, kept in hooks.items():
+        modules[name]._forward_hooks.update(kept)
+    return model
 
 
 def plain(config: Config) -> dict[str, Any]:

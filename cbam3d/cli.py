@@ -4,11 +4,12 @@ import sys
 
 from rich.console import Console
 
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError, Stopped, unknown
 
 USAGE = """usage: cbam3d COMMAND …
 
-  train [--config FILE] [--section.key value …] [--resume]   train and score; without arguments: the demo
+  train [--config FILE] [--section.key value …] [--resume] [--dry-run]
+                                                             train and score; without arguments: the demo
   evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   list                                                       networks, attention, configurations, recipes
@@ -23,15 +24,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        from cbam3d import commands, prepare  # imports torch: not needed for the usage
+        from cbam3d import commands, prepare, training  # imports torch: not needed for the usage
 
-        known = {"train": commands.train, "evaluate": commands.evaluate}
+        known = {"train": training.train, "evaluate": commands.evaluate}
         known |= {"prepare": prepare.prepare, "list": commands.list_names}
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])
     except InputError as error:
         Console(stderr=True, soft_wrap=True).print(f"cbam3d: {error}", style="red", markup=False, highlight=False)
+        return 2
+    except Stopped as stopped:
+        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {stopped}", style="yellow", markup=False, highlight=False)
+        return stopped.status
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # told wherever this process happens to be
+            raise
+        reason = str(error).partition("\n")[0]
+        advice = "memory may have run out (lower data.num_workers), or a file crashes the decoder (prepare names it)"
+        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {reason} {advice}", style="red", markup=False)
         return 2
     except KeyboardInterrupt:
         return 130

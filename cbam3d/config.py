@@ -18,6 +18,10 @@ class Run:
         accelerator: auto, cpu, gpu, cuda or mps.
         devices: number of processes, one a device.
         precision: 32-true, bf16-mixed or 16-mixed.
+        compile: pass the network through torch.compile.
+        channels_last: keep feature maps in that memory format, faster on most GPUs.
+        sync_batchnorm: BatchNorm over all processes; needs GPUs.
+        wandb: project of Weights & Biases to report to (an extra); null for none.
     """
 
     dir: str | None = None
@@ -25,6 +29,10 @@ class Run:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+    sync_batchnorm: bool = False
+    wandb: str | None = None
 
     def __post_init__(self) -> None:
         _between("run.seed", self.seed, 0, 2**32 - 1)
@@ -168,39 +176,83 @@ class Model:
 
 @dataclass(frozen=True)
 class Train:
-    """How it learns. The learning rate rises linearly, then falls to zero along a cosine.
+    """How it learns.
 
     Args:
         epochs: passes over the training data.
+        limit_batches: batches after which an epoch ends early; null for none.
+        max_hours: after which the run stops with a checkpoint; null for none.
+        early_stopping: scorings without a better score after which training ends; null for none.
         batch_size: clips (images) a step, over all processes.
-        optimizer: sgd (with Nesterov momentum) or adamw.
+        accumulate: parts in which a batch is computed, one after the other, to save memory.
+        optimizer: sgd (with Nesterov momentum), adam, adamw, or a class of torch.optim.
+        optimizer_options: further keyword arguments of that class, such as betas.
         learning_rate: at its highest.
+        base_batch_size: the batch size that learning_rate is meant for, which is then scaled to batch_size; null
+            takes it as it is.
+        new_rate_factor: the learning rate of what pretrained weights did not give (attention, head), relative to
+            the rest.
         momentum: of sgd.
         weight_decay: on weights; norms and biases have none.
-        warmup_epochs: of the rise; fractions are allowed.
+        freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"].
+        schedule: cosine, one_cycle, multi_step, plateau (of the held-out loss) or constant.
+        warmup_epochs: of the rise to the highest learning rate; fractions are allowed.
+        milestones: epochs at which multi_step multiplies the learning rate by gamma.
+        gamma: that factor, and the one of plateau.
+        patience: scorings without a lower loss that plateau bears.
         label_smoothing: 0 … 1.
         clip_grad_norm: largest norm of the whole gradient; null for no limit.
+        ema: decay a step of a moving average of the weights, which is then what is scored; null for none.
+        max_bad_steps: steps with a loss that is no number that are passed over before the run stops.
+        checkpoint_minutes: between two checkpoints within an epoch.
+        log_every: steps between two rows of steps.csv.
     """
 
     epochs: int = 50
+    limit_batches: int | None = None
+    max_hours: float | None = None
+    early_stopping: int | None = None
     batch_size: int = 16
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    accumulate: int = 1
+    optimizer: str = "sgd"
+    optimizer_options: Options = field(default_factory=dict)
     learning_rate: float = 0.01
+    base_batch_size: int | None = None
+    new_rate_factor: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    freeze: list[str] = field(default_factory=list)
+    schedule: Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"] = "cosine"
     warmup_epochs: float = 1.0
+    milestones: list[float] = field(default_factory=list)
+    gamma: float = 0.1
+    patience: int = 3
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = None
+    ema: float | None = None
+    max_bad_steps: int = 0
+    checkpoint_minutes: float = 15.0
+    log_every: int = 10
 
     def __post_init__(self) -> None:
-        _at_least("train.epochs", self.epochs, 1)
-        _at_least("train.batch_size", self.batch_size, 1)
-        for name in ("learning_rate", "weight_decay", "warmup_epochs"):
+        for name in ("epochs", "batch_size", "accumulate", "log_every"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("limit_batches", "early_stopping", "base_batch_size"):
+            if getattr(self, name) is not None:
+                _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "patience", "max_bad_steps", "new_rate_factor"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        for name in ("max_hours", "clip_grad_norm", "checkpoint_minutes", "gamma"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise InputError(f"train.{name} must be above 0, got {getattr(self, name)}")
         _between("train.momentum", self.momentum, 0.0, 1.0)
         _between("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
-        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
-            raise InputError(f"train.clip_grad_norm must be above 0, got {self.clip_grad_norm}")
+        if self.ema is not None:
+            _between("train.ema", self.ema, 0.0, 1.0)
+        if (self.schedule == "multi_step") != bool(self.milestones):
+            raise InputError("train.milestones belongs to train.schedule multi_step: give both or none")
+        if self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
+            raise InputError("train.warmup_epochs must be above 0 and below train.epochs for train.schedule one_cycle")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,19 @@ class InputError(ValueError):
     """Something the user gave is wrong: a key, a path, a file. Its text is one line that says what and where."""
 
 
+class Stopped(Exception):
+    """A command stopped early on request, with all that it did kept.
+
+    Args:
+        message: one line that says how to go on.
+        status: of the process.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line that names the nearest known name, or all of them where none is near."""
     known = sorted(known)

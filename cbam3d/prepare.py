@@ -142,7 +142,8 @@ def _show_classes(manifest: Manifest, console: Console) -> None:
 
 
 def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Path, console: Console) -> None:
-    pairs = near_duplicates(fingerprints)
+    usable = manifest.usable
+    pairs = near_duplicates([whole if good else b"" for whole, good in zip(fingerprints, usable, strict=True)])
     if not pairs:
         return
     paths, groups, splits = list(manifest.path), list(manifest.group), list(manifest.split)
@@ -152,5 +153,5 @@ def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Path,
         writer.writerow(["path", "split", "group", "other_path", "other_split", "other_group"])
         for a, b in pairs:
             writer.writerow([paths[a], splits[a], groups[a], paths[b], splits[b], groups[b]])
-            across += splits[a] != splits[b]
+            across += splits[a] != splits[b] and "unused" not in (splits[a], splits[b])
     console.print(f"{len(pairs)} pairs of near-duplicates, {across} of them across splits: {path}", style="yellow")

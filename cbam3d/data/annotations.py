@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,25 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
         InputError: an unreadable list, or one that contradicts another.
     """
     rows: dict[str, Row] = {}
+    needed = re.findall(r"\{(\w+)", facts.video + facts.label)
     for path, fields in _find(place, facts.files, number):
         if facts.splits and fields.get("split", next(iter(facts.splits))) not in facts.splits:
             continue  # labels.json beside train.json
         for values in _read(path, facts.columns):
-            values = {**values, **fields}
+            values = {key.strip(): value for key, value in {**values, **fields}.items() if key}
+            if missing := [name for name in needed if name not in values]:
+                raise InputError(f"{path}: no column {missing[0]!r}, there are {', '.join(values)}")
             split = facts.split.format_map(_Known(values))
             if facts.splits and split:
                 if split not in facts.splits:
-                    continue
+                    raise InputError(f"{path}: {unknown('split', split, facts.splits)}")
                 split = facts.splits[split]
             label = facts.label.format_map(_Known(values)).translate({ord(c): None for c in facts.remove})
             video = facts.video.format_map(_Known(values))
             if not video:
                 raise InputError(f"{path}: a row names no video ({facts.video})")
             row = Row(label, split, facts.group.format_map(_Known(values)))
-            known = rows.setdefault(without_suffix(video), row)
+            known = rows.setdefault(without_suffix(video.removeprefix("./")), row)
             if known != row:
                 raise InputError(f"{path}: {video} is listed twice, as {known} and as {row}")
     return rows
@@ -119,7 +122,7 @@ def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
                     raise InputError(f"{path}: expected a list of objects")
                 yield from rows
             elif path.suffix == ".csv":
-                yield from csv.DictReader(file)
+                yield from csv.DictReader(file, restval="", skipinitialspace=True)
             else:
                 yield from (dict(zip(columns, line.split(), strict=False)) for line in file if line.strip())
     except InputError:

@@ -15,25 +15,17 @@ class Copies:
     short_side: int
     gop: int
 
-    def of(self, paths: list[str]) -> list[Copy]:
-        """The copy of each video."""
-        taken: set[str] = set()
-        copies = []
-        for path in paths:
-            place = str(Path(path).with_suffix(".avi"))
-            if place in taken:  # a.mp4 beside a.mov
-                place = f"{path}.avi"
-            taken.add(place)
-            copies.append(Copy(self.root / place, self.short_side, self.gop))
-        return copies
+    def of(self, path: str) -> Copy:
+        """The copy of a video: its name is the original's, with .avi behind it where it has another suffix."""
+        name = path if path.lower().endswith(".avi") else f"{path}.avi"
+        return Copy(self.root / name, self.short_side, self.gop)
 
     def manifest(self, originals: Manifest) -> Manifest:
         """The table of the copies of the usable videos."""
-        copies = self.of(list(originals.path))
         rows = []
-        for copy, row, is_usable in zip(copies, originals.rows(), originals.usable, strict=True):
-            if is_usable:
-                height, width = copy.size(row["height"], row["width"])
-                place = copy.path.relative_to(self.root).as_posix()
-                rows.append({**row, "path": place, "height": height, "width": width, "problem": ""})
+        for row in originals.select(originals.usable).rows():
+            copy = self.of(row["path"])
+            height, width = copy.size(row["height"], row["width"])
+            place = copy.path.relative_to(self.root).as_posix()
+            rows.append({**row, "path": place, "height": height, "width": width, "problem": ""})
         return from_rows(sorted(rows, key=lambda row: row["path"]))

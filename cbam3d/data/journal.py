@@ -26,7 +26,7 @@ class Journal:
         if self.path is None or not self.path.exists():
             return {}
         known = {}
-        for line in self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        for line in self.path.read_text(encoding="ascii", errors="replace").split("\n"):
             try:
                 note = json.loads(line)
                 info = note["info"] | {"fingerprint": bytes.fromhex(note["info"]["fingerprint"])}
@@ -42,14 +42,12 @@ class Journal:
             return
         plain = asdict(info) | {"fingerprint": info.fingerprint.hex()}
         note = {"path": path, "state": self._state(path), "facts": self.facts, "info": plain}
-        with open(self.path, "a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(json.dumps(note, ensure_ascii=False) + "\n")
-
-    def remove(self) -> None:
-        """The reading is complete."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        with open(self.path, "a", encoding="ascii") as file:
+            file.write(json.dumps(note) + "\n")
 
     def _state(self, path: str) -> list[int]:
-        state = os.stat(self.root / path)
+        try:
+            state = os.stat(self.root / path)
+        except OSError:  # a link to nowhere, or a file that has gone
+            return []
         return [state.st_size, state.st_mtime_ns]

@@ -78,7 +78,11 @@ def _find_videos(root: Path) -> list[str]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     paths, seen = [], {root.resolve()}
-    for folder, folders, names in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
         folders[:] = [name for name, place in real.items() if place not in seen]  # a link may lead back
         seen |= set(real.values())

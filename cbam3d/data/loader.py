@@ -2,14 +2,26 @@
 
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import Mix
 from cbam3d.data.batch import Packed, Sample, Visit, pack
+from cbam3d.data.workers import leave_signals_to_the_main_process
+
+
+class Samples(Sized, Protocol):
+    """A data set: maps a `Visit` to a `Sample`."""
+
+    def __getitem__(self, visit: Visit) -> Sample: ...
+
+    def name(self, index: int) -> str:
+        """What to call an item: its path."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,7 @@ class Batch:
     inputs: Tensor  # float32 (N·V, C, *S)
     labels: Tensor  # int64 (N,)
     targets: Tensor  # of the loss, one a view: int64 (N·V,), or the share of each class, float32 (N·V, K)
+    names: list[str]  # what to call the samples
     problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
 
 
@@ -26,18 +39,24 @@ class TrainBatches(Sampler[list[Visit]]):
     """A random order of all samples each epoch, cut into global batches of which this process takes its share.
 
     The last, incomplete batch of an epoch is left out, unless it is the only one: BatchNorm would be noisy on it.
+    `limit` is the number of batches after which an epoch ends early. The pass begins with batch number `start`.
     """
 
-    def __init__(self, data: Sized, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, data: Sized, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+    ) -> None:
         self.num_samples, self.batch_size, self.seed = len(data), min(batch_size, len(data)), seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.rank, self.world_size, self.limit = rank, world_size, limit
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return self.num_samples // self.batch_size
+        """Batches in a whole epoch."""
+        batches = self.num_samples // self.batch_size
+        return batches if self.limit is None else min(self.limit, batches)
 
     def __iter__(self) -> Iterator[list[Visit]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
-        for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size):
+        for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[self.start :]:
             yield [Visit(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
@@ -45,13 +64,14 @@ class EvalBatches(Sampler[list[Visit]]):
     """Every sample once, over all processes together."""
 
     def __init__(self, data: Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices, self.batch_size, self.epoch = range(rank, len(data), world_size), batch_size, 0
+        self.indices, self.batch_size = range(rank, len(data), world_size), batch_size
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Visit]]:
-        for i in range(0, len(self.indices), self.batch_size):
+        for i in range(self.start * self.batch_size, len(self.indices), self.batch_size):
             yield [Visit(self.epoch, index) for index in self.indices[i : i + self.batch_size]]
 
 
@@ -69,38 +89,40 @@ class Loader:
 
     def __init__(
         self,
-        data: Dataset[Sample],
+        data: Samples,
         batches: TrainBatches | EvalBatches,
         transform: Callable[[Packed], Tensor],
         num_workers: int,
         device: torch.device,
         mix: Mix | None = None,
     ) -> None:
-        self.batches, self.transform, self.device, self.mix = batches, transform, device, mix
+        self.data, self.batches, self.transform, self.device, self.mix = data, batches, transform, device, mix
         self.loader = DataLoader(
-            data,
+            data,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]  # a Visit is the index
             num_workers=num_workers,
             collate_fn=pack,
             pin_memory=device.type == "cuda",
             persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_the_main_process,
         )
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose order and random parameters of the next pass."""
-        self.batches.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose order and random parameters of the next pass, and the batch that it begins with."""
+        self.batches.epoch, self.batches.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:
         for packed in self.loader:
             packed = packed.to(self.device)
             if not packed.visits:
-                yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, packed.problems)
+                yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
                 continue
             inputs = self.transform(packed)
             targets = packed.labels.repeat_interleave(len(inputs) // len(packed.labels))
             if self.mix is not None:
                 inputs, targets = self.mix(packed.visits, inputs, targets)
-            yield Batch(inputs, packed.labels, targets, packed.problems)
+            names = [self.data.name(visit.item) for visit in packed.visits]
+            yield Batch(inputs, packed.labels, targets, names, packed.problems)

@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from av.codec import Codec
@@ -17,8 +18,7 @@ from av.packet import Packet
 # Containers with a presentation timestamp for each frame, and codecs with one frame in each packet.
 _TIMED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts", "gif"}
 _ONE_FRAME_A_PACKET = {"h264", "hevc", "vp9", "av1", "gif", "ffv1", "huffyuv"}
-# Codecs whose decoder can tell a frame that no other refers to before decoding it.
-_SKIPPABLE = {"h264", "mpeg4"}
+_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "v210"}  # and in which each packet says all of it
 
 _VOP_START = b"\0\0\1\xb6"  # MPEG-4 Part 2: here a picture begins; the next two bits are its kind
 _P, _B = 1, 2
@@ -43,7 +43,7 @@ class PacketTable:
     ranks: Sequence[int]  # of every packet in presentation order, the hidden ones included
     times: Sequence[int]  # that the container seeks by, different for every packet; see `seek_time`
     keyframes: Sequence[int]  # places, rising, of packets where decoding can start
-    skippable: bool
+    skippable: bool  # whether frames that no other refers to may be passed over on the way
 
     @property
     def num_bytes(self) -> int:
@@ -82,7 +82,7 @@ def tabulate(entries: Sequence[Entry], codec: Codec, container_format: str) -> P
     if not keyframes or keyframes[0] != 0:
         return None
     times = _distinct([entry.seek_time for entry in entries])
-    if codec.intra_only:
+    if name in _INTRA_ONLY:
         order: Sequence[int] | None = range(len(entries))
     elif name == "mpeg4":
         order = _vop_order([entry.vop for entry in entries])
@@ -99,7 +99,8 @@ def tabulate(entries: Sequence[Entry], codec: Codec, container_format: str) -> P
     for rank, place in enumerate(presented):
         ranks[place] = rank
     places = array("i", [place for place in presented if not entries[place].hidden])
-    return PacketTable(places, ranks, times, array("i", keyframes), name in _SKIPPABLE)
+    skippable = name == "mpeg4" or (name == "h264" and _is_even(order))
+    return PacketTable(places, ranks, times, array("i", keyframes), skippable)
 
 
 def plan(table: PacketTable, wanted: Collection[int]) -> list[Run]:
@@ -126,6 +127,13 @@ def _distinct(times: Sequence[int | None]) -> Sequence[int] | None:
     """The times, where every packet has its own."""
     known = array("q", [time for time in times if time is not None])
     return known if len(known) == len(times) == len(set(known)) else None
+
+
+def _is_even(times: Sequence[int]) -> bool:
+    """Whether frames come at a constant rate. Where one is missing, the decoder makes up what refers to it from
+    whatever it has decoded, and that would depend on what was passed over."""
+    steps = [b - a for a, b in pairwise(sorted(times))]
+    return not steps or max(steps) < 1.5 * min(steps)
 
 
 def _kind_of_vop(packet: Packet) -> int | None:

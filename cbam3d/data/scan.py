@@ -5,8 +5,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
 from dataclasses import asdict, dataclass
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from cbam3d.data.journal import Journal
 from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.probe import Copy, VideoInfo, probe_video
+from cbam3d.data.workers import fresh_processes
 
 _GRACE_SECONDS = 10.0  # the decoder keeps the limit by itself, unless it hangs inside of FFmpeg: then it is killed
 
@@ -56,10 +55,10 @@ def scan_videos(
     """
     rows = listing.found
     paths = [row["path"] for row in rows]
-    tasks = zip(paths, copies.of(paths) if copies else [None] * len(paths), strict=True)
+    tasks = [(path, copies.of(path) if copies else None) for path in paths]
     settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
     notes = Journal(journal, root, {"copies": settings})
-    infos = _probe_all(root, list(tasks), workers or os.cpu_count() or 1, timeout_seconds, notes)
+    infos = _probe_all(root, tasks, workers or os.cpu_count() or 1, timeout_seconds, notes)
     measured = []
     for row, info in zip(rows, progress(infos, len(rows)), strict=True):
         facts = asdict(info)
@@ -76,7 +75,9 @@ def _probe_all(
 ) -> Iterator[VideoInfo]:
     known = journal.read()
     todo = [(root / path, timeout_seconds, copy) for path, copy in tasks if not _is_done(known.get(path), copy)]
-    pool = ProcessPool(max(1, min(workers, len(todo))), initializer=_ignore_interrupts, context=_context())
+    pool = ProcessPool(
+        max(1, min(workers, len(todo))), initializer=_ignore_interrupts, context=fresh_processes("cbam3d.data.probe")
+    )
     try:
         results = pool.map(_probe, todo, timeout=timeout_seconds + _GRACE_SECONDS).result() if todo else iter(())
         for path, copy in tasks:
@@ -110,12 +111,3 @@ def _probe(task: tuple[Path, float, Copy | None]) -> VideoInfo:
 
 def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
-
-
-def _context() -> BaseContext:
-    """Not fork: this process may have threads, or a GPU in use."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["cbam3d.data.probe"])
-    return context

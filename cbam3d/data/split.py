@@ -66,7 +66,7 @@ def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -
         content[group][label] += 1
     wanted = {label: test_fraction * count for label, count in Counter(labels).items()}
     held_out = set()
-    for group in sorted(content, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    for group in sorted(content, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest()):
         gain = sum(abs(wanted[label]) - abs(wanted[label] - n) for label, n in content[group].items())
         if gain > 0:
             held_out.add(group)

@@ -37,7 +37,8 @@ def evaluate(
 
     Args:
         fabric: decides device and precision, and joins the processes.
-        model: (N, C, *S) -> (N, num_classes); left in evaluation mode.
+        model: (N, C, *S) -> (N, num_classes), on the device, without Fabric's wrapper, in which processes with
+            different numbers of batches would wait for each other for ever; left in evaluation mode.
         loader: yields batches with `inputs` (N·V, C, *S), `labels` (N,) and `problems`.
         num_classes: K.
         batch_size: views a forward pass.
@@ -64,7 +65,8 @@ def evaluate(
         num_videos.update(len(batch.labels))
         if not len(batch.labels):
             continue
-        logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
+        with fabric.autocast():
+            logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
         labels = batch.labels
         views = rearrange(logits.softmax(1), "(n v) k -> n v k", n=len(labels))
         view_labels = repeat(labels, "n -> (n v)", v=views.shape[1])

@@ -1,38 +1,86 @@
-"""Optimiser and learning rate."""
+"""Which parameters learn, and how fast."""
 
-import math
-from typing import Literal
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+
+from cbam3d.errors import InputError, check_options, unknown
+
+_SHORT = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def create_optimizer(
     model: nn.Module,
-    name: Literal["sgd", "adamw"],
+    name: str,
     learning_rate: float,
     weight_decay: float,
-    momentum: float,
+    options: Mapping[str, Any] | None = None,
+    new: Collection[str] = (),
+    new_rate_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW. Vectors (norms, biases) have no weight decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    """An optimiser of torch.optim over the parameters that learn. Vectors (norms, biases) have no weight decay.
+
+    Args:
+        model: its frozen parameters are left out.
+        name: sgd, adam, adamw, or a class of torch.optim.
+        learning_rate: at its highest.
+        weight_decay: of matrices and kernels.
+        options: further keyword arguments of the class.
+        new: names of parameters that the pretrained weights did not give: attention, head.
+        new_rate_factor: their learning rate, relative to the others'.
+
+    Raises:
+        InputError: no such optimiser, an option that it does not have, or nothing to learn.
+    """
+    classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and c is not torch.optim.Optimizer}
+    optimizer = classes.get(_SHORT.get(name, name))
+    if optimizer is None:
+        raise InputError("train.optimizer: " + unknown("optimiser", name, [*_SHORT, *classes]))
+    known = inspect.signature(optimizer).parameters
+    try:
+        check_options(f"train.optimizer {name}", options or {}, set(known) - {"params", "lr", "weight_decay"})
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    decay = {"weight_decay": weight_decay} if "weight_decay" in known else {}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_vector, is_new = parameter.ndim <= 1, key in new
+            rate = learning_rate * (new_rate_factor if is_new else 1.0)
+            settings = {"lr": rate, **({"weight_decay": 0.0} if is_vector and decay else decay)}
+            groups.setdefault((is_new, is_vector), {"params": [], **settings})["params"].append(parameter)
+    if not groups:
+        raise InputError("train.freeze leaves no parameter to learn")
+    try:
+        return optimizer(list(groups.values()), lr=learning_rate, **(options or {}))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"train.optimizer {name}: {error}") from None
 
 
-def cosine_with_warmup(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int) -> LambdaLR:
-    """Factor of the learning rate at step i: a linear rise over `warmup_steps`, then a half cosine to 0."""
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Stop the parameters whose names fit a pattern ("layer1.*") from learning.
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    Raises:
+        InputError: a pattern that fits none.
+    """
+    parameters = dict(model.named_parameters())
+    for pattern in patterns:
+        chosen = [parameter for key, parameter in parameters.items() if fnmatchcase(key, pattern)]
+        if not chosen:
+            some = ", ".join(list(parameters)[:3])
+            raise InputError(f"train.freeze: no parameter fits {pattern!r}; there are {some}, …")
+        for parameter in chosen:
+            parameter.requires_grad = False
 
-    return LambdaLR(optimizer, factor)
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, but for norms that are frozen as a whole: they keep their running statistics."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and isinstance(module, nn.modules.batchnorm._NormBase) and not any(p.requires_grad for p in own):
+            module.eval()

@@ -50,6 +50,35 @@ class EpochTable:
         return [int(row["epoch"]) for row in filled], [float(row[name]) for row in filled]
 
 
+class StepTable:
+    """`steps.csv`: a row every few steps, appended while training goes on.
+
+    Args:
+        path: the file.
+        last_step: rows after this step are dropped, as a resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        rows: list[dict[str, Any]] = []
+        if path.exists() and last_step > 0:
+            with open(path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= last_step]
+        self.file = open(path, "w", newline="")  # noqa: SIM115  # closed at the end of training
+        self.writer = csv.DictWriter(self.file, ["step", "loss", "learning_rate"])
+        self.writer.writeheader()
+        self.writer.writerows(rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.writer.writerow(row)
+        self.file.flush()
+
+    def __enter__(self) -> "StepTable":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
 class SkippedFiles:
     """`skipped.csv`: path and reason of every file that could not be used, each once.
 

@@ -1,10 +1,15 @@
-"""The training loop."""
+"""The training loop.
+
+Everything random in a step follows from (seed, epoch, batch), so a run that goes on from any checkpoint, also one
+from within an epoch, takes the same steps as the run that was never stopped.
+"""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Sized
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,22 +17,73 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.engine.checkpoint import save_checkpoint
 from cbam3d.engine.evaluate import Evaluation, gather
-from cbam3d.engine.report import EpochTable, SkippedFiles
-from cbam3d.errors import InputError
+from cbam3d.engine.optim import train_mode
+from cbam3d.engine.report import EpochTable, SkippedFiles, StepTable
+from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.stop import StopRequest
+from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
 
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
-    """Yields batches with `inputs` (N, C, *S), `targets` (N,) or (N, K), `labels` and `problems`."""
+    """Yields batches with `inputs` (N, C, *S), `targets` (N,) or (N, K), `labels`, `names` and `problems`."""
 
-    def set_epoch(self, epoch: int) -> None: ...
+    def set_epoch(self, epoch: int, start: int = 0) -> None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Args:
+        epochs: passes over the training data.
+        evaluate_every: epochs between two scorings.
+        primary: name of the score that decides which checkpoint is the best.
+        seed: of dropout and the like, together with epoch and batch.
+        label_smoothing: 0 … 1.
+        clip_grad_norm: largest norm of the whole gradient, or None.
+        accumulate: parts in which a batch is computed, one after the other, to save memory.
+        max_bad_steps: how many steps with a loss that is no number are passed over.
+        early_stopping: scorings without a better score after which training ends, or None.
+        checkpoint_minutes: between two checkpoints within an epoch.
+        log_every: steps between two rows of steps.csv.
+        memory_format: of the batches: torch.channels_last or channels_last_3d, or contiguous.
+    """
+
+    epochs: int
+    evaluate_every: int = 1
+    primary: str = "video_top1"
+    seed: int = 0
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    accumulate: int = 1
+    max_bad_steps: int = 0
+    early_stopping: int | None = None
+    checkpoint_minutes: float = 15.0
+    log_every: int = 10
+    memory_format: torch.memory_format = torch.contiguous_format
+
+
+@dataclass
+class State:
+    """How far training has come."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the next
+    steps: int = 0  # in all
+    loss_sum: float = 0.0  # of the epoch so far, over clips
+    num_clips: int = 0
+    bad_steps: int = 0
+    best_score: float = -1.0
+    best_epoch: int = 0
+    not_better: int = 0  # scorings since the best
 
 
 @dataclass
@@ -37,155 +93,298 @@ class Trainer:
     Args:
         fabric: decides device, precision and processes; launched.
         model, optimizer: as `fabric.setup` returned them.
-        scheduler: stepped once a batch.
+        schedule: stepped once a batch.
         loader: the training data.
-        evaluate: scores the model on held-out data.
+        evaluate: scores a model on held-out data.
         folder: of the run; exists.
         skipped: notes files that cannot be used.
         console: what is shown goes here.
-        epochs: passes over the training data.
-        evaluate_every: epochs between two scorings.
-        primary: name of the score that decides which checkpoint is the best.
-        seed: of dropout and the like, together with the epoch.
-        label_smoothing: 0 … 1.
-        clip_grad_norm: largest norm of the whole gradient, or None.
+        settings: how to train.
         facts: plain data kept in every checkpoint (the configuration, the class names).
+        average: moving average of the model's weights, which is then what is scored; None for none.
+        stop: says when to stop early.
     """
 
     fabric: Fabric
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
+    schedule: Schedule
     loader: TrainLoader
-    evaluate: Callable[[], Evaluation]
+    evaluate: Callable[[nn.Module], Evaluation]
     folder: Path
     skipped: SkippedFiles
     console: Console
-    epochs: int
-    evaluate_every: int
-    primary: str
-    seed: int
-    label_smoothing: float
-    clip_grad_norm: float | None
+    settings: Settings
     facts: dict[str, Any]
-    epoch: int = 0  # finished epochs
-    best_score: float = -1.0
-    best_epoch: int = 0
+    average: AveragedModel | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
+    state: State = field(default_factory=State)
+
+    def __post_init__(self) -> None:
+        if self.average is not None:
+            self.average.to(self.fabric.device)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def scored_model(self) -> nn.Module:
+        """What is scored: the average where there is one."""
+        return _inner(self.model) if self.average is None else self.average.module
+
+    @property
+    def peak_memory_gib(self) -> float:
+        """Of the device, or of this process where that is the CPU."""
+        if self.fabric.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.fabric.device) / 2**30
+        if sys.platform == "win32":
+            return math.nan
+        import resource  # absent from Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
     def resume(self) -> None:
-        """Continue after the last epoch that was saved in the folder."""
-        state = load_tensors(self.folder / "checkpoints" / "last.ckpt", "checkpoint")
+        """Continue from the last checkpoint of the folder."""
+        path = self.checkpoints / "last.ckpt"
+        saved = load_tensors(path, "checkpoint")
         try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
-            raise InputError(f"{self.folder}/checkpoints/last.ckpt does not fit the network: {reason}") from None
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.best_score, self.best_epoch = state["epoch"], state["best_score"], state["best_epoch"]
-        self.console.print(f"resuming after epoch {self.epoch}")
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.fabric.strategy.precision.load_state_dict(saved["precision"])
+            if self.average is not None:
+                self.average.load_state_dict(saved["average"])
+            self.state = State(**saved["state"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a checkpoint of this version ({error})") from None
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{path} does not fit the network: {_first_difference(error)}") from None
+        where = f", batch {self.state.batch}" if self.state.batch else ""
+        self.console.print(f"resuming after epoch {self.state.epoch}{where}")
 
     def fit(self) -> tuple[Evaluation, EpochTable]:
-        """Train up to the last epoch; return its scores and the table of all epochs."""
-        table = EpochTable(self.folder / "metrics.csv", self.epoch)
-        evaluation, is_writer = None, self.fabric.is_global_zero
-        writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.epoch + 1) if is_writer else None
-        with writer or nullcontext() as events:
-            while self.epoch < self.epochs:
-                row = {"epoch": self.epoch + 1, **self._train_epoch()}
-                self.epoch += 1
-                if self.epoch % self.evaluate_every == 0 or self.epoch == self.epochs:
-                    evaluation = self.evaluate()
+        """Train up to the last epoch; return its scores and the table of all epochs.
+
+        Raises:
+            Stopped: on request; a checkpoint has been written.
+            InputError: losses that are no numbers, too many bad files, no memory left, a disk that is full.
+        """
+        state, settings = self.state, self.settings
+        table = EpochTable(self.folder / "metrics.csv", state.epoch)
+        steps = StepTable(self.folder / "steps.csv", state.steps) if self.fabric.is_global_zero else None
+        writer = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
+        evaluation = None
+        if not state.steps and not state.epoch:
+            self._save("last.ckpt")  # a run that is killed in its first epoch can go on, too
+        with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
+            while state.epoch < settings.epochs and not self._given_up():
+                row = {"epoch": state.epoch + 1, **self._train_epoch(steps, events)}
+                state.epoch, state.batch = state.epoch + 1, 0
+                state.loss_sum, state.num_clips = 0.0, 0
+                evaluation = None
+                if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+                    evaluation = self.evaluate(self.scored_model)
                     self._note(evaluation.problems)
                     row |= evaluation.scores
+                    self.schedule.report(evaluation.scores["loss"])
                 if events is not None:
                     table.add(row)
                     for name, value in row.items():
-                        events.add_scalar(name, value, self.epoch)
-                self._save(row.get(self.primary))
-                self.console.print(_line(row, self.epochs))
-        return evaluation or self.evaluate(), table
+                        events.add_scalar(name, value, state.steps)
+                self._save("last.ckpt", *self._judge(row.get(settings.primary)))
+                self.console.print(_line(row, settings.epochs))
+        return evaluation or self.evaluate(self.scored_model), table
 
-    def _train_epoch(self) -> dict[str, float]:
-        """One pass; returns its mean loss, clips a second and share of time spent waiting for data."""
-        self.model.train()
-        self.loader.set_epoch(self.epoch)
-        torch.manual_seed(hash((self.seed, self.epoch, self.fabric.global_rank)))
-        loss_sum = torch.zeros((), device=self.fabric.device)
-        learning_rate = float(self.scheduler.get_last_lr()[0])
-        num_clips, waited, started = 0, 0.0, time.perf_counter()
-        problems: list[tuple[str, str]] = []
+    def _given_up(self) -> bool:
+        limit = self.settings.early_stopping
+        if limit is None or self.state.not_better < limit:
+            return False
+        best = f"{self.settings.primary} than in epoch {self.state.best_epoch}"
+        self.console.print(f"no better {best} for {limit} scorings: training ends")
+        return True
+
+    def _judge(self, score: float | None) -> list[str]:
+        """Note a score; return the name of the further checkpoint to write, if it is the best."""
+        state = self.state
+        if score is None:
+            return []
+        if score > state.best_score:
+            state.best_score, state.best_epoch, state.not_better = score, state.epoch, 0
+            return ["best.ckpt"]
+        state.not_better += 1
+        return []
+
+    def _train_epoch(self, steps: StepTable | None, events: SummaryWriter | None) -> dict[str, float]:
+        """The rest of an epoch; returns its mean loss, clips a second, share of time spent waiting, memory."""
+        state = self.state
+        train_mode(self.model)
+        self.loader.set_epoch(state.epoch, state.batch)
+        seen, waited, started = state.num_clips, 0.0, time.perf_counter()
+        saved_at = time.monotonic()
         with _progress(self.console) as progress:
-            task = progress.add_task(f"epoch {self.epoch + 1}/{self.epochs}", total=len(self.loader))
+            task = progress.add_task("", total=len(self.loader), completed=state.batch)
             asked = time.perf_counter()
             for batch in self.loader:
                 waited += time.perf_counter() - asked
-                problems += batch.problems
-                if self.fabric.world_size == 1:
-                    self._note(batch.problems)
-                if self._everywhere(len(batch.labels) > 0):
-                    loss_sum += self._step(batch.inputs, batch.targets) * len(batch.targets)
-                    num_clips += len(batch.targets)
-                self.scheduler.step()
-                progress.advance(task)
+                loss = self._step(batch)
+                state.batch, state.steps = state.batch + 1, state.steps + 1
+                if steps is not None and events is not None and state.steps % self.settings.log_every == 0:
+                    row = {"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate}
+                    steps.add(row)
+                    events.add_scalar("step_loss", loss, state.steps)
+                self.schedule.step()
+                text = f"epoch {state.epoch + 1}/{self.settings.epochs}  loss {loss:.3f}"
+                speed = (state.num_clips - seen) / (time.perf_counter() - started)
+                progress.update(task, advance=1, description=f"{text}  {speed:.0f} clips/s")
+                saved_at = self._between_steps(saved_at)
                 asked = time.perf_counter()
-        if self.fabric.world_size > 1:
-            self._note(gather(self.fabric, problems))
-            totals = torch.stack([loss_sum, torch.tensor(float(num_clips), device=loss_sum.device)])
-            loss_sum, clips = self.fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[misc]
-            num_clips = int(clips)
-        loss = float(loss_sum) / max(1, num_clips)
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss of epoch {self.epoch + 1} is {loss} at learning rate {learning_rate:.3g}: lower "
-                f"train.learning_rate or set train.clip_grad_norm; the epoch before is kept in {self.folder}"
-            )
         seconds = time.perf_counter() - started
         return {
-            "train_loss": loss,
-            "learning_rate": learning_rate,
-            "clips_per_second": num_clips / seconds,
+            "train_loss": state.loss_sum / max(1, state.num_clips),
+            "learning_rate": self.schedule.last_learning_rate,
+            "clips_per_second": (state.num_clips - seen) / seconds,
             "waiting_share": waited / seconds,
+            "memory_gib": self.peak_memory_gib,
             "seconds": seconds,
         }
 
-    def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = F.cross_entropy(self.model(inputs), targets, label_smoothing=self.label_smoothing)
-        self.fabric.backward(loss)
-        if self.clip_grad_norm is not None:
+    def _between_steps(self, saved_at: float) -> float:
+        """Stop if that is wanted, save if it is time; returns when it was saved last. All processes do the same."""
+        reason = self.stop.reason
+        due = time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes
+        wants_stop, wants_save = self._total([float(bool(reason)), float(due)])
+        if wants_stop or wants_save:
+            self._save("last.ckpt")
+        if wants_stop:
+            signal = self.stop.signal
+            raise Stopped(
+                f"stopped ({reason or 'another process'}) in epoch {self.state.epoch + 1} after batch "
+                f"{self.state.batch}; go on with: cbam3d train --resume --run.dir {self.folder}",
+                128 + signal.value if signal else 0,
+            )
+        return time.monotonic() if wants_save else saved_at
+
+    def _step(self, batch: Any) -> float:
+        """One step of the optimiser; returns the mean loss over the samples of all processes.
+
+        A batch from which a process has no sample, and a loss that is no number, change nothing.
+        """
+        state, settings = self.state, self.settings
+        count, num_problems = float(len(batch.targets)), float(len(batch.problems))
+        total, ready, lost = self._total([count, float(count > 0), num_problems])
+        if lost:
+            self._note(gather(self.fabric, batch.problems))
+        if ready < self.fabric.world_size:  # one alone would wait for the others for ever
+            return math.nan
+        torch.manual_seed(hash((settings.seed, state.epoch, state.batch, self.fabric.global_rank)))
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
+        try:
+            loss = self._forward_and_backward(batch.inputs, batch.targets, total)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            raise _out_of_memory(error, batch.inputs, settings.accumulate) from None
+        (loss,) = self._total([float(loss)])
+        if not math.isfinite(loss):
+            self.optimizer.zero_grad()
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            self._bad_step(loss, batch.names)
+            return loss
+        if settings.clip_grad_norm is not None:
             self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.clip_grad_norm, error_if_nonfinite=False
+                self.model, self.optimizer, max_norm=settings.clip_grad_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.detach()
+        if self.average is not None:
+            self.average.update_parameters(_inner(self.model))
+        state.loss_sum += loss * total
+        state.num_clips += int(total)
+        return loss
 
-    def _everywhere(self, ready: bool) -> bool:
-        """Whether all processes have something to step with; one alone would wait for the others for ever."""
+    def _forward_and_backward(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
+        """Gradients of the mean loss over all processes; returns this one's share of that loss."""
+        settings, world_size = self.settings, self.fabric.world_size
+        inputs = inputs.contiguous(memory_format=settings.memory_format)
+        pieces = (tensor.tensor_split(settings.accumulate) for tensor in (inputs, targets))
+        parts = [part for part in zip(*pieces, strict=True) if len(part[0])]
+        share = torch.zeros((), device=inputs.device)
+        for i, (x, y) in enumerate(parts):
+            with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
+                losses = F.cross_entropy(self.model(x), y, label_smoothing=settings.label_smoothing, reduction="sum")
+                self.fabric.backward(losses * (world_size / total))  # the processes' gradients are averaged
+            share += losses.detach().float() / total
+        return share
+
+    def _bad_step(self, loss: float, names: list[str]) -> None:
+        """Note a loss that is no number, up to the limit."""
+        state = self.state
+        state.bad_steps += 1
+        samples = ", ".join(gather(self.fabric, names)[:8])
+        text = (
+            f"the loss of epoch {state.epoch + 1}, batch {state.batch + 1} is {loss} "
+            f"at learning rate {self.schedule.learning_rate:.3g} (samples: {samples}, …)"
+        )
+        if state.bad_steps > self.settings.max_bad_steps:
+            raise InputError(
+                f"{text}: lower train.learning_rate or set train.clip_grad_norm; a checkpoint from before is in "
+                f"{self.checkpoints}"
+            )
+        self.console.print(f"{text}; the step is passed over", style="yellow")
+
+    def _total(self, values: list[float]) -> list[float]:
+        """The sums over all processes."""
         if self.fabric.world_size == 1:
-            return ready
-        return bool(self.fabric.all_reduce(torch.tensor(float(ready), device=self.fabric.device)) == 1)
+            return values
+        return self.fabric.all_reduce(torch.tensor(values, device=self.fabric.device), reduce_op="sum").tolist()  # type: ignore[union-attr]
 
     def _note(self, problems: list[tuple[str, str]]) -> None:
         for line in self.skipped.add(problems):
             self.console.print(f"skipped {line}", style="yellow")
 
-    def _save(self, score: float | None) -> None:
-        improved = False
-        if score is not None and score > self.best_score:
-            improved = True
-            self.best_score, self.best_epoch = score, self.epoch
-        state = {
+    def _save(self, *names: str) -> None:
+        saved = {
             "model": self.model,
             "optimizer": self.optimizer,
-            "scheduler": self.scheduler.state_dict(),
-            "epoch": self.epoch,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
+            "schedule": self.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "state": asdict(self.state),
             **self.facts,
         }
-        for name in ("last.ckpt", "best.ckpt") if improved else ("last.ckpt",):
-            save_checkpoint(self.fabric, self.folder / "checkpoints" / name, state)
+        for name in names:
+            save_checkpoint(self.fabric, self.checkpoints / name, saved)
+
+
+def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """What a checkpoint's scores are of: the averaged weights where there are any."""
+    if saved.get("average") is None:
+        return saved["model"]
+    prefix = "module."
+    return {key.removeprefix(prefix): value for key, value in saved["average"].items() if key.startswith(prefix)}
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The network inside of Fabric's and DDP's wrappers."""
+    module = getattr(model, "module", model)
+    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+
+
+def _out_of_memory(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
+    if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+        return error
+    shape = "x".join(str(side) for side in inputs.shape[2:])
+    return InputError(
+        f"out of memory with {len(inputs)} samples of {shape} a process, computed in {accumulate} parts: raise "
+        f"train.accumulate (same result, more time), or lower train.batch_size, data.num_frames or data.size"
+    )
+
+
+def _first_difference(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[1] if len(lines) > 1 else lines[0]
+    return line if len(line) < 160 else line[:160] + "…"
 
 
 def _progress(console: Console) -> Progress:

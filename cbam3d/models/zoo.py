@@ -51,7 +51,8 @@ def create_model(
         weights: None for a fresh network; a path; the name of torchvision's weights ("KINETICS400_V1",
             "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and those of ours that equal one; or
             "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). They must fill the network, but
-            for a head of other classes and attention that they do not have.
+            for a head of other classes and attention that they do not have. What became of them is kept as the
+            attribute `weights_report`.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
 
     Raises:
@@ -83,7 +84,9 @@ def create_model(
         insert_attention(model, attention, **(attention_options or {}))
     if weights is not None:
         source = _find_weights(name, ndim, weights)
-        _check_filled(load_weights(model, source), model, num_classes, str(weights))
+        report = load_weights(model, source)
+        _check_filled(report, model, num_classes, str(weights))
+        model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
 
 

@@ -109,6 +109,38 @@ def test_a_trimmed_file_begins_where_its_edit_list_says(tmp_path, make_video):
         assert torch.equal(read_clip(path, [number]), whole[:, [number]])
 
 
+def test_frames_beside_missing_ones_are_those_of_a_sequential_decode(tmp_path, make_video):
+    """A recording that lost packets: the decoder makes up what referred to them from what it has."""
+    source = make_video("whole.mp4", 75, bf="3", g="250")
+    path = tmp_path / "lossy.mp4"
+    with av.open(str(source)) as whole, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(whole.streams.video[0])
+        for i, packet in enumerate(whole.demux(video=0)):
+            if packet.dts is not None and (i % 17 or i == 0):
+                packet.stream = stream
+                target.mux(packet)
+    count = probe_video(path).num_frames
+    whole = read_clip(path, range(count), seek=False)
+    for number in range(0, count, 5):
+        assert torch.equal(read_clip(path, [number]), whole[:, [number]])
+
+
+def test_a_palette_is_there_from_the_first_time(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (10, 32, 48, 3), dtype=np.uint8)
+    with av.open(str(tmp_path / "v.avi"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "pal8"
+        for frame in frames:
+            grey = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="gray").to_ndarray()
+            palette = np.repeat(np.arange(256, dtype=np.uint32)[:, None], 4, axis=1).astype(np.uint8)
+            palette[:, 0] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((grey, palette), format="pal8")))
+        container.mux(stream.encode())
+    first = read_clip(tmp_path / "v.avi", [7])
+    assert first.float().mean() > 50
+    assert torch.equal(first, read_clip(tmp_path / "v.avi", [7], seek=False))
+
+
 def test_corrupt_frames_are_shown_or_dropped_as_asked(shared_data):
     path = shared_data / "odd" / "decord_corrupted.mp4"
     deadline = decode.Deadline(path, 60)

@@ -95,7 +95,7 @@ def test_something_something_reads_json(tmp_path):
 def test_a_csv_names_videos_that_lie_anywhere(tmp_path):
     root = touch(tmp_path / "v", "x/1.mp4", "2.mp4", "3.mp4")
     table = tmp_path / "mine.csv"
-    table.write_text("path,label,group\nx/1.mp4,run,s1\n2.mp4,walk,s2\n")
+    table.write_text("path, label, group\n./x/1.mp4, run, s1\n2.mp4, walk, s2\n")
     listing = list_videos(root, recipe("folder"), annotations=table)
     assert columns(listing, "path", "label", "group", "problem")[:3] == [
         ("2.mp4", "walk", "s2", ""),
@@ -108,7 +108,10 @@ def test_a_csv_names_videos_that_lie_anywhere(tmp_path):
     ("name", "content", "reason"),
     [
         ("a.csv", "path,label\n1.mp4,run\n1.mp4,walk\n", "1.mp4 is listed twice"),
-        ("a.csv", "file,label\n1.mp4,run\n", "a row names no video"),
+        ("a.csv", "file,label\n1.mp4,run\n", "no column 'path', there are file, label"),
+        ("a.csv", "path,label\n,run\n", "a row names no video"),
+        ("a.csv", "path\n1.mp4\n", "no column 'label', there are path"),
+        ("a.csv", "path,label,split\n1.mp4,run,validation\n", "unknown split 'validation'"),
         ("a.json", "{", "not a readable list"),
         ("a.json", "{}", "expected a list of objects"),
         ("a.csv", b"path,label\n\xff,run\n", "not a readable list"),

@@ -17,6 +17,9 @@ class Numbers(Dataset):
     def __len__(self):
         return self.length
 
+    def name(self, index):
+        return f"file {index}"
+
     def __getitem__(self, visit):
         if visit.item in self.bad:
             return Sample(visit, 0, [], (f"file {visit.item}", "broken"))

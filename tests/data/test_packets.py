@@ -4,7 +4,7 @@ from av.codec import Codec
 
 from cbam3d.data.packets import Entry, Run, plan, tabulate
 
-H264, MPEG4, MJPEG, MPEG2 = (Codec(name, "r") for name in ("h264", "mpeg4", "mjpeg", "mpeg2video"))
+H264, MPEG4, MJPEG, MPEG2, RAW = (Codec(name, "r") for name in ("h264", "mpeg4", "mjpeg", "mpeg2video", "rawvideo"))
 MP4, MKV, AVI = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"
 SHOWN = [0, 3, 1, 2, 6, 4, 5, 7]
 INTRA, P, B = 0, 1, 2
@@ -52,6 +52,7 @@ def test_where_only_decoding_tells_there_is_no_table():
     assert tabulate([entry._replace(vop=None) for entry in entries()], MPEG4, AVI) is None
     assert tabulate(entries(kinds=[INTRA, B, B, P, P, P, P, P]), MPEG4, AVI) is None  # B-pictures before two others
     assert tabulate([entry._replace(keyframe=True) for entry in unknown], MJPEG, AVI) is not None
+    assert tabulate([entry._replace(keyframe=True) for entry in unknown], RAW, AVI) is None  # a palette comes once
 
 
 def test_a_keyframe_serves_the_frames_from_its_own_on():
@@ -64,3 +65,10 @@ def test_a_keyframe_serves_the_frames_from_its_own_on():
     assert plan(table, [0, 7]) == [Run(0, 1), Run(4, 8)]
     assert plan(table, [2, 6]) == [Run(0, 5)]  # a run that ends where the next begins goes on
     assert plan(table, [7, 0, 0]) == plan(table, [0, 7])
+
+
+def test_frames_are_passed_over_only_where_none_is_missing():
+    for shown, expected in ((SHOWN, True), ([0, 3, 1, 2, 7, 5, 6, 8], False)):
+        table = tabulate(entries(shown=shown), H264, MP4)
+        assert table is not None
+        assert table.skippable is expected

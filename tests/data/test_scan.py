@@ -12,6 +12,7 @@ from cbam3d.data.copies import Copies
 from cbam3d.data.journal import Journal
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.split import assign_splits
 from cbam3d.resources import bundled
 from tests.conftest import read_numbers
 
@@ -146,3 +147,17 @@ def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
         with av.open(str(copy)) as container:
             keyframes = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
         assert np.diff(np.flatnonzero([*keyframes, True])).max() == 5  # the encoder adds some where the scene changes
+
+
+def test_names_of_every_kind_and_links_to_nowhere(tmp_path, make_video):
+    """A link to nowhere, a line separator and a newline in a name, and a name that is no UTF-8."""
+    names = ["a/x\u2028y.mp4", "a/x\ny.mp4", os.fsdecode(b"a/\xff.mp4")]
+    for name in names:
+        make_video(f"root/{name}", 5)
+    (tmp_path / "root" / "a" / "gone.mp4").symlink_to("nowhere.mp4")
+    journal = tmp_path / "journal"
+    table = run(tmp_path / "root", journal=journal)
+    found = dict(zip(table.path, table.problem, strict=True))
+    assert found == {**dict.fromkeys(names, ""), "a/gone.mp4": "no such file"}
+    assert set(Journal(journal, tmp_path / "root", {"copies": []}).read()) == set(found)
+    assert assign_splits(table, FOLDER, 1, 0.5).split.equals("test").sum() >= 1

@@ -1,19 +1,24 @@
 import copy
 import csv
 import io
+from contextlib import nullcontext
+from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.data.loader import Batch
 from cbam3d.engine.evaluate import evaluate
-from cbam3d.engine.optim import cosine_with_warmup, create_optimizer
+from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.report import SkippedFiles
-from cbam3d.engine.train import Trainer
-from cbam3d.errors import InputError
+from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.train import Settings, Trainer, weights_of
+from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
 
 
@@ -24,55 +29,54 @@ class Points:
         generator = torch.Generator().manual_seed(0)
         self.labels = torch.arange(64) % 2
         self.points = torch.randn(64, 2, generator=generator) + 3 * self.labels[:, None]
-        self.problems, self.factor, self.epoch = list(problems), factor, 0
+        self.problems, self.factor, self.epoch, self.start = list(problems), factor, 0, 0
 
     def __len__(self):
         return 4
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+    def set_epoch(self, epoch, start=0):
+        self.epoch, self.start = epoch, start
 
     def __iter__(self):
         order = torch.randperm(64, generator=torch.Generator().manual_seed(self.epoch)).view(4, 16)
-        for rows in order:
-            yield Batch(self.points[rows] * self.factor, self.labels[rows], self.labels[rows], self.problems)
+        for rows in order[self.start :]:
+            names = [f"point {row}" for row in rows.tolist()]
+            yield Batch(self.points[rows] * self.factor, self.labels[rows], self.labels[rows], names, self.problems)
 
 
-def trainer(folder, epochs=6, loader=None, limit=0, **changes):
+def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, optimizer="sgd", **changes):
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu")
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
-    optimizer = create_optimizer(model, "sgd", 0.1, 1e-4, 0.9)
-    scheduler = cosine_with_warmup(optimizer, 6 * 4, 4)
+    options = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
+    optimizer = create_optimizer(model, optimizer, 0.1, 1e-4, options)
+    settings = {"total_steps": 6 * 4, "warmup_steps": 4} | (schedule or {"kind": "cosine"})
+    chosen = Schedule(optimizer, **settings)
+    average = None if ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
     model, optimizer = fabric.setup(model, optimizer)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    settings = {
-        "epochs": epochs,
-        "evaluate_every": 1,
-        "primary": "video_top1",
-        "seed": 3,
-        "label_smoothing": 0.1,
-        "clip_grad_norm": 1.0,
-        "facts": {"classes": ["a", "b"]},
-    }
     return Trainer(
         fabric,
         model,
         optimizer,
-        scheduler,
+        chosen,
         loader or Points(),
-        lambda: evaluate(fabric, model, Points(), 2, 64, False),
+        lambda scored: evaluate(fabric, scored, Points(), 2, 64, False),
         folder,
         SkippedFiles(folder / "skipped.csv", limit),
         Console(file=io.StringIO()),
-        **settings | changes,
+        Settings(
+            **{"epochs": epochs, "seed": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "log_every": 1} | changes
+        ),
+        {"classes": ["a", "b"]},
+        average,
     )
 
 
 def rows(folder):
     """metrics.csv without what a clock decides."""
     with open(folder / "metrics.csv", newline="") as file:
-        timed = {"seconds", "clips_per_second", "waiting_share"}
+        timed = {"seconds", "clips_per_second", "waiting_share", "memory_gib"}
         return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
 
 
@@ -84,9 +88,9 @@ def test_it_learns_and_leaves_a_run_folder(tmp_path):
     assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
     last, best = (load_tensors(tmp_path / "checkpoints" / f"{name}.ckpt", "checkpoint") for name in ("last", "best"))
-    assert last["epoch"] == 6
+    assert last["state"]["epoch"] == 6
     scores = [float(row["video_top1"]) for row in table]
-    assert best["epoch"] == last["best_epoch"] == 1 + scores.index(max(scores))
+    assert best["state"]["epoch"] == last["state"]["best_epoch"] == 1 + scores.index(max(scores))
     assert last["classes"] == ["a", "b"]
 
 
@@ -101,7 +105,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(tmp_path):
     there, here = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (whole, second))
     for key, value in there["model"].items():
         assert torch.equal(here["model"][key], value), key
-    assert here["best_epoch"] == there["best_epoch"]
+    assert here["state"] == there["state"]
 
 
 def test_one_step_equals_pytorch_by_hand(tmp_path):
@@ -109,9 +113,8 @@ def test_one_step_equals_pytorch_by_hand(tmp_path):
     loop = trainer(tmp_path, clip_grad_norm=0.05)
     reference = copy.deepcopy(loop.model.module)
     batch = next(iter(Points()))
-    torch.manual_seed(1)
-    loop._step(batch.inputs, batch.labels)
-    torch.manual_seed(1)
+    loop._step(batch)
+    torch.manual_seed(hash((3, 0, 0, 0)))  # dropout's
     optimizer = torch.optim.SGD(
         [{"params": [p for p in reference.parameters() if p.ndim > 1], "weight_decay": 1e-4},
          {"params": [p for p in reference.parameters() if p.ndim == 1]}],
@@ -132,13 +135,154 @@ def test_unreadable_files_stop_the_run_only_above_the_limit(tmp_path):
         trainer(tmp_path / "few", epochs=1, loader=Points(problems), limit=1).fit()
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_epoch_before(tmp_path):
-    loop = trainer(tmp_path, epochs=2)
-    loop.fit()
-    broken = trainer(tmp_path, loader=Points(factor=float("nan")))
+class Poisoned(Points):
+    """One batch of each epoch has no numbers."""
+
+    def __iter__(self):
+        for number, batch in enumerate(super().__iter__(), self.start):
+            yield replace(batch, inputs=batch.inputs * float("nan")) if number == 2 else batch
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_a_checkpoint_from_before(tmp_path):
+    trainer(tmp_path, epochs=2).fit()
+    broken = trainer(tmp_path, loader=Poisoned())
     broken.resume()
-    with pytest.raises(InputError, match=r"the loss of epoch 3 is nan at learning rate"):
+    with pytest.raises(
+        InputError, match=r"the loss of epoch 3, batch 3 is nan at learning rate 0\.\d+ \(samples: point"
+    ):
         broken.fit()
     state = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
-    assert state["epoch"] == 2
+    assert state["state"]["epoch"] == 2
     assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path):
+    loop = trainer(tmp_path, epochs=1, loader=Poisoned(), max_bad_steps=1)
+    before = {}
+
+    def note(batch, step=loop._step):
+        if batch.inputs.isnan().any():
+            before.update({key: value.clone() for key, value in loop.model.state_dict().items()})
+        loss = step(batch)
+        if batch.inputs.isnan().any():
+            assert all(torch.equal(value, before[key]) for key, value in loop.model.state_dict().items())
+        return loss
+
+    loop._step = note
+    _, table = loop.fit()
+    assert before
+    assert loop.state.bad_steps == 1
+    assert loop.state.steps == 4
+    assert float(table.rows[0]["train_loss"]) > 0
+    with pytest.raises(InputError, match="is nan"):
+        trainer(tmp_path / "two", epochs=2, loader=Poisoned(), max_bad_steps=1).fit()
+
+
+class StopAt:
+    """Asks to stop before a step of the run."""
+
+    def __init__(self, step):
+        self.step, self.asked, self.signal = step, 0, None
+
+    @property
+    def reason(self):
+        self.asked += 1
+        return "test" if self.asked == self.step else ""
+
+    def listening(self):
+        return nullcontext()
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 18])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.9, "accumulate": 3},
+        {"schedule": {"kind": "one_cycle", "warmup_steps": 8}, "optimizer": "adamw"},
+        {"schedule": {"kind": "plateau", "patience": 0, "gamma": 0.5}, "optimizer": "RMSprop"},
+        {"schedule": {"kind": "multi_step", "milestones": [6, 13]}, "optimizer": "adam", "evaluate_every": 2},
+    ],
+)
+def test_stopping_within_an_epoch_and_going_on_is_the_run_that_was_never_stopped(tmp_path, step, changes):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer(whole, **changes).fit()
+    stopped = trainer(parts, **changes)
+    stopped.stop = StopAt(step)
+    with pytest.raises(Stopped, match="go on with: cbam3d train --resume"):
+        stopped.fit()
+    assert stopped.state.steps == step
+    continued = trainer(parts, **changes)
+    continued.resume()
+    continued.fit()
+    assert rows(whole) == rows(parts)
+    assert (whole / "steps.csv").read_text() == (parts / "steps.csv").read_text()
+    there, here = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (whole, parts))
+    for key in ("model", "average"):
+        for name, value in (there[key] or {}).items():
+            assert torch.equal(here[key][name], value), name
+    assert here["state"] == there["state"]
+    assert str(here["optimizer"]) == str(there["optimizer"])
+
+
+def test_parts_of_a_batch_give_the_step_of_the_whole(tmp_path):
+    """Without BatchNorm and dropout, whose results depend on the parts."""
+
+    def weights(folder, accumulate):
+        loop = trainer(folder, epochs=1, accumulate=accumulate)
+        for module in loop.model.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.Dropout)):
+                module.eval()
+        for batch in Points():
+            loop._step(batch)
+        return [p.detach() for p in loop.model.parameters()]
+
+    whole = weights(tmp_path / "1", 1)
+    for accumulate in (2, 3, 16, 40):
+        for mine, theirs in zip(weights(tmp_path / str(accumulate), accumulate), whole, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_the_average_is_what_is_scored_and_saved(tmp_path):
+    loop = trainer(tmp_path, epochs=1, ema=0.5)
+    history = []
+
+    def note(batch, step=loop._step):
+        loss = step(batch)
+        history.append(loop.model.module[0].weight.detach().clone())
+        return loss
+
+    loop._step = note
+    loop.fit()
+    average = history[0]  # the first update copies
+    for weight in history[1:]:
+        average = 0.5 * average + 0.5 * weight
+    torch.testing.assert_close(loop.scored_model[0].weight, average)
+    saved = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
+    torch.testing.assert_close(weights_of(saved)["0.weight"], average)
+    assert not torch.allclose(saved["model"]["0.weight"], average)
+
+
+def test_training_ends_when_it_gets_no_better(tmp_path):
+    loop = trainer(tmp_path, epochs=6, early_stopping=2)
+    scores = iter([0.5, 0.9, 0.8, 0.9, 1.0])
+    evaluate_really = loop.evaluate
+    loop.evaluate = lambda scored: replace(
+        (result := evaluate_really(scored)), scores={**result.scores, "video_top1": next(scores)}
+    )
+    loop.fit()
+    assert (loop.state.epoch, loop.state.best_epoch) == (4, 2)
+
+
+def test_too_little_memory_says_what_to_change(tmp_path):
+    loop = trainer(tmp_path, epochs=1)
+    loop.model.forward = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(InputError, match=r"out of memory with 16 samples .*raise train\.accumulate .*batch_size"):
+        loop.fit()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    trainer(tmp_path, epochs=1).fit()
+    other = trainer(tmp_path, epochs=2)
+    other.model = other.fabric.setup_module(nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"last\.ckpt does not fit the network"):
+        other.resume()

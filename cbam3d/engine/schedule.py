@@ -1,0 +1,108 @@
+"""The learning rate of every step: its highest value times a factor of warm-up and shape."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+Kind = Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"]
+
+
+class Schedule:
+    """Sets the learning rate of all parameter groups, each by its own highest value.
+
+    - cosine: a linear rise over the warm-up, then a half cosine to 0.
+    - one_cycle: a half cosine from 1/25 to 1 over the warm-up, then one to 1/250,000 (https://arxiv.org/abs/1708.07120;
+      the same as torch's OneCycleLR, without its momentum).
+    - multi_step: times `gamma` at each milestone.
+    - plateau: times `gamma` when the held-out loss has not improved by 0.01 % for more than `patience` reports
+      (as torch's ReduceLROnPlateau).
+    - constant.
+
+    The last three rise over the warm-up as cosine does.
+
+    Args:
+        optimizer: its groups hold the highest values.
+        kind: of the above.
+        total_steps: of the whole training.
+        warmup_steps: of the rise.
+        milestones: steps, of multi_step.
+        gamma: factor of multi_step and plateau.
+        patience: of plateau.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        kind: Kind,
+        total_steps: int,
+        warmup_steps: int,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
+        patience: int = 3,
+    ) -> None:
+        self.optimizer, self.kind, self.total_steps, self.warmup_steps = optimizer, kind, total_steps, warmup_steps
+        self.milestones, self.gamma, self.patience = milestones, gamma, patience
+        self.highest = [group["lr"] for group in optimizer.param_groups]
+        self.taken = 0  # steps
+        self.reduced, self.best, self.worse = 1.0, math.inf, 0
+        self._set()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first group, for the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @property
+    def last_learning_rate(self) -> float:
+        """Of the first group, in the last step."""
+        return self.highest[0] * self.factor(max(0, self.taken - 1))
+
+    def step(self) -> None:
+        """A step was taken: set the rate of the next."""
+        self.taken += 1
+        self._set()
+
+    def report(self, loss: float) -> None:
+        """Tell the held-out loss."""
+        if loss < self.best * (1 - 1e-4):
+            self.best, self.worse = loss, 0
+        else:
+            self.worse += 1
+        if self.kind == "plateau" and self.worse > self.patience:
+            self.reduced, self.worse = self.reduced * self.gamma, 0
+            self._set()
+
+    def factor(self, step: int) -> float:
+        """The share of the highest rate at a step, from 0."""
+        warmup, total = self.warmup_steps, self.total_steps
+        if self.kind == "one_cycle":
+            top = max(warmup - 1, 1e-9)
+            if step <= top:
+                return _cosine(1 / 25, 1.0, step / top)
+            return _cosine(1.0, 1 / 25 / 1e4, min(1.0, (step - top) / max(1e-9, total - 1 - top)))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.kind == "cosine":
+            return _cosine(1.0, 0.0, min(1.0, (step - warmup) / max(1, total - warmup)))
+        if self.kind == "multi_step":
+            return self.gamma ** sum(step >= milestone for milestone in self.milestones)
+        return self.reduced
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken, "reduced": self.reduced, "best": self.best, "worse": self.worse}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.taken, self.reduced = state["taken"], state["reduced"]
+        self.best, self.worse = state["best"], state["worse"]
+        self._set()
+
+    def _set(self) -> None:
+        factor = self.factor(self.taken)
+        for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
+            group["lr"] = highest * factor
+
+
+def _cosine(start: float, end: float, place: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * place))

@@ -1,0 +1,42 @@
+"""Stopping from outside: a signal asks, and the loop stops between two steps."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether somebody wants the run to stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), or the end of its time.
+
+    Args:
+        max_hours: how long the run may take from now; None for no limit.
+    """
+
+    def __init__(self, max_hours: float | None = None) -> None:
+        self.until = None if max_hours is None else time.monotonic() + 3600 * max_hours
+        self.signal: signal.Signals | None = None
+
+    @property
+    def reason(self) -> str:
+        """Empty while nobody wants it."""
+        if self.signal is not None:
+            return self.signal.name
+        return "train.max_hours is over" if self.until is not None and time.monotonic() > self.until else ""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within, a first signal asks; a second SIGINT interrupts at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self.signal is not None:
+                raise KeyboardInterrupt
+            self.signal = signal.Signals(number)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

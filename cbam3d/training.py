@@ -1,0 +1,271 @@
+"""`cbam3d train`: a configuration -> a trained network in a run folder."""
+
+import tempfile
+from argparse import Namespace
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import cbam3d
+from cbam3d.assemble import build_model, create_fabric, create_loaders, create_training, memory_format, plain
+from cbam3d.commands import print_skipped, score_table, speaker, with_manifest_of
+from cbam3d.config import Config
+from cbam3d.data.loader import Loader
+from cbam3d.data.manifest import write_manifest
+from cbam3d.engine import evaluate as scoring
+from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
+from cbam3d.engine.stop import StopRequest
+from cbam3d.engine.train import Settings, Trainer
+from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
+from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.sources import Source, open_source
+
+# What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
+_FIXED = {
+    *(f"data.{key}" for key in ("recipe", "split", "test_fraction", "groups", "clips_per_visit", "sampling")),
+    *(f"train.{key}" for key in ("batch_size", "optimizer", "schedule", "limit_batches", "ema", "freeze")),
+    "run.seed",
+    "model.name",
+    "model.options",
+    "model.attention",
+    "model.attention_options",
+}
+
+
+def train(arguments: list[str]) -> None:
+    """Train, score, and leave a run folder."""
+    config, path, given = _parse(arguments, "motion")
+    resume = given.resume
+    folder = Path(tempfile.mkdtemp()) if given.dry_run else _run_folder(config, path.stem, resume)
+    if resume and not any(argument.startswith("--config") for argument in arguments):
+        config, _, _ = _parse(arguments, folder / "config.yaml")
+    fabric = create_fabric(config)
+    folder = fabric.broadcast(folder)
+    console = speaker(fabric)
+    if resume:
+        _compare(config, folder, console)
+    with fabric.rank_zero_first():  # renders or downloads once
+        source = open_source(with_manifest_of(folder, config) if resume else config, console)
+    if fabric.is_global_zero:
+        _open_folder(folder, resume)
+    fabric.barrier()
+    trainer, test_loader = _create_trainer(config, source, fabric, folder, console)
+    if given.dry_run:
+        _dry_run(trainer, test_loader, config, source, console)
+        return
+    if resume:
+        trainer.resume()
+    if fabric.is_global_zero:  # only now is it sure that this configuration fits the folder
+        repeatable = replace(config, run=replace(config.run, dir=None))
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain(repeatable), sort_keys=False))
+        if source.manifest is not None:
+            write_manifest(source.manifest, folder / "manifest.csv")
+        _report_to_wandb(config, folder)
+    evaluation, table = trainer.fit()
+    if source.validation is not source.test:
+        evaluation = _score(trainer, config, source, test_loader)
+        print_skipped(console, trainer.skipped.add(evaluation.problems))
+    if fabric.is_global_zero:
+        _write_scores(folder, source, trainer, evaluation, table)
+        console.print(score_table(evaluation))
+        console.print(f"everything is in {folder}")
+
+
+def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Namespace]:
+    command = CommandParser("cbam3d train", description=train.__doc__, add_help=False)
+    command.add_argument("--resume", action="store_true", help="continue the run in its folder, with its configuration")
+    command.add_argument("--dry-run", action="store_true", help="build everything, try one batch, and leave nothing")
+    return parse_config(arguments, default, command)
+
+
+def _create_trainer(
+    config: Config, source: Source, fabric: Fabric, folder: Path, console: Console
+) -> tuple[Trainer, Loader]:
+    model = build_model(config, len(source.classes), source.images)
+    train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
+    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
+    print_skipped(console, skipped.add(source.problems))
+    optimizer, schedule, average = create_training(config, model, len(train_loader))
+    console.print(_summary(config, source, model, folder, fabric.device))
+    if config.run.compile:
+        model.compile()
+    model, optimizer = fabric.setup(model, optimizer)
+    t = config.train
+    settings = Settings(
+        epochs=t.epochs,
+        evaluate_every=config.eval.every_epochs,
+        primary="top1" if source.images else "video_top1",
+        seed=config.run.seed,
+        label_smoothing=t.label_smoothing,
+        clip_grad_norm=t.clip_grad_norm,
+        accumulate=t.accumulate,
+        max_bad_steps=t.max_bad_steps,
+        early_stopping=t.early_stopping,
+        checkpoint_minutes=t.checkpoint_minutes,
+        log_every=t.log_every,
+        memory_format=memory_format(config, source.images),
+    )
+    facts = {"config": plain(config), "classes": source.classes, "versions": _versions()}
+    trainer = Trainer(
+        fabric,
+        model,
+        optimizer,
+        schedule,
+        train_loader,
+        lambda scored: scoring.evaluate(
+            fabric, scored, validation_loader, len(source.classes), config.eval.batch_size, source.images
+        ),
+        folder,
+        skipped,
+        console,
+        settings,
+        facts,
+        average,
+        StopRequest(t.max_hours),
+    )
+    return trainer, test_loader
+
+
+def _score(trainer: Trainer, config: Config, source: Source, loader: Any) -> scoring.Evaluation:
+    return scoring.evaluate(
+        trainer.fabric, trainer.scored_model, loader, len(source.classes), config.eval.batch_size, source.images
+    )
+
+
+def _compare(config: Config, folder: Path, console: Console) -> None:
+    """Say what differs from the run that goes on.
+
+    Raises:
+        InputError: something that cannot be changed in a run that has begun.
+    """
+    saved = load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")
+    changed = changed_keys(saved.get("config", {}) if isinstance(saved, dict) else {}, plain(config))
+    for key, (then, now) in changed.items():
+        if key in _FIXED:
+            raise InputError(f"{key} was {then}, is {now}: a run that has begun cannot change it")
+        if key != "run.dir":
+            console.print(f"changed since: {key} was {then}, is {now}", style="yellow")
+
+
+def _dry_run(trainer: Trainer, test_loader: Loader, config: Config, source: Source, console: Console) -> None:
+    """One batch of training and one of scoring, and what the run will take."""
+    batch = next(iter(trainer.loader))
+    loss = trainer._step(batch)
+    evaluation = _score(trainer, config, source, islice(test_loader, 1))
+    parameters = list(trainer.model.parameters())
+    trainer.model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        trainer.model(batch.inputs[:1])
+    learning = sum(p.numel() for p in parameters if p.requires_grad)
+    rows = {
+        "input of a step": " x ".join(map(str, batch.inputs.shape)),
+        "parameters": f"{sum(p.numel() for p in parameters):,}, of which learn {learning:,}",
+        "multiply-adds a clip": f"{counter.get_total_flops() / 2e9:.2f} G",
+        "peak memory": f"{trainer.peak_memory_gib:.2f} GiB",
+        "steps an epoch": f"{len(trainer.loader):,}",
+        "steps in all": f"{len(trainer.loader) * config.train.epochs:,}",
+        "learning rate of the first step": f"{trainer.schedule.learning_rate:.3g}",
+        "loss of the first step": f"{loss:.3f}",
+        "scored": ", ".join(f"{count} {name.removeprefix('num_')}" for name, count in evaluation.counts.items()),
+    }
+    table = Table("dry run", "", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    console.print("the dry run went through; nothing is kept")
+
+
+def _report_to_wandb(config: Config, folder: Path) -> None:
+    """Let Weights & Biases follow the TensorBoard events."""
+    if config.run.wandb is None:
+        return
+    try:
+        import wandb  # type: ignore[import-not-found]
+    except ImportError:
+        raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
+    wandb.init(
+        project=config.run.wandb,
+        name=folder.name,
+        id=folder.name,
+        dir=folder,
+        config=plain(config),
+        resume="allow",
+        sync_tensorboard=True,
+    )
+
+
+def _run_folder(config: Config, name: str, resume: bool) -> Path:
+    """Where the run lives: never on top of another one."""
+    if config.run.dir is not None:
+        folder = Path(config.run.dir)
+        if resume and not _has_run(folder):
+            raise InputError(f"{folder}: nothing to resume (checkpoints/last.ckpt is missing)")
+        if not resume and _has_run(folder):
+            raise InputError(f"{folder} holds a run: --resume continues it, another --run.dir leaves it alone")
+        return folder
+    taken = [Path("runs") / name]
+    while taken[-1].exists():
+        taken.append(Path("runs") / f"{name}-{len(taken) + 1}")
+    if not resume:
+        return taken[-1]
+    runs = [folder for folder in taken if _has_run(folder)]
+    if not runs:
+        raise InputError(f"runs/{name}: nothing to resume")
+    return runs[-1]
+
+
+def _has_run(folder: Path) -> bool:
+    return (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _open_folder(folder: Path, resume: bool) -> None:
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as the folder of a run ({error.strerror})") from None
+    if not resume:
+        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+
+
+def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
+    attention = f" with {config.model.attention}" if config.model.attention else ""
+    parameters = sum(p.numel() for p in model.parameters())
+    train, test = len(source.train), len(source.test)  # type: ignore[arg-type]
+    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "  # type: ignore[arg-type]
+    return (
+        f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
+        f"for training, {validation}{test:,} to test, {len(source.classes)} classes; run folder {folder}"
+    )
+
+
+def _write_scores(
+    folder: Path,
+    source: Source,
+    trainer: Trainer,
+    evaluation: scoring.Evaluation,
+    table: EpochTable,
+) -> None:
+    best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
+    counts = evaluation.counts | {"num_skipped": len(trainer.skipped.reasons), "num_classes": len(source.classes)}
+    write_json(folder / "metrics.json", {**evaluation.scores, **counts, "epoch": trainer.state.epoch, **best})
+    plot_curves(table, folder / "curves.png", [name for name in evaluation.scores if "top" in name])
+    plot_confusion(evaluation.confusion, source.classes, folder / "confusion.png")
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "cbam3d": cbam3d.__version__,
+        "torch": str(torch.__version__),
+        "saved": datetime.now().isoformat(timespec="seconds"),
+    }
