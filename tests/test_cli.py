@@ -111,7 +111,7 @@ def test_a_run_is_never_overwritten_and_can_be_resumed(videos, capsys):
     assert sorted(path.name for path in Path("runs").iterdir()) == ["folder", "folder-2"]
     before = json.loads(Path("runs/folder-2/metrics.json").read_text())
     assert main(["train", "--config", "folder", "--resume"]) == 2  # not with another configuration
-    assert "last.ckpt does not fit the network" in capsys.readouterr().err
+    assert "a run that has begun cannot change it" in capsys.readouterr().err
     assert train(videos, "--resume") == 0  # the latest, which is finished: it is scored again
     assert json.loads(Path("runs/folder-2/metrics.json").read_text()) == before
     assert "resuming after epoch 2" in capsys.readouterr().out

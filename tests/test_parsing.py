@@ -57,7 +57,7 @@ def test_every_bundled_configuration_is_valid_and_survives_being_written(path, t
         ("seed: 3", "unknown key 'seed'"),
         ("train: {epochs: many}", "train.epochs"),
         ("train: {epochs: 0}", "train.epochs must be at least 1, got 0"),
-        ("train: {optimizer: adam}", "train.optimizer"),
+        ("train: {schedule: cosin}", "train.schedule"),
         ("train: {label_smoothing: 1.5}", "train.label_smoothing must be between 0.0 and 1.0, got 1.5"),
         ("data: {test_fraction: 2}", "data.test_fraction must be between"),
         ("data: {size: 200}", "data.size must not exceed data.short_side"),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -113,7 +114,10 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path, capsys):
         shutil.copy(root / "run" / "000.mp4", root / "run" / f"{i:03d}.mp4")
     journal = root / "manifest.csv.unfinished"
     command = [sys.executable, "-m", "cbam3d", "prepare", "folder", "--root", str(root), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    as_in_a_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore Ctrl-C
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=as_in_a_terminal
+    )
     while not (journal.exists() and len(journal.read_text().splitlines()) > 3):
         assert process.poll() is None
         time.sleep(0.01)

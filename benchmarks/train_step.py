@@ -1,0 +1,179 @@
+"""Our training step against a bare PyTorch loop of the same network and batch, and what attention adds to it.
+
+    python benchmarks/train_step.py [--device cuda] [--batch-size 8] [--frames 16] [--size 112]
+
+r3d_18 on random clips; clips a second, medians over interleaved repeats. "usual port": the CBAM block for clips as it
+goes around, written with separate pooling passes, a concatenation and two products. On CUDA also bf16,
+channels_last_3d and torch.compile.
+"""
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.video import r3d_18
+
+from cbam3d import insert_attention
+from cbam3d.data.loader import Batch
+from cbam3d.engine.optim import create_optimizer
+from cbam3d.engine.report import SkippedFiles
+from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.train import Settings, Trainer
+
+CLASSES = 101
+
+
+class UsualCBAM3d(nn.Module):
+    """The port that one finds: channel attention by two pooled MLPs, then a 7x7x7 convolution of two maps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(channels, channels // 16), nn.ReLU(), nn.Linear(channels // 16, channels))
+        self.conv = nn.Conv3d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c = x.shape[:2]
+        mean = F.adaptive_avg_pool3d(x, 1).view(n, c)
+        highest = F.adaptive_max_pool3d(x, 1).view(n, c)
+        x = x * torch.sigmoid(self.mlp(mean) + self.mlp(highest)).view(n, c, 1, 1, 1).expand_as(x)
+        maps = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+        return x * torch.sigmoid(self.conv(maps)).expand_as(x)
+
+
+class UsualBlock(nn.Module):
+    """A residual block of torchvision with the port at the end of its branch."""
+
+    def __init__(self, block: Any, channels: int) -> None:
+        super().__init__()
+        self.block, self.attention = block, UsualCBAM3d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.attention(self.block.conv2(self.block.conv1(x)))
+        rest = x if self.block.downsample is None else self.block.downsample(x)
+        return F.relu(branch + rest)
+
+
+def with_usual_port() -> nn.Module:
+    model = r3d_18(num_classes=CLASSES)
+    for i, channels in enumerate((64, 128, 256, 512), 1):
+        layer = getattr(model, f"layer{i}")
+        setattr(model, f"layer{i}", nn.Sequential(*(UsualBlock(block, channels) for block in layer)))
+    return model
+
+
+def with_ours() -> nn.Module:
+    model = r3d_18(num_classes=CLASSES)
+    return insert_attention(model, "cbam", position="residual", gates=("channel", "spatial"))
+
+
+@dataclass
+class Case:
+    """A network and how it is run."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    precision: str = "32-true"
+    channels_last: bool = False
+    compiled: bool = False
+
+
+def bare(case: Case, batch: Batch, device: torch.device) -> Callable[[], None]:
+    model = case.build().to(device)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch.inputs), batch.targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callable[[], None]:
+    fabric = Fabric(accelerator=device.type, devices=1, precision=case.precision)  # type: ignore[arg-type]
+    model = case.build()
+    layout = torch.channels_last_3d if case.channels_last else torch.contiguous_format
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+    optimizer = create_optimizer(model, "sgd", 0.01, 1e-4, {"momentum": 0.9, "nesterov": True})
+    schedule = Schedule(optimizer, "cosine", 100_000, 0)
+    if case.compiled:
+        model.compile()
+    model, optimizer = fabric.setup(model, optimizer)
+    trainer = Trainer(
+        fabric,
+        model,
+        optimizer,
+        schedule,
+        [],  # type: ignore[arg-type]
+        lambda scored: None,  # type: ignore[arg-type, return-value]
+        folder,
+        SkippedFiles(folder / "skipped.csv", 0),
+        Console(file=io.StringIO()),
+        Settings(1, memory_format=layout),
+        {},
+    )
+    model.train()
+
+    def step() -> None:
+        trainer._step(batch)
+        schedule.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A training step, compared")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--repeats", type=int, default=7)
+    given = parser.parse_args()
+    device, n = torch.device(given.device), given.batch_size
+    inputs = torch.randn(n, 3, given.frames, given.size, given.size, device=device)
+    labels = torch.randint(0, CLASSES, (n,), device=device)
+    batch = Batch(inputs, labels, labels, [""] * n, [])
+    plain = Case("r3d_18", lambda: r3d_18(num_classes=CLASSES))
+    cases = [plain, Case("with the usual port", with_usual_port), Case("with ours", with_ours)]
+    if device.type == "cuda":
+        for name, build in (("r3d_18", plain.build), ("with ours", with_ours)):
+            cases.append(Case(f"{name}, bf16", build, "bf16-mixed"))
+            cases.append(Case(f"{name}, bf16, channels_last_3d", build, "bf16-mixed", True))
+            cases.append(Case(f"{name}, bf16, channels_last_3d, compiled", build, "bf16-mixed", True, True))
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {"r3d_18, bare loop": bare(plain, batch, device)}
+        steps |= {case.name: ours(case, batch, device, Path(folder)) for case in cases}
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for repeat in range(given.repeats + 1):  # the first warms up
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                if repeat:
+                    times[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    shape, threads = f"{given.frames}x{given.size}x{given.size}", torch.get_num_threads()
+    print(f"{given.batch_size} clips of {shape} on {device}, {threads} threads")
+    for name, seconds in medians.items():
+        share = medians["r3d_18"] / seconds
+        against = medians["r3d_18, bare loop"] / seconds
+        print(
+            f"{name}: {n / seconds:.2f} clips/s, {against:.1%} of the bare loop's, {share:.1%} of r3d_18's in our loop"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The keys are a promise: scripts and configurations of users name them."""
+
+import importlib.util
+from pathlib import Path
+
+from cbam3d.parsing import config_keys
+
+KEYS = """
+run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm run.wandb
+data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction data.allow_leaks
+data.decoder data.corrupt_frames data.timeout_seconds data.sampling data.num_frames data.stride data.fps
+data.short_videos data.clips_per_visit data.short_side data.size data.mean data.std data.num_workers
+data.max_bad_videos
+augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rand_augment augment.erasing
+augment.mixup augment.cutmix
+model.name model.attention model.weights model.options model.attention_options
+train.epochs train.limit_batches train.max_hours train.early_stopping train.batch_size train.accumulate
+train.optimizer train.optimizer_options train.learning_rate train.base_batch_size train.new_rate_factor
+train.momentum train.weight_decay train.freeze train.schedule train.warmup_epochs train.milestones train.gamma
+train.patience train.label_smoothing train.clip_grad_norm train.ema train.max_bad_steps train.checkpoint_minutes
+train.log_every
+eval.num_clips eval.num_crops eval.batch_size eval.every_epochs eval.frame_order
+"""
+
+
+def test_the_list_of_keys_changes_on_purpose_only():
+    assert config_keys() == KEYS.split()
+
+
+def test_the_readme_has_the_table_of_keys():
+    docs = Path(__file__).parents[1] / "docs" / "make_keys.py"
+    spec = importlib.util.spec_from_file_location("make_keys", docs)
+    make_keys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_keys)
+    assert make_keys.table() in make_keys.README.read_text(), "run: python docs/make_keys.py"
+    assert [key for key, _, _ in make_keys.rows()] == KEYS.split()
