@@ -124,20 +124,19 @@ def create_training(
 def create_fabric(config: Config) -> Fabric:
     """Device, precision and processes, started; how many processes there are, torchrun and `fabric run` say."""
     run = config.run
-    devices: int | str = run.devices
-    num_nodes = 1
-    asked: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision}
-    if "LT_CLI_USED" in os.environ:  # fabric run has its own options, and refuses others than the defaults
-        devices = "auto"
-        asked = {key: value for key, value in asked.items() if value not in ("auto", "32-true")}
+    by_fabric_run = "LT_CLI_USED" in os.environ
+    options: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision, "devices": run.devices}
+    if by_fabric_run:  # it has options of its own, and refuses others than the defaults here
+        options = {key: options[key] for key in ("accelerator", "precision") if options[key] not in ("auto", "32-true")}
     elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+        options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
+        options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
     try:
-        fabric = Fabric(devices=devices, num_nodes=num_nodes, **asked)
+        fabric = Fabric(**options)
     except Exception as error:  # Fabric names a missing device by exceptions of several kinds
         raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
-    fabric.launch()
+    if not by_fabric_run:  # which has started the processes already
+        fabric.launch()
     return fabric
 
 

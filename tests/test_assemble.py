@@ -1,0 +1,61 @@
+import torch
+from torch import nn
+
+from cbam3d import create_model, insert_attention, list_insertions
+from cbam3d.assemble import create_training, keep_hooks_and_sync_batchnorm
+from cbam3d.config import Config, Model, Train
+
+
+def test_synchronised_norms_keep_the_inserted_attention():
+    """torch's own conversion replaces a norm, and its hooks with it."""
+    model = create_model("torchvision/r3d_18", num_classes=5)
+    insert_attention(model, "cbam", position="residual")
+    before = [str(insertion) for insertion in list_insertions(model)]
+    keys = list(model.state_dict())
+    hooked = [name for name, module in model.named_modules() if module._forward_hooks]
+    converted = keep_hooks_and_sync_batchnorm(model)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules()) == 20
+    assert [name for name, module in converted.named_modules() if module._forward_hooks] == hooked
+    assert hooked
+    assert [str(insertion) for insertion in list_insertions(converted)] == before
+    assert list(converted.state_dict()) == keys
+
+
+def rates(model, train):
+    optimizer, _, _ = create_training(Config(train=train), model, steps_per_epoch=10)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_what_pretrained_weights_did_not_give_has_its_own_rate():
+    plain = create_model("resnet10", num_classes=4, width=8)
+    train = Train(learning_rate=0.1, new_rate_factor=10.0, schedule="constant", warmup_epochs=0)
+    assert set(rates(plain, train).values()) == {0.1}  # nothing is pretrained, so nothing is new
+    filled = create_model("resnet10", num_classes=7, width=8, attention="cbam", weights=plain.state_dict())
+    found = rates(filled, train)
+    new = {name for name, rate in found.items() if rate == 1.0}
+    assert new == {name for name in found if "attention" in name or name.startswith("fc.")}
+    assert set(found.values()) == {0.1, 1.0}
+
+
+def test_the_rate_follows_the_batch_size_when_asked():
+    model = create_model("resnet10", num_classes=4, width=8)
+    train = Train(batch_size=64, base_batch_size=256, learning_rate=0.4, schedule="constant", warmup_epochs=0)
+    assert set(rates(model, train).values()) == {0.1}
+
+
+def test_the_average_follows_a_network_with_inserted_attention():
+    config = Config(model=Model(), train=Train(ema=0.9, optimizer="adamw"))
+    model = create_model("torchvision/r3d_18", num_classes=3)
+    insert_attention(model, "cbam")
+    _, _, average = create_training(config, model, steps_per_epoch=10)
+    average.update_parameters(model)
+    clip = torch.randn(1, 3, 4, 16, 16)
+    model.eval(), average.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(average.module(clip), model(clip))
+        for module in average.module.modules():  # its attention is its own
+            if type(module).__name__ == "CBAM":
+                for parameter in module.parameters():
+                    parameter.fill_(3.0)
+        assert not torch.allclose(average.module(clip), model(clip))
