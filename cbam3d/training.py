@@ -23,6 +23,7 @@ from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
 from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.train import Settings, Trainer
@@ -172,7 +173,7 @@ def _dry_run(trainer: Trainer, test_loader: Loader, config: Config, source: Sour
         "input of a step": " x ".join(map(str, batch.inputs.shape)),
         "parameters": f"{sum(p.numel() for p in parameters):,}, of which learn {learning:,}",
         "multiply-adds a clip": f"{counter.get_total_flops() / 2e9:.2f} G",
-        "peak memory": f"{trainer.peak_memory_gib:.2f} GiB",
+        "peak memory": f"{peak_memory_gib(trainer.fabric.device):.2f} GiB",
         "steps an epoch": f"{len(trainer.loader):,}",
         "steps in all": f"{len(trainer.loader) * config.train.epochs:,}",
         "learning rate of the first step": f"{trainer.schedule.learning_rate:.3g}",

@@ -59,5 +59,5 @@ def test_every_module_has_a_test():
         modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
         tested = {path.stem.removeprefix("test_") for path in (tests / room).glob("test_*.py")}
         # parts of what is tested as a whole: the blocks, the loaders, listing, scan
-        parts = {"nd", "gate", "batch", "encode", "annotations", "journal", "copies", "workers"}
+        parts = {"nd", "gate", "batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
         assert modules - tested <= parts, room

@@ -5,7 +5,6 @@ from within an epoch, takes the same steps as the run that was never stopped.
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Sized
 from contextlib import nullcontext
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -24,7 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.engine.checkpoint import save_checkpoint
 from cbam3d.engine.evaluate import Evaluation, gather
+from cbam3d.engine.memory import explain_out_of_memory, peak_memory_gib
 from cbam3d.engine.optim import train_mode
+from cbam3d.engine.progress import epoch_line, progress_bar
 from cbam3d.engine.report import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.stop import StopRequest
@@ -133,18 +133,6 @@ class Trainer:
         """What is scored: the average where there is one."""
         return _inner(self.model) if self.average is None else self.average.module
 
-    @property
-    def peak_memory_gib(self) -> float:
-        """Of the device, or of this process where that is the CPU."""
-        if self.fabric.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.fabric.device) / 2**30
-        if sys.platform == "win32":
-            return math.nan
-        import resource  # absent from Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
     def resume(self) -> None:
         """Continue from the last checkpoint of the folder."""
         path = self.checkpoints / "last.ckpt"
@@ -193,8 +181,8 @@ class Trainer:
                     table.add(row)
                     for name, value in row.items():
                         events.add_scalar(name, value, state.steps)
-                self._save("last.ckpt", *self._judge(row.get(settings.primary)))
-                self.console.print(_line(row, settings.epochs))
+                self._save(*self._judge(row.get(settings.primary)), "last.ckpt")  # the best first: a kill loses neither
+                self.console.print(epoch_line(row, settings.epochs))
         return evaluation or self.evaluate(self.scored_model), table
 
     def _given_up(self) -> bool:
@@ -223,7 +211,7 @@ class Trainer:
         self.loader.set_epoch(state.epoch, state.batch)
         seen, waited, started = state.num_clips, 0.0, time.perf_counter()
         saved_at = time.monotonic()
-        with _progress(self.console) as progress:
+        with progress_bar(self.console) as progress:
             task = progress.add_task("", total=len(self.loader), completed=state.batch)
             asked = time.perf_counter()
             for batch in self.loader:
@@ -246,7 +234,7 @@ class Trainer:
             "learning_rate": self.schedule.last_learning_rate,
             "clips_per_second": (state.num_clips - seen) / seconds,
             "waiting_share": waited / seconds,
-            "memory_gib": self.peak_memory_gib,
+            "memory_gib": peak_memory_gib(self.fabric.device),
             "seconds": seconds,
         }
 
@@ -282,8 +270,8 @@ class Trainer:
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
         try:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            raise _out_of_memory(error, batch.inputs, settings.accumulate) from None
+        except RuntimeError as error:
+            raise explain_out_of_memory(error, batch.inputs, settings.accumulate) from None
         (loss,) = self._total([float(loss)])
         if not math.isfinite(loss):
             self.optimizer.zero_grad()
@@ -371,30 +359,7 @@ def _inner(model: nn.Module) -> nn.Module:
     return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
 
 
-def _out_of_memory(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
-    if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
-        return error
-    shape = "x".join(str(side) for side in inputs.shape[2:])
-    return InputError(
-        f"out of memory with {len(inputs)} samples of {shape} a process, computed in {accumulate} parts: raise "
-        f"train.accumulate (same result, more time), or lower train.batch_size, data.num_frames or data.size"
-    )
-
-
 def _first_difference(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[1] if len(lines) > 1 else lines[0]
     return line if len(line) < 160 else line[:160] + "…"
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    timing = (TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, *timing, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _line(row: dict[str, float], epochs: int) -> str:
-    parts = [f"epoch {row['epoch']:>3.0f}/{epochs}", f"train loss {row['train_loss']:.3f}"]
-    parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name]
-    parts += [f"{row['clips_per_second']:.0f} clips/s", f"waiting {row['waiting_share']:.0%}"]
-    return "  ".join(parts)

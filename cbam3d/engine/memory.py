@@ -1,0 +1,32 @@
+"""How much memory training takes, and what to do when it is too much."""
+
+import math
+import sys
+
+import torch
+from torch import Tensor
+
+from cbam3d.errors import InputError
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that was in use so far: on a GPU, or by this process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return math.nan
+    import resource  # absent from Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def explain_out_of_memory(error: RuntimeError, inputs: Tensor, accumulate: int) -> RuntimeError | InputError:
+    """The error itself, or, where memory ran out, one that says what to change."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return error
+    shape = "x".join(str(side) for side in inputs.shape[2:])
+    return InputError(
+        f"out of memory with {len(inputs)} samples of {shape} a process, computed in {accumulate} parts: raise "
+        "train.accumulate (same result, more time), or lower train.batch_size, data.num_frames or data.size"
+    )

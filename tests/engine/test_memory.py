@@ -1,0 +1,28 @@
+import torch
+
+from cbam3d.engine.memory import explain_out_of_memory, peak_memory_gib
+from cbam3d.errors import InputError
+
+
+def test_other_errors_stay_what_they_are():
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert explain_out_of_memory(error, torch.zeros(1, 3, 4, 4), 1) is error
+
+
+def test_the_cpus_own_message_is_known_too():
+    """What PyTorch raises where the CPU's memory does not suffice."""
+    try:
+        torch.empty(2**60, dtype=torch.uint8)
+    except RuntimeError as error:
+        explained = explain_out_of_memory(error, torch.zeros(8, 3, 16, 112, 112), 2)
+    assert isinstance(explained, InputError)
+    assert "8 samples of 16x112x112 a process, computed in 2 parts" in str(explained)
+
+
+def test_the_peak_does_not_fall():
+    device = torch.device("cpu")
+    before = peak_memory_gib(device)
+    block = torch.ones(2**26)  # a quarter of a GiB
+    during = peak_memory_gib(device)
+    del block
+    assert before < during <= peak_memory_gib(device) < 100
