@@ -127,7 +127,7 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
     model.train()
 
     def step() -> None:
-        trainer._step(batch)
+        trainer.step(batch)
         schedule.step()
 
     return step

@@ -1,6 +1,7 @@
 """A configuration -> loaders, network and devices: where the rooms meet."""
 
 import os
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -32,6 +33,10 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     if config.train.batch_size % (world_size * per_visit):
         parts = f"the {world_size} processes" + (f" times data.clips_per_visit {per_visit}" if per_visit > 1 else "")
         raise InputError(f"train.batch_size must be a multiple of {parts}, got {config.train.batch_size}")
+    if config.train.accumulate > config.train.batch_size // world_size:
+        raise InputError(
+            f"train.accumulate must not exceed the {config.train.batch_size // world_size} clips a process"
+        )
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     random_view = train_transform(
         data.size,
@@ -91,9 +96,15 @@ def memory_format(config: Config, images: bool) -> torch.memory_format:
 
 
 def create_training(
-    config: Config, model: nn.Module, steps_per_epoch: int
+    config: Config, model: nn.Module, steps_per_epoch: int, new: Collection[str] = ()
 ) -> tuple[torch.optim.Optimizer, Schedule, AveragedModel | None]:
     """Optimiser, learning rate and moving average of a network.
+
+    Args:
+        config: what to build.
+        model: the network.
+        steps_per_epoch: of the optimiser.
+        new: names of parameters that pretrained weights did not give.
 
     Raises:
         InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
@@ -104,8 +115,6 @@ def create_training(
     options = t.optimizer_options
     if t.optimizer in ("sgd", "SGD"):
         options = {"momentum": t.momentum, "nesterov": t.momentum > 0} | options
-    report = getattr(model, "weights_report", None)
-    new = set(report.new) if report is not None else set()
     optimizer = create_optimizer(model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor)
     schedule = Schedule(
         optimizer,
@@ -138,6 +147,12 @@ def create_fabric(config: Config) -> Fabric:
     if not by_fabric_run:  # which has started the processes already
         fabric.launch()
     return fabric
+
+
+def new_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that the pretrained weights did not give; none where there are no such weights."""
+    report = getattr(model, "weights_report", None)
+    return [] if report is None else [name for name, _ in model.named_parameters() if name in set(report.new)]
 
 
 def keep_hooks_and_sync_batchnorm(model: nn.Module) -> nn.Module:

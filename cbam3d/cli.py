@@ -32,18 +32,32 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {error}", style="red", markup=False, highlight=False)
+        _say(str(error), "red")
         return 2
     except Stopped as stopped:
-        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {stopped}", style="yellow", markup=False, highlight=False)
+        if str(stopped):  # of several processes, one speaks
+            _say(str(stopped), "yellow")
         return stopped.status
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):  # told wherever this process happens to be
+        if not (text := _from_another_process(error)):
             raise
-        reason = str(error).partition("\n")[0]
-        advice = "memory may have run out (lower data.num_workers), or a file crashes the decoder (prepare names it)"
-        Console(stderr=True, soft_wrap=True).print(f"cbam3d: {reason} {advice}", style="red", markup=False)
+        _say(text, "red")
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _say(text: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"cbam3d: {text}", style=style, markup=False, highlight=False)
+
+
+def _from_another_process(error: RuntimeError) -> str:
+    """What to say of another process's death, which is told wherever this one happens to be; else empty."""
+    reason = str(error).partition("\n")[0]
+    if "DataLoader worker" in reason:
+        advice = "memory may have run out (lower data.num_workers), or a file crashes the decoder (prepare names it)"
+        return f"{reason} {advice}"
+    if type(error).__name__ == "DistBackendError" or "gloo/" in str(error) or "Connection closed by peer" in str(error):
+        return "another process of this run has ended, and its own message says why; --resume goes on"
+    return ""

@@ -1,5 +1,6 @@
 """The whole configuration on one page. Every key of a YAML file and of the command line is a field here."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -100,14 +101,12 @@ class Data:
         for name in ("num_workers", "max_bad_videos"):
             _at_least(f"data.{name}", getattr(self, name), 0)
         _between("data.test_fraction", self.test_fraction, 0.0, 1.0)
-        if self.timeout_seconds <= 0:
-            raise InputError(f"data.timeout_seconds must be above 0, got {self.timeout_seconds}")
-        if self.fps is not None and self.fps <= 0:
-            raise InputError(f"data.fps must be above 0, got {self.fps}")
+        _above("data.timeout_seconds", self.timeout_seconds)
+        _above("data.fps", self.fps)
         if self.sampling == "segments" and self.fps is not None:
             raise InputError("data.fps has no effect with data.sampling segments: choose one")
-        if min(self.std) <= 0:
-            raise InputError(f"data.std must be above 0, got {self.std}")
+        for value in self.std:
+            _above("data.std", value)
         if self.size > self.short_side:
             raise InputError(f"data.size must not exceed data.short_side, got {self.size} > {self.short_side}")
 
@@ -137,8 +136,10 @@ class Augment:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "mixup", "cutmix"):
-            _at_least(f"augment.{name}", getattr(self, name), 0)
+        _at_least("augment.crop_padding", self.crop_padding, 0)
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) != 0:
+                _between(f"augment.{name}", getattr(self, name), 0.001, 1000.0)
         _between("augment.erasing", self.erasing, 0.0, 1.0)
         if self.rand_augment is not None:
             num_ops, magnitude = self.rand_augment
@@ -243,8 +244,9 @@ class Train:
         for name in ("learning_rate", "weight_decay", "warmup_epochs", "patience", "max_bad_steps", "new_rate_factor"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         for name in ("max_hours", "clip_grad_norm", "checkpoint_minutes", "gamma"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise InputError(f"train.{name} must be above 0, got {getattr(self, name)}")
+            _above(f"train.{name}", getattr(self, name))
+        for milestone in self.milestones:
+            _at_least("train.milestones", milestone, 0)
         _between("train.momentum", self.momentum, 0.0, 1.0)
         _between("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
         if self.ema is not None:
@@ -292,8 +294,14 @@ class Config:
 
 
 def _at_least(key: str, value: float, least: float) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise InputError(f"{key} must be at least {least}, got {value}")
+
+
+def _above(key: str, value: float | None) -> None:
+    """None is no limit, and passes."""
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"{key} must be above 0, got {value}")
 
 
 def _between(key: str, value: float, least: float, most: float) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from argparse import Namespace
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import cbam3d
-from cbam3d.assemble import build_model, create_fabric, create_loaders, create_training, memory_format, plain
+from cbam3d.assemble import (
+    build_model,
+    create_fabric,
+    create_loaders,
+    create_training,
+    memory_format,
+    new_parameters,
+    plain,
+)
 from cbam3d.commands import print_skipped, score_table, speaker, with_manifest_of
 from cbam3d.config import Config
 from cbam3d.data.loader import Loader
@@ -35,7 +44,8 @@ from cbam3d.sources import Source, open_source
 # What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
 _FIXED = {
     *(f"data.{key}" for key in ("recipe", "split", "test_fraction", "groups", "clips_per_visit", "sampling")),
-    *(f"train.{key}" for key in ("batch_size", "optimizer", "schedule", "limit_batches", "ema", "freeze")),
+    *(f"train.{key}" for key in ("batch_size", "schedule", "limit_batches", "ema", "freeze", "new_rate_factor")),
+    *(f"train.{key}" for key in ("optimizer", "optimizer_options", "momentum", "weight_decay")),
     "run.seed",
     "model.name",
     "model.options",
@@ -48,23 +58,23 @@ def train(arguments: list[str]) -> None:
     """Train, score, and leave a run folder."""
     config, path, given = _parse(arguments, "motion")
     resume = given.resume
-    folder = Path(tempfile.mkdtemp()) if given.dry_run else _run_folder(config, path.stem, resume)
+    if given.dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            _dry_run(config, Path(folder))
+        return
+    folder = _run_folder(config, path.stem, resume)
     if resume and not any(argument.startswith("--config") for argument in arguments):
         config, _, _ = _parse(arguments, folder / "config.yaml")
     fabric = create_fabric(config)
     folder = fabric.broadcast(folder)
     console = speaker(fabric)
-    if resume:
-        _compare(config, folder, console)
+    begun = _begun(config, folder, console) if resume else None
     with fabric.rank_zero_first():  # renders or downloads once
         source = open_source(with_manifest_of(folder, config) if resume else config, console)
     if fabric.is_global_zero:
         _open_folder(folder, resume)
     fabric.barrier()
-    trainer, test_loader = _create_trainer(config, source, fabric, folder, console)
-    if given.dry_run:
-        _dry_run(trainer, test_loader, config, source, console)
-        return
+    trainer, test_loader = _create_trainer(config, source, fabric, folder, console, begun)
     if resume:
         trainer.resume()
     if fabric.is_global_zero:  # only now is it sure that this configuration fits the folder
@@ -75,7 +85,7 @@ def train(arguments: list[str]) -> None:
         _report_to_wandb(config, folder)
     evaluation, table = trainer.fit()
     if source.validation is not source.test:
-        evaluation = _score(trainer, config, source, test_loader)
+        evaluation = _score(config, source, fabric, test_loader, trainer.model_to_score())
         print_skipped(console, trainer.skipped.add(evaluation.problems))
     if fabric.is_global_zero:
         _write_scores(folder, source, trainer, evaluation, table)
@@ -87,17 +97,30 @@ def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Nam
     command = CommandParser("cbam3d train", description=train.__doc__, add_help=False)
     command.add_argument("--resume", action="store_true", help="continue the run in its folder, with its configuration")
     command.add_argument("--dry-run", action="store_true", help="build everything, try one batch, and leave nothing")
-    return parse_config(arguments, default, command)
+    config, path, given = parse_config(arguments, default, command)
+    if given.resume and given.dry_run:
+        raise InputError("--dry-run tries a run that has not begun: not with --resume")
+    return config, path, given
 
 
 def _create_trainer(
-    config: Config, source: Source, fabric: Fabric, folder: Path, console: Console
+    config: Config,
+    source: Source,
+    fabric: Fabric,
+    folder: Path,
+    console: Console,
+    begun: dict[str, Any] | None = None,
 ) -> tuple[Trainer, Loader]:
-    model = build_model(config, len(source.classes), source.images)
+    """What trains, and the loader of the test data; `begun` is the checkpoint of a run that goes on."""
+    if config.run.sync_batchnorm and fabric.device.type != "cuda":
+        raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
+    filled = config if begun is None else replace(config, model=replace(config.model, weights=None))
+    model = build_model(filled, len(source.classes), source.images)
+    new = new_parameters(model) if begun is None else begun.get("new_parameters", [])
     train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
     print_skipped(console, skipped.add(source.problems))
-    optimizer, schedule, average = create_training(config, model, len(train_loader))
+    optimizer, schedule, average = create_training(config, model, len(train_loader), new)
     console.print(_summary(config, source, model, folder, fabric.device))
     if config.run.compile:
         model.compile()
@@ -117,16 +140,14 @@ def _create_trainer(
         log_every=t.log_every,
         memory_format=memory_format(config, source.images),
     )
-    facts = {"config": plain(config), "classes": source.classes, "versions": _versions()}
+    facts = {"config": plain(config), "classes": source.classes, "versions": _versions(), "new_parameters": new}
     trainer = Trainer(
         fabric,
         model,
         optimizer,
         schedule,
         train_loader,
-        lambda scored: scoring.evaluate(
-            fabric, scored, validation_loader, len(source.classes), config.eval.batch_size, source.images
-        ),
+        partial(_score, config, source, fabric, validation_loader),
         folder,
         skipped,
         console,
@@ -138,32 +159,38 @@ def _create_trainer(
     return trainer, test_loader
 
 
-def _score(trainer: Trainer, config: Config, source: Source, loader: Any) -> scoring.Evaluation:
-    return scoring.evaluate(
-        trainer.fabric, trainer.scored_model, loader, len(source.classes), config.eval.batch_size, source.images
-    )
+def _score(config: Config, source: Source, fabric: Fabric, loader: Any, model: torch.nn.Module) -> scoring.Evaluation:
+    return scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
 
 
-def _compare(config: Config, folder: Path, console: Console) -> None:
-    """Say what differs from the run that goes on.
+def _begun(config: Config, folder: Path, console: Console) -> dict[str, Any]:
+    """The checkpoint of the run that goes on; what differs from its configuration is said.
 
     Raises:
         InputError: something that cannot be changed in a run that has begun.
     """
     saved = load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")
-    changed = changed_keys(saved.get("config", {}) if isinstance(saved, dict) else {}, plain(config))
+    if not isinstance(saved, dict) or "config" not in saved:
+        raise InputError(f"{folder}/checkpoints/last.ckpt: not a checkpoint of cbam3d train")
+    changed = changed_keys(saved["config"], plain(config))
     for key, (then, now) in changed.items():
         if key in _FIXED:
             raise InputError(f"{key} was {then}, is {now}: a run that has begun cannot change it")
         if key != "run.dir":
             console.print(f"changed since: {key} was {then}, is {now}", style="yellow")
+    return saved
 
 
-def _dry_run(trainer: Trainer, test_loader: Loader, config: Config, source: Source, console: Console) -> None:
-    """One batch of training and one of scoring, and what the run will take."""
+def _dry_run(config: Config, folder: Path) -> None:
+    """Build everything, try one batch of training and one of scoring, and say what the run will take."""
+    fabric = create_fabric(config)
+    console = speaker(fabric)
+    with fabric.rank_zero_first():
+        source = open_source(config, console)
+    trainer, test_loader = _create_trainer(config, source, fabric, folder, console)
     batch = next(iter(trainer.loader))
-    loss = trainer._step(batch)
-    evaluation = _score(trainer, config, source, islice(test_loader, 1))
+    loss = trainer.step(batch)
+    evaluation = _score(config, source, fabric, islice(test_loader, 1), trainer.model_to_score())
     parameters = list(trainer.model.parameters())
     trainer.model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

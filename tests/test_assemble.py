@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from cbam3d import create_model, insert_attention, list_insertions
-from cbam3d.assemble import create_training, keep_hooks_and_sync_batchnorm
+from cbam3d.assemble import create_training, keep_hooks_and_sync_batchnorm, new_parameters
 from cbam3d.config import Config, Model, Train
 
 
@@ -22,7 +22,7 @@ def test_synchronised_norms_keep_the_inserted_attention():
 
 
 def rates(model, train):
-    optimizer, _, _ = create_training(Config(train=train), model, steps_per_epoch=10)
+    optimizer, _, _ = create_training(Config(train=train), model, 10, new_parameters(model))
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {names[p]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
 

@@ -21,8 +21,13 @@ def peak_memory_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def explain_out_of_memory(error: RuntimeError, inputs: Tensor, accumulate: int) -> RuntimeError | InputError:
-    """The error itself, or, where memory ran out, one that says what to change."""
+def explain(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
+    """The error of a step itself, or one that says what to change: memory ran out, or BatchNorm has one value only."""
+    if "Expected more than 1 value per channel" in str(error):
+        return InputError(
+            f"BatchNorm needs more than one value a channel, but a process computes {len(inputs)} samples in "
+            f"{accumulate} parts: raise train.batch_size or lower train.accumulate"
+        )
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return error
     shape = "x".join(str(side) for side in inputs.shape[2:])

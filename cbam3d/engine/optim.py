@@ -11,6 +11,7 @@ from torch import nn
 from cbam3d.errors import InputError, check_options, unknown
 
 _SHORT = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+_UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}  # without groups of parameters, or for sparse gradients only
 
 
 def create_optimizer(
@@ -26,7 +27,7 @@ def create_optimizer(
 
     Args:
         model: its frozen parameters are left out.
-        name: sgd, adam, adamw, or a class of torch.optim.
+        name: sgd, adam, adamw, or a class of torch.optim that takes groups of parameters and dense gradients.
         learning_rate: at its highest.
         weight_decay: of matrices and kernels.
         options: further keyword arguments of the class.
@@ -36,7 +37,7 @@ def create_optimizer(
     Raises:
         InputError: no such optimiser, an option that it does not have, or nothing to learn.
     """
-    classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and c is not torch.optim.Optimizer}
+    classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and n not in _UNFIT}
     optimizer = classes.get(_SHORT.get(name, name))
     if optimizer is None:
         raise InputError("train.optimizer: " + unknown("optimiser", name, [*_SHORT, *classes]))
@@ -57,8 +58,8 @@ def create_optimizer(
         raise InputError("train.freeze leaves no parameter to learn")
     try:
         return optimizer(list(groups.values()), lr=learning_rate, **(options or {}))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"train.optimizer {name}: {error}") from None
+    except Exception as error:  # a wrong option breaks the constructors in many ways
+        raise InputError(f"train.optimizer {name}: {' '.join(str(error).split())}") from None
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:

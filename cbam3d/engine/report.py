@@ -63,10 +63,15 @@ class StepTable:
         if path.exists() and last_step > 0:
             with open(path, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= last_step]
-        self.file = open(path, "w", newline="")  # noqa: SIM115  # closed at the end of training
-        self.writer = csv.DictWriter(self.file, ["step", "loss", "learning_rate"])
-        self.writer.writeheader()
-        self.writer.writerows(rows)
+        columns = ["step", "loss", "learning_rate"]
+        unfinished = path.with_name(path.name + ".part")
+        with open(unfinished, "w", newline="") as file:
+            kept = csv.DictWriter(file, columns)
+            kept.writeheader()
+            kept.writerows(rows)
+        unfinished.replace(path)
+        self.file = open(path, "a", newline="")  # noqa: SIM115  # closed at the end of training
+        self.writer = csv.DictWriter(self.file, columns)
 
     def add(self, row: dict[str, Any]) -> None:
         self.writer.writerow(row)

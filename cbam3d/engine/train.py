@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.engine.checkpoint import save_checkpoint
 from cbam3d.engine.evaluate import Evaluation, gather
-from cbam3d.engine.memory import explain_out_of_memory, peak_memory_gib
+from cbam3d.engine.memory import explain, peak_memory_gib
 from cbam3d.engine.optim import train_mode
 from cbam3d.engine.progress import epoch_line, progress_bar
 from cbam3d.engine.report import EpochTable, SkippedFiles, StepTable
@@ -128,10 +128,13 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    @property
-    def scored_model(self) -> nn.Module:
-        """What is scored: the average where there is one."""
-        return _inner(self.model) if self.average is None else self.average.module
+    def model_to_score(self) -> nn.Module:
+        """The average where there is one; with the running statistics of the first process, which are what is saved."""
+        model = _inner(self.model) if self.average is None else self.average.module
+        if self.fabric.world_size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        return model
 
     def resume(self) -> None:
         """Continue from the last checkpoint of the folder."""
@@ -173,7 +176,7 @@ class Trainer:
                 state.loss_sum, state.num_clips = 0.0, 0
                 evaluation = None
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                    evaluation = self.evaluate(self.scored_model)
+                    evaluation = self.evaluate(self.model_to_score())
                     self._note(evaluation.problems)
                     row |= evaluation.scores
                     self.schedule.report(evaluation.scores["loss"])
@@ -183,7 +186,7 @@ class Trainer:
                         events.add_scalar(name, value, state.steps)
                 self._save(*self._judge(row.get(settings.primary)), "last.ckpt")  # the best first: a kill loses neither
                 self.console.print(epoch_line(row, settings.epochs))
-        return evaluation or self.evaluate(self.scored_model), table
+        return evaluation or self.evaluate(self.model_to_score()), table
 
     def _given_up(self) -> bool:
         limit = self.settings.early_stopping
@@ -216,7 +219,7 @@ class Trainer:
             asked = time.perf_counter()
             for batch in self.loader:
                 waited += time.perf_counter() - asked
-                loss = self._step(batch)
+                loss = self.step(batch)
                 state.batch, state.steps = state.batch + 1, state.steps + 1
                 if steps is not None and events is not None and state.steps % self.settings.log_every == 0:
                     row = {"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate}
@@ -230,7 +233,7 @@ class Trainer:
                 asked = time.perf_counter()
         seconds = time.perf_counter() - started
         return {
-            "train_loss": state.loss_sum / max(1, state.num_clips),
+            "train_loss": state.loss_sum / state.num_clips if state.num_clips else math.nan,
             "learning_rate": self.schedule.last_learning_rate,
             "clips_per_second": (state.num_clips - seen) / seconds,
             "waiting_share": waited / seconds,
@@ -247,14 +250,14 @@ class Trainer:
             self._save("last.ckpt")
         if wants_stop:
             signal = self.stop.signal
-            raise Stopped(
-                f"stopped ({reason or 'another process'}) in epoch {self.state.epoch + 1} after batch "
-                f"{self.state.batch}; go on with: cbam3d train --resume --run.dir {self.folder}",
-                128 + signal.value if signal else 0,
+            text = (
+                f"stopped ({reason or 'asked by another process'}) in epoch {self.state.epoch + 1} after batch "
+                f"{self.state.batch}; go on with: cbam3d train --resume --run.dir {self.folder}"
             )
+            raise Stopped(text if self.fabric.is_global_zero else "", 128 + signal.value if signal else 0)
         return time.monotonic() if wants_save else saved_at
 
-    def _step(self, batch: Any) -> float:
+    def step(self, batch: Any) -> float:
         """One step of the optimiser; returns the mean loss over the samples of all processes.
 
         A batch from which a process has no sample, and a loss that is no number, change nothing.
@@ -270,8 +273,8 @@ class Trainer:
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
         try:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
-        except RuntimeError as error:
-            raise explain_out_of_memory(error, batch.inputs, settings.accumulate) from None
+        except (RuntimeError, ValueError) as error:
+            raise explain(error, batch.inputs, settings.accumulate) from error
         (loss,) = self._total([float(loss)])
         if not math.isfinite(loss):
             self.optimizer.zero_grad()

@@ -113,7 +113,7 @@ def test_one_step_equals_pytorch_by_hand(tmp_path):
     loop = trainer(tmp_path, clip_grad_norm=0.05)
     reference = copy.deepcopy(loop.model.module)
     batch = next(iter(Points()))
-    loop._step(batch)
+    loop.step(batch)
     torch.manual_seed(hash((3, 0, 0, 0)))  # dropout's
     optimizer = torch.optim.SGD(
         [{"params": [p for p in reference.parameters() if p.ndim > 1], "weight_decay": 1e-4},
@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path):
     loop = trainer(tmp_path, epochs=1, loader=Poisoned(), max_bad_steps=1)
     before = {}
 
-    def note(batch, step=loop._step):
+    def note(batch, step=loop.step):
         if batch.inputs.isnan().any():
             before.update({key: value.clone() for key, value in loop.model.state_dict().items()})
         loss = step(batch)
@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path):
             assert all(torch.equal(value, before[key]) for key, value in loop.model.state_dict().items())
         return loss
 
-    loop._step = note
+    loop.step = note
     _, table = loop.fit()
     assert before
     assert loop.state.bad_steps == 1
@@ -233,7 +233,7 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(tmp_path):
             if isinstance(module, (nn.BatchNorm1d, nn.Dropout)):
                 module.eval()
         for batch in Points():
-            loop._step(batch)
+            loop.step(batch)
         return [p.detach() for p in loop.model.parameters()]
 
     whole = weights(tmp_path / "1", 1)
@@ -246,17 +246,17 @@ def test_the_average_is_what_is_scored_and_saved(tmp_path):
     loop = trainer(tmp_path, epochs=1, ema=0.5)
     history = []
 
-    def note(batch, step=loop._step):
+    def note(batch, step=loop.step):
         loss = step(batch)
         history.append(loop.model.module[0].weight.detach().clone())
         return loss
 
-    loop._step = note
+    loop.step = note
     loop.fit()
     average = history[0]  # the first update copies
     for weight in history[1:]:
         average = 0.5 * average + 0.5 * weight
-    torch.testing.assert_close(loop.scored_model[0].weight, average)
+    torch.testing.assert_close(loop.model_to_score()[0].weight, average)
     saved = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
     torch.testing.assert_close(weights_of(saved)["0.weight"], average)
     assert not torch.allclose(saved["model"]["0.weight"], average)
