@@ -33,10 +33,9 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     if config.train.batch_size % (world_size * per_visit):
         parts = f"the {world_size} processes" + (f" times data.clips_per_visit {per_visit}" if per_visit > 1 else "")
         raise InputError(f"train.batch_size must be a multiple of {parts}, got {config.train.batch_size}")
-    if config.train.accumulate > config.train.batch_size // world_size:
-        raise InputError(
-            f"train.accumulate must not exceed the {config.train.batch_size // world_size} clips a process"
-        )
+    share = config.train.batch_size // world_size
+    if config.train.accumulate > share:
+        raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     random_view = train_transform(
         data.size,

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -108,9 +109,26 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_p
 
 
 def test_what_a_run_cannot_change(videos, whole, capsys):
-    again = arguments(videos, whole, "--resume", "--train.batch_size", "8")
-    assert main(again) == 2
-    assert "train.batch_size was 4, is 8: a run that has begun cannot change it" in capsys.readouterr().err
+    for key, then, now in (("batch_size", "4", "8"), ("weight_decay", "0.05", "0.5"), ("optimizer", "adamw", "sgd")):
+        assert main(arguments(videos, whole, "--resume", f"--train.{key}", now)) == 2
+        error = capsys.readouterr().err
+        assert f"train.{key} was {then}, is {now}: a run that has begun cannot change it" in error
+    assert main(["train", "--resume", "--dry-run", "--run.dir", str(whole)]) == 2
+    assert "--dry-run tries a run that has not begun" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(videos, tmp_path):
+    from cbam3d import create_model
+
+    weights = tmp_path / "weights.pt"
+    torch.save(create_model("resnet10", 5, width=8, stem_pool=True).state_dict(), weights)
+    options = ("--model.weights", str(weights), "--train.new_rate_factor", "10", "--data.num_workers", "0")
+    folder = tmp_path / "run"
+    assert main(arguments(videos, folder, *options, "--train.epochs", "1")) == 0
+    weights.unlink()
+    assert main(["train", "--resume", "--run.dir", str(folder), "--train.epochs", "2"]) == 0
+    groups = load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")["optimizer"]["param_groups"]
+    assert len(groups) == 4  # old and new, with and without weight decay
 
 
 def test_time_that_is_over_stops_the_run_without_an_error(videos, tmp_path, capsys):
@@ -136,6 +154,7 @@ def test_a_worker_that_dies_is_named(videos, tmp_path):
 
 def test_a_dry_run_says_what_a_run_will_take_and_leaves_nothing(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     given = ["train", *TINY, "--data.root", str(videos), "--data.num_workers", "0", "--dry-run"]
     assert main(given) == 0
     output = capsys.readouterr().out
