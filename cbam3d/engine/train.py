@@ -269,6 +269,7 @@ class Trainer:
             self._note(gather(self.fabric, batch.problems))
         if ready < self.fabric.world_size:  # one alone would wait for the others for ever
             return math.nan
+        self.optimizer.zero_grad()
         torch.manual_seed(hash((settings.seed, state.epoch, state.batch, self.fabric.global_rank)))
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
         try:
@@ -277,7 +278,6 @@ class Trainer:
             raise explain(error, batch.inputs, settings.accumulate) from error
         (loss,) = self._total([float(loss)])
         if not math.isfinite(loss):
-            self.optimizer.zero_grad()
             for buffer, before in buffers:
                 buffer.copy_(before)
             self._bad_step(loss, batch.names)
@@ -287,7 +287,6 @@ class Trainer:
                 self.model, self.optimizer, max_norm=settings.clip_grad_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
-        self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(_inner(self.model))
         state.loss_sum += loss * total
