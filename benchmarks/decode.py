@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import cv2
-import decord
+import cv2  # type: ignore[import-not-found]
+import decord  # type: ignore[import-not-found]
 import numpy as np
 import torch
 from pytorchvideo.data.encoded_video import EncodedVideo
@@ -43,7 +43,7 @@ def ours(path: Path, frames: list[int], fps: float) -> torch.Tensor:
 def floor(path: Path, frames: list[int], fps: float) -> None:
     """What must be decoded, by a table that is known already."""
     deadline = Deadline(path, 60)
-    table = next(t for (name, _, _), t in decode._tables.items() if name == str(path) and t is not None)
+    table = next(t for (name, _, _), t in decode._tables.tables.items() if name == str(path) and t is not None)
     wanted = {table.ranks[table.places[frame]] for frame in frames}
     with open_video(path, deadline, trust_header=True) as (container, stream):
         context = stream.codec_context

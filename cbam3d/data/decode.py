@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import chain, dropwhile, islice
+from threading import Lock
 from typing import Literal, cast
 
 import av
@@ -141,13 +142,12 @@ def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
     with open_video(path, deadline, trust_header=True) as (container, stream):
         file = os.stat(path)
         key = (os.fspath(path), file.st_mtime_ns, file.st_size)
-        known = key in _tables
+        known, table = _tables.look_up(key)
         if not known:
-            codec = stream.codec_context.codec
-            kind = container.format.name
+            codec, kind = stream.codec_context.codec, container.format.name
             entries = [describe(packet, codec, kind) for packet in _demux(container, stream, deadline)]
-            _tables.add(key, tabulate(entries, codec, kind))
-        table = _tables[key]
+            table = tabulate(entries, codec, kind)
+            _tables.add(key, table)
         if table is None or max(clip.missing) >= len(table.places):
             return False
         wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
@@ -207,20 +207,39 @@ def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline
         yield from unpack.filter(None)
 
 
-class _Tables(OrderedDict[tuple[str, int, int], PacketTable | None]):
-    """The tables of the files used last, by path, time of change and size; None for a file that has none."""
+Key = tuple[str, int, int]  # path, time of change, size
+
+
+class _Tables:
+    """The tables of the files used last; None for a file that has none."""
 
     def __init__(self, most_bytes: int) -> None:
-        super().__init__()
+        self.tables: OrderedDict[Key, PacketTable | None] = OrderedDict()
         self.num_bytes, self.most_bytes = 0, most_bytes
+        self.lock = Lock()
 
-    def add(self, key: tuple[str, int, int], table: PacketTable | None) -> None:
-        self[key] = table
-        self.num_bytes += _FIXED_BYTES + (table.num_bytes if table else 0)
-        while self.num_bytes > self.most_bytes and len(self) > 1:
-            _, oldest = self.popitem(last=False)
-            self.num_bytes -= _FIXED_BYTES + (oldest.num_bytes if oldest else 0)
+    def look_up(self, key: Key) -> tuple[bool, PacketTable | None]:
+        """Whether the file is known, and its table."""
+        with self.lock:
+            if key not in self.tables:
+                return False, None
+            self.tables.move_to_end(key)
+            return True, self.tables[key]
+
+    def add(self, key: Key, table: PacketTable | None) -> None:
+        """Keep a file's table, and forget those not used for longest."""
+        with self.lock:
+            if key in self.tables:  # by another thread
+                return
+            self.tables[key] = table
+            self.num_bytes += _num_bytes(table)
+            while self.num_bytes > self.most_bytes and len(self.tables) > 1:
+                _, oldest = self.tables.popitem(last=False)
+                self.num_bytes -= _num_bytes(oldest)
 
 
-_FIXED_BYTES = 600  # of an entry without its table, and of a table without its numbers
+def _num_bytes(table: PacketTable | None) -> int:
+    return 600 + (table.num_bytes if table else 0)  # the objects around the numbers are counted roughly
+
+
 _tables = _Tables(most_bytes=16 * 2**20)
