@@ -103,6 +103,8 @@ class Data:
         _between("data.test_fraction", self.test_fraction, 0.0, 1.0)
         _above("data.timeout_seconds", self.timeout_seconds)
         _above("data.fps", self.fps)
+        if self.decoder == "torchcodec" and self.corrupt_frames == "drop":
+            raise InputError("data.corrupt_frames drop is not possible with data.decoder torchcodec")
         if self.sampling == "segments" and self.fps is not None:
             raise InputError("data.fps has no effect with data.sampling segments: choose one")
         for value in self.std:

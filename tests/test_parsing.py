@@ -63,6 +63,8 @@ def test_every_bundled_configuration_is_valid_and_survives_being_written(path, t
         ("train: {schedule: one_cycle, warmup_epochs: 0}", "train.warmup_epochs must be above 0"),
         ("augment: {mixup: 1.0e-300}", "augment.mixup must be between 0.001 and 1000"),
         ("data: {std: [0.2, 0.2, .nan]}", "data.std must be above 0, got nan"),
+        ("data: {decoder: torchcodec, corrupt_frames: drop}", "not possible with data.decoder torchcodec"),
+        ("data: {sampling: segments, fps: 10}", "data.fps has no effect with data.sampling segments"),
         ("train: {schedule: cosin}", "train.schedule"),
         ("train: {label_smoothing: 1.5}", "train.label_smoothing must be between 0.0 and 1.0, got 1.5"),
         ("data: {test_fraction: 2}", "data.test_fraction must be between"),
