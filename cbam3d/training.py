@@ -75,8 +75,8 @@ def train(arguments: list[str]) -> None:
         _open_folder(folder, resume)
     fabric.barrier()
     trainer, test_loader = _create_trainer(config, source, fabric, folder, console, begun)
-    if resume:
-        trainer.resume()
+    if begun is not None:
+        trainer.resume(begun)
     if fabric.is_global_zero:  # only now is it sure that this configuration fits the folder
         repeatable = replace(config, run=replace(config.run, dir=None))
         (folder / "config.yaml").write_text(yaml.safe_dump(plain(repeatable), sort_keys=False))

@@ -45,12 +45,14 @@ def list_videos(
     """
     paths = _find_videos(root)
     listed = lists_of(recipe, root, annotations, split)
-    rows = [{"path": path, **_describe(path, recipe, listed)} for path in paths]
+    matches = [recipe.match(path) for path in paths]
+    rows = [
+        {"path": path, **_describe(path, matched, recipe, listed)} for path, matched in zip(paths, matches, strict=True)
+    ]
     if all(row["problem"] for row in rows):
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     lost = [] if groups_file is None else _apply_groups(rows, groups_file, root)
-    fields = [recipe.match(path) or {} for path in paths]
-    names = {recipe.video_of(path, field) for path, field in zip(paths, fields, strict=True)}
+    names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
     return Listing(rows, lost, len(listed.keys() - names))
 
 
@@ -96,11 +98,10 @@ def _find_videos(root: Path) -> list[str]:
     return sorted(paths)
 
 
-def _describe(path: str, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
+def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
     """Label, group, split and problem, as far as path and lists tell."""
-    matched = recipe.match(path)
     fields = matched or {}
-    said = listed.get(recipe.video_of(path, fields) if matched or not recipe.video else "", Row())
+    said = listed.get(recipe.video_of(path, matched), Row())
     label, problem = said.label or fields.get("label", ""), ""
     if recipe.classes and label and label not in recipe.classes:
         problem = unknown(f"class of {recipe.name}", label, recipe.classes)

@@ -78,9 +78,11 @@ class Recipe:
                 return match.groupdict()
         return None
 
-    def video_of(self, path: str, fields: dict[str, str]) -> str:
-        """What the lists call the video at a path with these fields."""
-        return without_suffix(self.video.format(**fields) if self.video else path)
+    def video_of(self, path: str, fields: dict[str, str] | None) -> str:
+        """What the lists call the video at a path with these fields; empty for a path that does not fit."""
+        if self.video is None:
+            return without_suffix(path)
+        return "" if fields is None else without_suffix(self.video.format(**fields))
 
 
 def load_recipe(folder: Path) -> Recipe:

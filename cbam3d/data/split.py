@@ -30,7 +30,7 @@ def assign_splits(
     if recipe.test_groups:
         return manifest.with_split(_by_test_groups(manifest, recipe, split, listed or {}))
     if recipe.lists_have_numbers and listed:
-        videos = (recipe.video_of(path, recipe.match(path) or {}) for path in manifest.path)
+        videos = (recipe.video_of(path, recipe.match(path)) for path in manifest.path)
         return manifest.with_split([listed[video].split if video in listed else "unused" for video in videos])
     open_rows = manifest.split.equals("")
     if open_rows.all():
@@ -47,9 +47,9 @@ def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict
     held_out = set(recipe.test_groups[split])
     splits = []
     for path in manifest.path:
-        fields = recipe.match(path) or {}
-        splits.append("test" if fields.get("group") in held_out else "train")
-        row = listed.get(recipe.video_of(path, fields)) if fields else None
+        fields = recipe.match(path)
+        splits.append("test" if (fields or {}).get("group") in held_out else "train")
+        row = listed.get(recipe.video_of(path, fields))
         if row is not None and row.split != splits[-1]:
             raise InputError(f"{path}: in {splits[-1]} by its group, but in {row.split} by the official list")
     return splits

@@ -29,7 +29,6 @@ from cbam3d.engine.report import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.stop import StopRequest
 from cbam3d.errors import InputError, Stopped
-from cbam3d.files import load_tensors
 
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
@@ -136,10 +135,9 @@ class Trainer:
                 torch.distributed.broadcast(buffer, 0)
         return model
 
-    def resume(self) -> None:
-        """Continue from the last checkpoint of the folder."""
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Continue from the last checkpoint of the folder, as it was read."""
         path = self.checkpoints / "last.ckpt"
-        saved = load_tensors(path, "checkpoint")
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])

@@ -89,4 +89,4 @@ def test_two_thousand_damaged_real_files(tmp_path, shared_data):
     sources = sorted((shared_data / "ucf101").glob("*.avi")) + sorted((shared_data / "odd").iterdir())
     fight = sorted((SHARED / "fight").rglob("*.mp4"))
     small = [path for path in fight if path.stat().st_size < 300_000]
-    print(run(2000, tmp_path, sources + small[::12]))
+    assert "of 4000 readable" in run(2000, tmp_path, sources + small[::12])

@@ -51,6 +51,15 @@ def test_hmdb51_follows_its_official_lists(tmp_path):
         list_videos(root, recipe("hmdb51"), annotations=lists, split=3)
 
 
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
+def test_a_stray_file_beside_the_data_sets_videos_is_named(tmp_path, name):
+    root = touch(tmp_path / "v", "Archery/v_Archery_g01_c01.avi", "wave/a.avi", "stray.mp4")
+    listing = list_videos(root, recipe(name))
+    problems = {row["path"]: row["problem"] for row in listing.found}
+    assert problems["stray.mp4"].startswith("path does not fit")
+    assert list(problems.values()).count("") == 1
+
+
 def test_ucf101_reads_the_official_lists(tmp_path):
     (tmp_path / "trainlist01.txt").write_text("Archery/v_Archery_g08_c01.avi 3\r\n")
     (tmp_path / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")

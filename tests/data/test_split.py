@@ -87,6 +87,8 @@ def test_the_official_lists_are_held_against_the_groups():
 def test_numbered_lists_decide_and_the_rest_is_unused():
     hmdb51 = load_recipe(bundled("datasets") / "hmdb51")
     manifest = table([(f"wave/{i}.avi", "wave", str(i), "") for i in range(4)])
+    stray = table([("stray.mp4", "", "stray", "")])
+    assert list(assign_splits(stray, hmdb51, 1, 0.2, {"wave/0": Row("wave", "train")}).split) == ["unused"]
     listed = {"wave/0": Row("wave", "train"), "wave/1": Row("wave", "test"), "wave/2": Row("wave", "unused")}
     divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
     assert list(divided.split) == ["train", "test", "unused", "unused"]

@@ -73,6 +73,10 @@ def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, opt
     )
 
 
+def last_checkpoint(loop):
+    return load_tensors(loop.folder / "checkpoints" / "last.ckpt", "checkpoint")
+
+
 def rows(folder):
     """metrics.csv without what a clock decides."""
     with open(folder / "metrics.csv", newline="") as file:
@@ -99,7 +103,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(tmp_path):
     trainer(whole).fit()
     trainer(first, epochs=3).fit()
     continued = trainer(second)
-    continued.resume()
+    continued.resume(last_checkpoint(continued))
     continued.fit()
     assert rows(whole) == rows(second)
     there, here = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (whole, second))
@@ -146,7 +150,7 @@ class Poisoned(Points):
 def test_a_loss_that_is_no_number_stops_and_keeps_a_checkpoint_from_before(tmp_path):
     trainer(tmp_path, epochs=2).fit()
     broken = trainer(tmp_path, loader=Poisoned())
-    broken.resume()
+    broken.resume(last_checkpoint(broken))
     with pytest.raises(
         InputError, match=r"the loss of epoch 3, batch 3 is nan at learning rate 0\.\d+ \(samples: point"
     ):
@@ -212,7 +216,7 @@ def test_stopping_within_an_epoch_and_going_on_is_the_run_that_was_never_stopped
         stopped.fit()
     assert stopped.state.steps == step
     continued = trainer(parts, **changes)
-    continued.resume()
+    continued.resume(last_checkpoint(continued))
     continued.fit()
     assert rows(whole) == rows(parts)
     assert (whole / "steps.csv").read_text() == (parts / "steps.csv").read_text()
@@ -285,4 +289,4 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     other = trainer(tmp_path, epochs=2)
     other.model = other.fabric.setup_module(nn.Linear(2, 2))
     with pytest.raises(InputError, match=r"last\.ckpt does not fit the network"):
-        other.resume()
+        other.resume(last_checkpoint(other))
