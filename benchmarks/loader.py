@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
 from cbam3d.data import motion
-from cbam3d.data.augment import BatchTransform, train_transform
+from cbam3d.data.augment import BatchTransform, train_cuts
 from cbam3d.data.listing import list_videos
 from cbam3d.data.loader import Loader, TrainBatches
 from cbam3d.data.manifest import Manifest, read_manifest
@@ -37,9 +37,8 @@ LENGTH, SIDE, SIZE, BATCH, WORKERS = 16, 128, 112, 8, 2
 def ours(root: Path, table: Manifest, clips_per_visit: int) -> Loader:
     clips = partial(Sampling(LENGTH, 1).random, num_clips=clips_per_visit)
     data = VideoDataset(root, table, table.label.codes()[1], clips, SIDE, seed=0)
-    cut = train_transform(SIZE)
     batches = TrainBatches(data, BATCH // clips_per_visit, seed=0)
-    return Loader(data, batches, BatchTransform(lambda view: [cut(view)], MEAN, STD, 0), WORKERS, torch.device("cpu"))
+    return Loader(data, batches, BatchTransform(train_cuts(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
 
 
 def theirs(root: Path, table: Manifest) -> DataLoader:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Collection
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.config import Config
-from cbam3d.data.augment import BatchTransform, Mix, crops, train_transform
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
+from cbam3d.data.crop import TestCrops
+from cbam3d.data.images import ImageDataset
+from cbam3d.data.loader import EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.engine.optim import create_optimizer, freeze
 from cbam3d.engine.schedule import Schedule
 from cbam3d.errors import InputError
@@ -37,31 +38,26 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     if config.train.accumulate > share:
         raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
-    random_view = train_transform(
-        data.size,
-        augment.crop_scale,
-        augment.crop_padding,
-        flip,
-        augment.color_jitter,
-        augment.rand_augment,
-        augment.erasing,
-    )
+    cuts = train_cuts(data.size, augment.crop_scale, augment.crop_padding, augment.rand_augment)
+    changes = train_changes(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
+    test_crops = TestCrops(data.size, config.eval.num_crops, config.eval.flip)
+    views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.eval.flip)
 
-    def loader(items, batches, transform, mix=None) -> Loader:
-        on_device = BatchTransform(transform, data.mean, data.std, seed)
-        return Loader(items, batches, on_device, data.num_workers, fabric.device, mix)
+    def loader(items: Samples, batches: TrainBatches | EvalBatches, cuts, changes=(), mix=None) -> Loader:
+        if isinstance(items, ImageDataset) and data.on_device:
+            items = items.to(fabric.device)
+        transform = BatchTransform(cuts, changes, data.mean, data.std, seed)
+        num_workers = 0 if source.images else data.num_workers  # images are in memory already
+        return Loader(items, batches, transform, num_workers, fabric.device, mix)
 
-    views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops
-    eval_crops = partial(crops, size=data.size, num_crops=config.eval.num_crops)
-
-    def held_out(items) -> Loader:
+    def held_out(items: Samples) -> Loader:
         batches = EvalBatches(items, max(1, config.eval.batch_size // views), rank, world_size)
-        return loader(items, batches, eval_crops)
+        return loader(items, batches, [test_crops])
 
     limit = config.train.limit_batches
-    visits = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)  # type: ignore[arg-type]
-    train = loader(source.train, visits, lambda view: [random_view(view)], mix)
+    visits = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)
+    train = loader(source.train, visits, cuts, changes, mix)
     test = held_out(source.test)
     return train, test if source.validation is source.test else held_out(source.validation), test
 

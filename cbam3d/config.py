@@ -67,7 +67,8 @@ class Data:
         size: pixels, height and width of the network's input.
         mean: of red, green, blue, in units of the full range.
         std: of red, green, blue, in units of the full range.
-        num_workers: processes that read; 0 reads in the main process.
+        num_workers: processes that read videos; 0 reads in the main process. Images are in memory, and need none.
+        on_device: images: hold all of them on the device that computes, as uint8.
         max_bad_videos: how many files may be unusable before the run stops; each is named and counted.
     """
 
@@ -93,6 +94,7 @@ class Data:
     mean: tuple[float, float, float] = (0.432, 0.395, 0.376)
     std: tuple[float, float, float] = (0.228, 0.221, 0.217)
     num_workers: int = 2
+    on_device: bool = False
     max_bad_videos: int = 20
 
     def __post_init__(self) -> None:
@@ -122,6 +124,7 @@ class Augment:
         crop_padding: pixels of black around the picture before it is cut without resizing.
         flip: mirror half of the clips; null where the recipe says that a mirror image keeps its label.
         color_jitter: strength of brightness, contrast, saturation (0 … 1) and hue (0 … 0.5).
+        rotation: degrees to either side that the picture is turned by; the corners become black.
         rand_augment: number of RandAugment's operations, and their magnitude of 0 … 30.
         erasing: probability that a rectangle is blackened.
         mixup: parameter of MixUp's Beta distribution; 0 for none.
@@ -132,6 +135,7 @@ class Augment:
     crop_padding: int = 0
     flip: bool | None = None
     color_jitter: tuple[float, float, float, float] | None = None
+    rotation: float = 0.0
     rand_augment: tuple[int, int] | None = None
     erasing: float = 0.0
     mixup: float = 0.0
@@ -142,6 +146,7 @@ class Augment:
         for name in ("mixup", "cutmix"):
             if getattr(self, name) != 0:
                 _between(f"augment.{name}", getattr(self, name), 0.001, 1000.0)
+        _between("augment.rotation", self.rotation, 0.0, 180.0)
         _between("augment.erasing", self.erasing, 0.0, 1.0)
         if self.rand_augment is not None:
             num_ops, magnitude = self.rand_augment
@@ -266,6 +271,7 @@ class Eval:
     Args:
         num_clips: clips a video, spread evenly over its length.
         num_crops: squares a clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own.
+        flip: score each of these a second time mirrored, as a clip of its own.
         batch_size: clips (images) a forward pass and process.
         every_epochs: score after so many epochs, and after the last.
         frame_order: natural; or, to see whether a network needs the order of the frames, shuffled, or
@@ -274,6 +280,7 @@ class Eval:
 
     num_clips: int = 1
     num_crops: Literal[1, 3] = 1
+    flip: bool = False
     batch_size: int = 32
     every_epochs: int = 1
     frame_order: Literal["natural", "shuffled", "repeated"] = "natural"

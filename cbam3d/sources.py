@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from torch.utils.data import Dataset
 
 from cbam3d.config import Config, Data
 from cbam3d.data import motion
-from cbam3d.data.batch import Sample
 from cbam3d.data.images import load_folder, load_torchvision
 from cbam3d.data.listing import list_videos, lists_of
+from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
@@ -32,9 +31,9 @@ class Source:
 
     recipe: Recipe
     classes: list[str]
-    train: Dataset[Sample]
-    validation: Dataset[Sample]  # scored while training, chooses the best epoch; the same as test where there is no val
-    test: Dataset[Sample]  # scored at the end
+    train: Samples
+    validation: Samples  # scored while training, chooses the best epoch; the same as test where there is no val
+    test: Samples  # scored at the end
     problems: list[tuple[str, str]]
     manifest: Manifest | None = None
 
@@ -50,11 +49,14 @@ def open_source(config: Config, console: Console) -> Source:
         InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
     """
     recipe = load_recipe(find_recipe(config.data.recipe))
-    if config.augment.flip and recipe.flip_keeps_label is False:
-        raise InputError(f"augment.flip: in {recipe.name} a mirror image has another label")
+    for section in ("augment", "eval"):
+        if getattr(config, section).flip and recipe.flip_keeps_label is False:
+            raise InputError(f"{section}.flip: in {recipe.name} a mirror image has another label")
+    if config.data.on_device and recipe.kind == "video":
+        raise InputError(f"data.on_device holds images, {recipe.name} has videos")
     source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
     for split, data in (("training", source.train), ("held-out", source.test)):
-        if not len(data):  # type: ignore[arg-type]
+        if not len(data):
             first = f" ({': '.join(source.problems[0])})" if source.problems else ""
             raise InputError(f"{config.data.root}: no usable {split} {recipe.kind}{first}")
     return source
@@ -197,7 +199,7 @@ def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
     else:
         progress = progress_over(console, f"reading every image of {root}")
         loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, progress)
-    labels = {classes[label] for items in loaded.values() for label in items.labels}
+    labels = {classes[label] for items in loaded.values() for label in items.labels.unique()}
     _check_classes(sorted(labels), classes, problems, data.root, console)
     validation, test = _held_out(loaded)
     if "train" not in loaded or test not in loaded:

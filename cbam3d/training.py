@@ -118,6 +118,8 @@ def _create_trainer(
     model = build_model(filled, len(source.classes), source.images)
     new = new_parameters(model) if begun is None else begun.get("new_parameters", [])
     train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
+    if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
+        model.init_from_data(fabric.broadcast(next(iter(train_loader)).inputs.cpu()))  # type: ignore[operator]
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
     print_skipped(console, skipped.add(source.problems))
     optimizer, schedule, average = create_training(config, model, len(train_loader), new)
@@ -269,8 +271,8 @@ def _open_folder(folder: Path, resume: bool) -> None:
 def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
     attention = f" with {config.model.attention}" if config.model.attention else ""
     parameters = sum(p.numel() for p in model.parameters())
-    train, test = len(source.train), len(source.test)  # type: ignore[arg-type]
-    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "  # type: ignore[arg-type]
+    train, test = len(source.train), len(source.test)
+    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
     return (
         f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
         f"for training, {validation}{test:,} to test, {len(source.classes)} classes; run folder {folder}"

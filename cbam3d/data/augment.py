@@ -1,11 +1,10 @@
-"""Transforms of clips and images: uint8 views of any size -> one float batch, on the device.
+"""From uint8 views of any size to one float batch, on the device.
 
-Every transform is torchvision's. One set of random parameters holds for all frames of a clip, and follows
-from (seed, epoch, item, view) alone, whatever the batch, the worker or the process.
+One set of random parameters holds for all frames of a clip, and follows from (seed, epoch, item, view) alone,
+whatever the batch, the worker or the process.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,55 +13,101 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, Visit
+from cbam3d.data.changes import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
+from cbam3d.data.crop import PerView, RandomCrop
+from cbam3d.data.draws import keys_of, torch_seeded
+
+Step = Callable[[Tensor, np.ndarray], Tensor]  # pictures (N, …, 3, H, W) and the samples' keys (N,) -> pictures
 
 
-def train_transform(
+def train_cuts(
     size: int,
     crop_scale: tuple[float, float] | None = None,
     crop_padding: int = 0,
-    flip: bool = False,
-    color_jitter: Sequence[float] | None = None,
     rand_augment: tuple[int, int] | None = None,
-    erasing: float = 0.0,
-) -> v2.Transform:
-    """The random transform of one view, (…, 3, H, W) uint8 -> (…, 3, size, size) uint8.
+) -> list[Step]:
+    """What training does with views of one shape, uint8 -> uint8 (N, …, 3, size, size).
 
     Args:
         size: pixels, height and width of the result.
         crop_scale: share of the picture's area that is cut out and resized (least, most); None cuts out
             `size` pixels without resizing.
         crop_padding: pixels of black around the picture before that cut; not with crop_scale.
+        rand_augment: number of operations, and their magnitude of 0 … 30 (https://arxiv.org/abs/1909.13719).
+    """
+    steps: list[Step] = [
+        RandomCrop(size, crop_padding)
+        if crop_scale is None
+        else PerView(v2.RandomResizedCrop(size, scale=crop_scale, antialias=True))
+    ]
+    if rand_augment is not None:
+        steps.append(PerView(v2.RandAugment(*rand_augment)))
+    return steps
+
+
+def train_changes(
+    flip: bool = False,
+    color_jitter: Sequence[float] | None = None,
+    rotation: float = 0.0,
+    erasing: float = 0.0,
+) -> list[Step]:
+    """What training changes in a batch of squares, floats in 0 … 1.
+
+    Args:
         flip: mirror half of the views. Right only where a mirror image keeps its label.
         color_jitter: strength of brightness, contrast, saturation (0 … 1) and hue (0 … 0.5).
-        rand_augment: number of operations, and their magnitude of 0 … 30 (https://arxiv.org/abs/1909.13719).
+        rotation: degrees, to either side.
         erasing: probability that a rectangle is blackened (https://arxiv.org/abs/1708.04896).
     """
-    if crop_scale is None:
-        crop: v2.Transform = v2.RandomCrop(size, padding=crop_padding or None, pad_if_needed=True)
-    else:
-        crop = v2.RandomResizedCrop(size, scale=crop_scale, antialias=True)
-    steps: list[v2.Transform] = [crop]
+    steps: list[Step] = []
     if flip:
-        steps.append(v2.RandomHorizontalFlip())
+        steps.append(RandomHorizontalFlip())
     if color_jitter is not None:
-        steps.append(v2.ColorJitter(*color_jitter))
-    if rand_augment is not None:
-        steps.append(v2.RandAugment(*rand_augment))
+        steps.append(ColorJitter(*color_jitter))
+    if rotation:
+        steps.append(RandomRotation(rotation))
     if erasing:
-        steps.append(v2.RandomErasing(erasing))
-    return v2.Compose(steps)
+        steps.append(RandomErasing(erasing))
+    return steps
 
 
-def crops(view: Tensor, size: int, num_crops: int) -> list[Tensor]:
-    """Squares of `size` pixels of one view: its centre, or `num_crops` evenly spread along its longer side."""
-    height, width = view.shape[-2:]
-    places = [0.5] if num_crops == 1 else [i / (num_crops - 1) for i in range(num_crops)]
-    wide = width >= height
-    corners = [
-        (round((0.5 if wide else place) * (height - size)), round((place if wide else 0.5) * (width - size)))
-        for place in places
-    ]
-    return [view[..., top : top + size, left : left + size] for top, left in corners]
+class BatchTransform:
+    """Packed samples -> the network's input, float32 (N·V, C, *S), normalised.
+
+    Args:
+        cuts: steps on views of one shape; those of scoring make several views of one.
+        changes: steps on the whole batch.
+        mean, std: of the three channels, in units of the full range.
+        seed: of the random parameters.
+    """
+
+    def __init__(
+        self, cuts: Sequence[Step], changes: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
+    ) -> None:
+        self.cuts, self.changes, self.seed = cuts, changes, seed
+        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+    def __call__(self, packed: Packed) -> Tensor:
+        keys = self._keys(packed)
+        squares, done = [], 0
+        for views in packed.views_of_one_shape():
+            squares.append(_apply(self.cuts, views.movedim(1, -3), keys[done : done + len(views)]))
+            done += len(views)
+        x = _apply(self.changes, torch.cat(squares).float().div_(255), keys)
+        x = x.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
+        return x.movedim(-3, 1).contiguous()
+
+    def _keys(self, packed: Packed) -> np.ndarray:
+        """One a view, the samples one after the other."""
+        epochs, items = np.array(packed.visits, np.int64).T
+        views = np.arange(len(packed.shapes) // len(items))
+        return keys_of(self.seed, epochs[:, None], items[:, None], views).ravel()
+
+
+def _apply(steps: Sequence[Step], x: Tensor, keys: np.ndarray) -> Tensor:
+    for step in steps:
+        x = step(x, keys)
+    return x
 
 
 class Mix:
@@ -84,44 +129,10 @@ class Mix:
 
     def __call__(self, visits: Sequence[Visit], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, *S) and (N,) -> the same and (N, K): how much of each class a sample holds."""
-        with _seeded(self.seed, _MIX, *visits[0]):
+        with torch_seeded(int(keys_of(self.seed, *visits[0], _MIX))):
             kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # what tells torchvision the rank
             mixed, targets = self.transform(kind(inputs), labels)
         return mixed.as_subclass(Tensor), targets
 
 
-_MIX = 2**32 - 1  # tells the batch's parameters from those of its first sample
-
-
-@contextmanager
-def _seeded(*words: int) -> Iterator[None]:
-    """Within, torchvision's random parameters follow from these numbers."""
-    with torch.random.fork_rng(devices=[]):  # it draws from the global generator of the CPU
-        state = np.random.SeedSequence(words).generate_state(2)
-        torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
-        yield
-
-
-class BatchTransform:
-    """Packed samples -> the network's input, float32 (N·V, C, *S), normalised.
-
-    Args:
-        transform: one view, frames first, (T, 3, H, W) or (3, H, W) -> the views made of it.
-        mean, std: of the three channels, in units of the full range.
-        seed: of the random parameters.
-    """
-
-    def __init__(
-        self, transform: Callable[[Tensor], Sequence[Tensor]], mean: Sequence[float], std: Sequence[float], seed: int
-    ) -> None:
-        self.transform, self.seed = transform, seed
-        self.to_float = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
-
-    def __call__(self, packed: Packed) -> Tensor:
-        views = packed.views()
-        per_sample = len(views) // max(1, len(packed.visits))
-        transformed: list[Tensor] = []
-        for i, view in enumerate(views):
-            with _seeded(self.seed, *packed.visits[i // per_sample], i % per_sample):
-                transformed += self.transform(view.movedim(0, -3))
-        return self.to_float(torch.stack(transformed)).movedim(-3, 1).contiguous()
+_MIX = 2**32 - 1  # tells the batch's parameters from those of its first sample's views

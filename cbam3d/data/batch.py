@@ -1,5 +1,7 @@
 """What a data set yields, and how a loader's worker packs it."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,6 +37,8 @@ class Packed:
     problems: list[tuple[str, str]]
 
     def pin_memory(self) -> "Packed":
+        if self.data.device.type != "cpu":
+            return self
         return replace(self, labels=self.labels.pin_memory(), data=self.data.pin_memory())
 
     def to(self, device: torch.device) -> "Packed":
@@ -44,10 +48,14 @@ class Packed:
             data=self.data.to(device, non_blocking=True),
         )
 
-    def views(self) -> list[Tensor]:
-        """Every view, uint8 (C, *S), without copying."""
-        sizes = [torch.Size(shape).numel() for shape in self.shapes]
-        return [part.view(shape) for part, shape in zip(self.data.split(sizes), self.shapes, strict=True)]
+    def views_of_one_shape(self) -> Iterator[Tensor]:
+        """All views in order, uint8 (N, C, *S), without copying: together if they have one shape, else one by one."""
+        if len(set(self.shapes)) == 1:
+            yield self.data.view(len(self.shapes), *self.shapes[0])
+            return
+        sizes = [math.prod(shape) for shape in self.shapes]
+        for part, shape in zip(self.data.split(sizes), self.shapes, strict=True):
+            yield part.view(1, *shape)
 
 
 def pack(samples: list[Sample]) -> Packed:

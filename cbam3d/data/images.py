@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
-from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.batch import Packed, Visit
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.split import split_by_group
 from cbam3d.errors import InputError, unknown
@@ -22,27 +21,33 @@ from cbam3d.errors import InputError, unknown
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
-class ImageDataset(Dataset[Sample]):
-    """One item an image: uint8 (3, H, W).
+class ImageDataset:
+    """Images in memory, on any device; a batch of them is one gather.
 
     Args:
-        images: uint8 (N, 3, H, W); workers share it.
-        labels: class numbers, (N,).
+        images: uint8 (N, 3, H, W).
+        labels: class numbers, int64 (N,).
         names: what to call each image.
     """
 
-    def __init__(self, images: Tensor, labels: list[int], names: list[str]) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, names: list[str]) -> None:
         self.images, self.labels, self.names = images, labels, names
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device) -> "ImageDataset":
+        """The same images, held on that device."""
+        return ImageDataset(self.images.to(device), self.labels.to(device), self.names)
+
     def name(self, index: int) -> str:
         """The image's path below the root, or its number."""
         return self.names[index]
 
-    def __getitem__(self, visit: Visit) -> Sample:
-        return Sample(visit, self.labels[visit.item], [self.images[visit.item]])
+    def __getitems__(self, visits: list[Visit]) -> Packed:
+        items = torch.tensor([visit.item for visit in visits], device=self.images.device)
+        shapes = [tuple(self.images.shape[1:])] * len(visits)
+        return Packed(visits, self.labels[items], self.images[items].flatten(), shapes, [])
 
 
 def load_torchvision(root: Path, recipe: Recipe) -> tuple[dict[str, ImageDataset], list[str]]:
@@ -61,7 +66,7 @@ def load_torchvision(root: Path, recipe: Recipe) -> tuple[dict[str, ImageDataset
             raise InputError(f"{recipe.torchvision} cannot be downloaded to {root}: {error}") from None
         images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
         names = [f"{split}/{i}" for i in range(len(images))]
-        loaded[split] = ImageDataset(images, list(source.targets), names)
+        loaded[split] = ImageDataset(images, torch.tensor(source.targets), names)
         classes = list(source.classes)
     return loaded, classes
 
@@ -112,7 +117,7 @@ def load_folder(
         rows = [i for i, value in enumerate(splits) if value == split]
         loaded[split] = ImageDataset(
             torch.stack([tensors[i] for i in rows]),
-            [classes.index(labels[i]) for i in rows],
+            torch.tensor([classes.index(labels[i]) for i in rows]),
             [names[i] for i in rows],
         )
     return loaded, classes, problems

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import Mix
-from cbam3d.data.batch import Packed, Sample, Visit, pack
+from cbam3d.data.batch import Packed, Visit
 from cbam3d.data.workers import leave_signals_to_the_main_process
 
 
 class Samples(Sized, Protocol):
-    """A data set: maps a `Visit` to a `Sample`."""
+    """A data set: reads a batch of visits."""
 
-    def __getitem__(self, visit: Visit) -> Sample: ...
+    def __getitems__(self, visits: list[Visit]) -> Packed: ...
 
     def name(self, index: int) -> str:
         """What to call an item: its path."""
@@ -79,7 +79,7 @@ class Loader:
     """Reads in workers, moves to the device, transforms there.
 
     Args:
-        data: maps a `Visit` to a `Sample`.
+        data: reads visits.
         batches: which visits make a batch.
         transform: packed samples on the device -> (N·V, C, *S).
         num_workers: processes that read; 0 reads in this one.
@@ -101,7 +101,7 @@ class Loader:
             data,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]  # a Visit is the index
             num_workers=num_workers,
-            collate_fn=pack,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # a data set reads whole batches
             pin_memory=device.type == "cuda",
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_the_main_process,
@@ -126,3 +126,7 @@ class Loader:
                 inputs, targets = self.mix(packed.visits, inputs, targets)
             names = [self.data.name(visit.item) for visit in packed.visits]
             yield Batch(inputs, packed.labels, targets, names, packed.problems)
+
+
+def _as_it_is(packed: Packed) -> Packed:
+    return packed

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from einops import rearrange
-from torch.utils.data import Dataset
 
-from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.batch import Packed, Sample, Visit, pack
 from cbam3d.data.container import VideoError
 from cbam3d.data.decode import read_clip
 from cbam3d.data.manifest import Manifest
@@ -17,7 +16,7 @@ from cbam3d.data.manifest import Manifest
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
 
 
-class VideoDataset(Dataset[Sample]):
+class VideoDataset:
     """One item a video: the clips that `clips` chooses, decoded in one pass.
 
     Args:
@@ -55,7 +54,11 @@ class VideoDataset(Dataset[Sample]):
         """The video's path below the root."""
         return self.manifest.path[index]
 
-    def __getitem__(self, visit: Visit) -> Sample:
+    def __getitems__(self, visits: list[Visit]) -> Packed:
+        return pack([self.read(visit) for visit in visits])
+
+    def read(self, visit: Visit) -> Sample:
+        """The clips of one visit to a video."""
         table, index = self.manifest, visit.item
         rng = np.random.default_rng([self.seed, visit.epoch, index])
         clips = self.clips(int(table.num_frames[index]), float(table.fps[index]), rng)

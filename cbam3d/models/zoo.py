@@ -12,15 +12,19 @@ from torch import Tensor, nn
 
 from cbam3d.attention import create_attention, insert_attention
 from cbam3d.errors import InputError, check_options, unknown
-from cbam3d.models.resnet import DEPTHS, ResNet
+from cbam3d.models.cbam_cnn import CBAMCNN
+from cbam3d.models.fast_cnn import FastCNN
+from cbam3d.models.resnet import DEPTHS, Attention, ResNet
 from cbam3d.models.weights import WeightsReport, load_weights
 
-_OURS = [f"resnet{depth}" for depth in DEPTHS]
+_SMALL: dict[str, type[nn.Module]] = {"cbam_cnn": CBAMCNN, "fast_cnn": FastCNN}  # made for images
+_OURS = [*(f"resnet{depth}" for depth in DEPTHS), *_SMALL]
 _PYTORCHVIDEO = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
 # the first of timm's, so that a ResNet of theirs is found; any other name of timm works as well
 _TIMM = ["resnet18", "resnet50", "resnet50d"]
-# torchvision's own weights for the networks that compute what ours do: (ndim, depth) -> its network
-_SAME_AS_TORCHVISION = {(2, depth): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)} | {(3, 18): "r3d_18"}
+# torchvision's own weights for the networks that compute what ours do: (ndim, ours) -> its network
+_SAME_AS_TORCHVISION: dict[tuple[int | None, str], str] = {(3, "resnet18"): "r3d_18"}
+_SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 
 
 def list_models() -> list[str]:
@@ -32,7 +36,7 @@ def list_models() -> list[str]:
 def create_model(
     name: str,
     num_classes: int,
-    ndim: int = 3,
+    ndim: int | None = None,
     attention: str | None = None,
     attention_options: dict[str, Any] | None = None,
     weights: Any = None,
@@ -43,8 +47,9 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: size of the logits.
-        ndim: 2 for images, 3 for clips. Networks other than ours have one of the two only.
-        attention: one of `list_attentions()`, put into every residual branch; None for a plain network.
+        ndim: 2 for images, 3 for clips. None is 3, or the rank of a network that has one only; cbam_cnn and fast_cnn: 2.
+        attention: one of `list_attentions()`, put into every residual branch; "none" for a plain network. None is
+            what the network is known with: cbam for cbam_cnn, nothing for the others.
         attention_options: keyword arguments of the mechanism; in networks other than ours also those of
             `insert_attention`, such as position. init is "identity" unless chosen, in a fresh network of
             ours "paper".
@@ -59,6 +64,10 @@ def create_model(
         ValueError: an unknown name or option (the nearest known one is named), a refused value, or weights
             that are not there or do not fit.
     """
+    if attention is None and name == "cbam_cnn":
+        attention = "cbam"
+    if attention == "none":
+        attention = None
     if attention is None and attention_options:
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
     library, _, short = name.rpartition("/")
@@ -68,11 +77,11 @@ def create_model(
         "timm": _build_timm,
     }
     if name in _OURS:
+        if ndim is None:
+            ndim = 2 if name in _SMALL else 3
         chosen = {"init": "paper" if weights is None else "identity"} | (attention_options or {})
         slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
-        known = set(inspect.signature(ResNet).parameters) - {"depth", "num_classes", "ndim", "attention"}
-        check_options(f"model {name!r}", options, known)
-        model: nn.Module = ResNet(int(name.removeprefix("resnet")), num_classes, ndim, attention=slot, **options)
+        model = _build_ours(name, num_classes, ndim, slot, **options)
     elif library in builders:
         try:
             model = builders[library](short, num_classes, ndim, **options)
@@ -88,6 +97,13 @@ def create_model(
         _check_filled(report, model, num_classes, str(weights))
         model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
+
+
+def _build_ours(name: str, num_classes: int, ndim: int, attention: Attention | None, **options: Any) -> nn.Module:
+    build = _SMALL[name] if name in _SMALL else partial(ResNet, int(name.removeprefix("resnet")))
+    known = set(inspect.signature(build).parameters) - {"num_classes", "ndim", "attention"}
+    check_options(f"model {name!r}", options, known)
+    return build(num_classes, ndim, attention=attention, **options)
 
 
 def _check_filled(report: WeightsReport, model: nn.Module, num_classes: int, origin: str) -> None:
@@ -107,7 +123,7 @@ def _torchvision_names() -> dict[int, list[str]]:
     return {2: models.list_models(module=models), 3: models.list_models(module=models.video)}
 
 
-def _build_torchvision(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+def _build_torchvision(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
     names = _torchvision_names()
     if name not in names[2] + names[3]:
         raise ValueError(unknown("model", f"torchvision/{name}", list_models()))
@@ -115,7 +131,7 @@ def _build_torchvision(name: str, num_classes: int, ndim: int, **options: Any) -
     return import_module("torchvision.models").get_model(name, weights=None, num_classes=num_classes, **options)
 
 
-def _build_pytorchvideo(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+def _build_pytorchvideo(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
     if name not in _PYTORCHVIDEO:
         raise ValueError(unknown("model", f"pytorchvideo/{name}", list_models()))
     _check_ndim(f"pytorchvideo/{name}", 3, ndim)
@@ -128,7 +144,7 @@ def _build_pytorchvideo(name: str, num_classes: int, ndim: int, **options: Any) 
     return model
 
 
-def _build_timm(name: str, num_classes: int, ndim: int, **options: Any) -> nn.Module:
+def _build_timm(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
     try:
         timm = import_module("timm")
     except ImportError:
@@ -145,12 +161,12 @@ def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
 
 
-def _check_ndim(name: str, has: int, asked: int) -> None:
-    if has != asked:
+def _check_ndim(name: str, has: int, asked: int | None) -> None:
+    if asked not in (None, has):
         raise ValueError(f"{name} is a network of {'images' if has == 2 else 'clips'} (ndim={has}), got ndim={asked}")
 
 
-def _find_weights(name: str, ndim: int, weights: Any) -> Any:
+def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
     """What `load_weights` takes: a path, a state dict, or a member of a weights enum."""
     if not isinstance(weights, (str, Path)):
         return weights
@@ -163,7 +179,7 @@ def _find_weights(name: str, ndim: int, weights: Any) -> Any:
         return Path(text)
     library, _, short = name.rpartition("/")
     if library == "":
-        short = _SAME_AS_TORCHVISION.get((ndim, int(name.removeprefix("resnet"))), "")
+        short = _SAME_AS_TORCHVISION.get((ndim, name), "")
     if library not in ("", "torchvision") or not short:
         raise ValueError(f"{name} with ndim={ndim} has no weights by name, got {text!r}: give a file")
     members = import_module("torchvision.models").get_model_weights(short).__members__

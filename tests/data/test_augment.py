@@ -1,10 +1,9 @@
-from functools import partial
-
 import pytest
 import torch
 
-from cbam3d.data.augment import BatchTransform, Mix, crops, train_transform
+from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
 from cbam3d.data.batch import Sample, Visit, pack
+from cbam3d.data.crop import TestCrops
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -19,21 +18,23 @@ def packed(*views, epoch=0):
     return pack([Sample(Visit(epoch, i), 0, [view]) for i, view in enumerate(views)])
 
 
-def one(transform):
-    """The views of training: one a view."""
-    return lambda view: [transform(view)]
+CUTS = train_cuts(16, crop_scale=(0.3, 1.0), rand_augment=(2, 9))
+CHANGES = train_changes(flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), rotation=15, erasing=0.5)
 
 
-FULL = one(
-    train_transform(
-        16, crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=(2, 9), erasing=0.5
-    )
-)
+def full(seed=0):
+    """Everything that training can do to a picture."""
+    return BatchTransform(CUTS, CHANGES, MEAN, STD, seed)
+
+
+def unscaled(cuts, changes=()):
+    """Without normalisation: 0 … 1."""
+    return BatchTransform(cuts, changes, (0, 0, 0), (1, 1, 1), 0)
 
 
 def test_the_centre_is_cut_and_normalised():
     view = clip()
-    out = BatchTransform(partial(crops, size=16, num_crops=1), MEAN, STD, 0)(packed(view))
+    out = BatchTransform([TestCrops(16)], [], MEAN, STD, 0)(packed(view))
     assert out.shape == (1, 3, 4, 16, 16)
     centre = view[:, :, 2:18, 7:23].float() / 255
     expected = (centre - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
@@ -42,13 +43,13 @@ def test_the_centre_is_cut_and_normalised():
 
 def test_images_and_clips_of_one_frame_agree():
     view = clip(frames=1)
-    transform = BatchTransform(FULL, MEAN, STD, 7)
+    transform = full(7)
     torch.testing.assert_close(transform(packed(view))[0, :, 0], transform(packed(view[:, 0]))[0], rtol=0, atol=0)
 
 
 def test_all_frames_of_a_clip_change_alike():
     still = clip(frames=1).expand(3, 5, 20, 30)
-    out = BatchTransform(FULL, MEAN, STD, 0)(packed(still, still))
+    out = full()(packed(still, still))
     for sample in out:
         assert torch.equal(sample, sample[:, :1].expand_as(sample))
     assert not torch.equal(out[0], out[1])  # but two samples differently
@@ -56,7 +57,7 @@ def test_all_frames_of_a_clip_change_alike():
 
 def test_parameters_follow_from_seed_epoch_and_index_alone():
     views = [clip(seed=i) for i in range(3)]
-    transform = BatchTransform(FULL, MEAN, STD, 0)
+    transform = full()
     together = transform(packed(*views))
     torch.rand(5)  # the state of the global generator must not matter, nor be touched
     state = torch.random.get_rng_state()
@@ -64,18 +65,18 @@ def test_parameters_follow_from_seed_epoch_and_index_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(alone[0], together[2])
     assert not torch.equal(transform(packed(*views, epoch=1)), together)
-    assert not torch.equal(BatchTransform(FULL, MEAN, STD, 1)(packed(*views)), together)
+    assert not torch.equal(full(1)(packed(*views)), together)
 
 
 def test_views_of_one_sample_differ():
     view = clip()
-    out = BatchTransform(FULL, MEAN, STD, 0)(pack([Sample(Visit(0, 0), 0, [view, view])]))
+    out = full()(pack([Sample(Visit(0, 0), 0, [view, view])]))
     assert not torch.equal(out[0], out[1])
 
 
 def test_half_of_the_samples_are_flipped():
     view = clip(16, 16)
-    transform = BatchTransform(one(train_transform(16, flip=True)), (0, 0, 0), (1, 1, 1), 0)
+    transform = unscaled(train_cuts(16), train_changes(flip=True))
     out = (transform(packed(*[view] * 400)) * 255).round().to(torch.uint8)
     flipped = [torch.equal(sample, view.flip(-1)) for sample in out]
     straight = [torch.equal(sample, view) for sample in out]
@@ -85,7 +86,7 @@ def test_half_of_the_samples_are_flipped():
 
 def test_a_padded_cut_shifts_the_picture_over_black():
     view = torch.full((3, 16, 16), 255, dtype=torch.uint8)
-    transform = BatchTransform(one(train_transform(16, crop_padding=4)), (0, 0, 0), (1, 1, 1), 0)
+    transform = unscaled(train_cuts(16, crop_padding=4))
     white = transform(packed(*[view] * 600)).mean((1, 2, 3))
     # Shifts of -4 … 4 a side, evenly: on average 16 - 20/9 of 16 rows stay.
     assert white.mean().item() == pytest.approx(((16 - 20 / 9) / 16) ** 2, abs=0.015)
@@ -94,23 +95,13 @@ def test_a_padded_cut_shifts_the_picture_over_black():
 
 def test_nothing_is_flipped_unless_asked():
     view = clip(16, 16)
-    out = BatchTransform(one(train_transform(16)), (0, 0, 0), (1, 1, 1), 0)(packed(*[view] * 50))
+    out = unscaled(train_cuts(16))(packed(*[view] * 50))
     assert all(torch.equal((sample * 255).round().to(torch.uint8), view) for sample in out)
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 30), (30, 16), (16, 16)])
-def test_three_crops_lie_along_the_longer_side(height, width):
-    view = clip(height, width)
-    first, middle, last = crops(view, 16, 3)
-    assert torch.equal(first, view[..., :16, :16])
-    assert torch.equal(last, view[..., height - 16 :, width - 16 :])
-    assert torch.equal(middle, crops(view, 16, 1)[0])
-    assert middle.shape == (3, 4, 16, 16)
 
 
 def test_crops_of_a_view_follow_each_other_in_the_batch():
     views = [clip(16, 20, seed=i) for i in range(2)]
-    out = BatchTransform(partial(crops, size=16, num_crops=3), (0, 0, 0), (1, 1, 1), 0)(packed(*views))
+    out = unscaled([TestCrops(16, 3)])(packed(*views))
     assert out.shape == (6, 3, 4, 16, 16)
     for i, view in enumerate(views):
         for j, left in enumerate((0, 2, 4)):

@@ -29,10 +29,12 @@ def test_images_are_read_scaled_and_labelled(tmp_path):
     assert sorted(loaded) == ["test", "train"]
     train = loaded["train"]
     assert train.images.shape == (2, 3, 6, 6)
-    sample = train[Visit(0, 0)]
-    assert (train.name(0), sample.label) == ("train/a/2.png", 0)
-    assert sample.views[0][:, 3, 3].tolist() == [1, 2, 3]
-    assert train[Visit(0, 1)].label == 1
+    batch = train.__getitems__([Visit(0, 1), Visit(0, 0)])
+    assert [train.name(visit.item) for visit in batch.visits] == ["train/b/1.png", "train/a/2.png"]
+    assert batch.labels.tolist() == [1, 0]
+    (views,) = batch.views_of_one_shape()
+    assert views.shape == (2, 3, 6, 6)
+    assert views[1, :, 3, 3].tolist() == [1, 2, 3]
 
 
 def test_without_splits_a_part_of_each_class_is_held_out(tmp_path):
@@ -80,6 +82,6 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
     loaded, classes = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"))
     assert loaded["train"].images.shape == (20, 3, 32, 32)
     assert classes == list("abcdefghij")
-    assert loaded["test"].labels == [3, 1, 4, 1]
+    assert loaded["test"].labels.tolist() == [3, 1, 4, 1]
     expected = torch.from_numpy(pixels["test_batch"][2].reshape(3, 32, 32))
-    assert torch.equal(loaded["test"][Visit(0, 2)].views[0], expected)
+    assert torch.equal(loaded["test"].images[2], expected)

@@ -2,13 +2,12 @@ from itertools import chain
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
-from cbam3d.data.batch import Sample, Visit
+from cbam3d.data.batch import Sample, Visit, pack
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 
 
-class Numbers(Dataset):
+class Numbers:
     """Item i is a view filled with i; those of `bad` cannot be read."""
 
     def __init__(self, length=10, bad=()):
@@ -20,7 +19,10 @@ class Numbers(Dataset):
     def name(self, index):
         return f"file {index}"
 
-    def __getitem__(self, visit):
+    def __getitems__(self, visits):
+        return pack([self.read(visit) for visit in visits])
+
+    def read(self, visit):
         if visit.item in self.bad:
             return Sample(visit, 0, [], (f"file {visit.item}", "broken"))
         view = torch.full((1, 2, 2), visit.item, dtype=torch.uint8)
@@ -28,7 +30,7 @@ class Numbers(Dataset):
 
 
 def stack(packed):
-    return torch.stack(packed.views()).float()
+    return torch.cat(list(packed.views_of_one_shape())).float()
 
 
 def indices(batches):

@@ -1,0 +1,78 @@
+"""The part of a picture that the network sees: uint8 views of one shape -> squares.
+
+Each class maps views, frames first, (N, …, 3, H, W), and their keys, uint64 (N,), to (N, …, 3, size, size); those
+of scoring take K squares of each view, one after the other in the batch.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from cbam3d.data.draws import torch_seeded, uniforms
+
+_CROP, _VIEW = 101, 102  # purposes of the random numbers
+
+
+class RandomCrop:
+    """A square at a random place, without resizing.
+
+    Args:
+        size: pixels, height and width of the square.
+        padding: pixels of black around the picture before the cut.
+    """
+
+    def __init__(self, size: int, padding: int = 0) -> None:
+        self.size, self.padding = size, padding
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        planes = F.pad(x, [self.padding] * 4).flatten(1, -3)
+        room = np.array(planes.shape[-2:]) - self.size + 1
+        corners = torch.from_numpy(np.floor(uniforms(keys, 2, _CROP) * room).astype(np.int64)).to(x.device)
+        places = corners[:, :, None] + torch.arange(self.size, device=x.device)
+        rows, columns = places[:, 0, None, :, None], places[:, 1, None, None, :]
+        samples, colours = (torch.arange(n, device=x.device) for n in planes.shape[:2])
+        cut = planes[samples[:, None, None, None], colours[:, None, None], rows, columns]
+        return cut.reshape(*x.shape[:-2], self.size, self.size)
+
+
+class PerView:
+    """A transform of torchvision on one view after the other: every view has random parameters of its own."""
+
+    def __init__(self, transform: v2.Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        changed = []
+        for view, key in zip(x, keys, strict=True):
+            with torch_seeded(int(key) ^ _VIEW):
+                changed.append(self.transform(view))
+        return torch.stack(changed)
+
+
+class TestCrops:
+    """The centre, or squares evenly spread along the longer side; after each its mirror image, if wanted.
+
+    Args:
+        size: pixels, height and width of the squares, at most the shorter side.
+        num_crops: 1 for the centre, or more.
+        flip: take every square a second time, mirrored.
+    """
+
+    __test__ = False  # no test class for pytest
+
+    def __init__(self, size: int, num_crops: int = 1, flip: bool = False) -> None:
+        self.size, self.num_crops, self.flip = size, num_crops, flip
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        height, width = x.shape[-2:]
+        places = [0.5] if self.num_crops == 1 else [i / (self.num_crops - 1) for i in range(self.num_crops)]
+        wide = width >= height
+        squares: list[Tensor] = []
+        for place in places:
+            top = round((0.5 if wide else place) * (height - self.size))
+            left = round((place if wide else 0.5) * (width - self.size))
+            square = x[..., top : top + self.size, left : left + self.size]
+            squares += [square, square.flip(-1)] if self.flip else [square]
+        return torch.stack(squares, 1).flatten(0, 1)

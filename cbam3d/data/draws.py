@@ -1,0 +1,46 @@
+"""Random numbers that follow from what they are for, whatever was drawn before: a hash in place of a generator.
+
+SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.2660195), over arrays.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def keys_of(*words: int | np.ndarray) -> np.ndarray:
+    """One key, uint64, for each row of numbers (seed, epoch, item, …); arrays are broadcast against each other."""
+    key = np.zeros((), np.uint64)
+    for word in words:
+        key = _mix(_add(key, np.asarray(word).astype(np.uint64)))
+    return key
+
+
+def uniforms(keys: np.ndarray, count: int, purpose: int = 0) -> np.ndarray:
+    """`count` numbers in [0, 1) for each key, float64 (N, count); each purpose has numbers of its own."""
+    start = keys_of(keys, purpose)[:, None]
+    return (_mix(_add(start, _GAMMA * np.arange(count, dtype=np.uint64))) >> np.uint64(11)) * 2.0**-53
+
+
+@contextmanager
+def torch_seeded(key: int) -> Iterator[None]:
+    """Within, what is drawn from PyTorch's generator of the CPU follows from the key; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key)
+        yield
+
+
+def _add(state: np.ndarray, word: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # arithmetic is modulo 2^64
+        return state + _GAMMA + word
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

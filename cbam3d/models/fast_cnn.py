@@ -1,0 +1,80 @@
+"""A small network for short trainings on small images: whitened input, three blocks, attention, no shortcuts.
+
+The whitening, the identity initialisation, the max pooling to one vector and the scaled logits are ideas of the
+fastest CIFAR-10 trainings: Page, "How to train your ResNet" (https://github.com/davidcpage/cifar10-fast) and Jordan,
+"94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498. Attention is ours.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim
+from cbam3d.models.resnet import Attention
+
+
+class FastCNN(nn.Module):
+    """A 2x2 convolution that whitens, then three blocks, each: conv, pool, norm, GELU, conv, norm, GELU, attention.
+
+    Args:
+        num_classes: size of the logits.
+        ndim: 2 or 3.
+        in_channels: channels of the input.
+        channels: of the three blocks.
+        logit_scale: the logits are multiplied by it, so that the last layer can learn fast.
+        attention: a function from a channel count to a module that keeps its input's shape; None for none.
+
+    Shapes: (N, in_channels, *S) -> (N, num_classes); every side of S at least 9.
+
+    The first convolution does not learn: `init_from_data` sets it to whiten 2x2 patches.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ndim: int = 2,
+        in_channels: int = 3,
+        channels: tuple[int, int, int] = (64, 256, 256),
+        logit_scale: float = 1 / 9,
+        attention: Attention | None = None,
+    ) -> None:
+        super().__init__()
+        check_ndim(ndim)
+        whitened = 2 * in_channels * 2**ndim  # every component, and its negative
+        self.whiten = CONV[ndim](in_channels, whitened, 2)
+        self.whiten.get_parameter("weight").requires_grad = False
+
+        def conv_norm(before: int, after: int, pool: nn.Module) -> list[nn.Module]:
+            conv = CONV[ndim](before, after, 3, padding=1, bias=False)
+            nn.init.dirac_(conv.get_parameter("weight").data[:before])  # the first channels pass through
+            return [conv, pool, BATCH_NORM[ndim](after, momentum=0.4), nn.GELU()]  # few steps: fast statistics
+
+        def block(before: int, after: int) -> nn.Sequential:
+            first = conv_norm(before, after, MAX_POOL[ndim](2))
+            second = conv_norm(after, after, nn.Identity())
+            return nn.Sequential(*first, *second, attention(after) if attention else nn.Identity())
+
+        one, two, three = channels
+        self.act = nn.GELU()
+        self.blocks = nn.Sequential(block(whitened, one), block(one, two), block(two, three))
+        self.fc = nn.Linear(three, num_classes, bias=False)
+        self.logit_scale = logit_scale
+
+    @torch.no_grad()
+    def init_from_data(self, inputs: Tensor) -> None:
+        """Whiten: the eigenvectors of the 2x2 patches' covariance, over the square roots of their eigenvalues.
+
+        Args:
+            inputs: (N, in_channels, *S), a few hundred are enough.
+        """
+        weight = self.whiten.get_parameter("weight")
+        kernel, half = weight.shape[1:], len(weight) // 2
+        patches = CONV[inputs.ndim - 2](kernel[0], half, 2, bias=False).to(inputs)
+        patches.get_parameter("weight").copy_(torch.eye(half).reshape(half, *kernel))
+        values = patches(inputs).movedim(1, -1).reshape(-1, half)
+        eigenvalues, eigenvectors = torch.linalg.eigh(values.T.double().cov())
+        scaled = (eigenvectors / (eigenvalues + 5e-4).sqrt()).T.reshape(half, *kernel)
+        weight.copy_(torch.cat([scaled, -scaled]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.act(self.whiten(x)))
+        return self.fc(x.amax(tuple(range(2, x.ndim)))) * self.logit_scale
