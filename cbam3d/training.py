@@ -33,7 +33,7 @@ from cbam3d.data.manifest import write_manifest
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.memory import peak_memory_gib
-from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, write_json
+from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, plot_steps, write_json
 from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.train import Settings, Trainer
 from cbam3d.errors import InputError
@@ -290,6 +290,7 @@ def _write_scores(
     counts = evaluation.counts | {"num_skipped": len(trainer.skipped.reasons), "num_classes": len(source.classes)}
     write_json(folder / "metrics.json", {**evaluation.scores, **counts, "epoch": trainer.state.epoch, **best})
     plot_curves(table, folder / "curves.png", [name for name in evaluation.scores if "top" in name])
+    plot_steps(folder / "steps.csv", folder / "steps.png")
     plot_confusion(evaluation.confusion, source.classes, folder / "confusion.png")
 
 

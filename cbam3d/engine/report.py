@@ -137,6 +137,26 @@ def plot_curves(table: EpochTable, path: Path, score_names: list[str]) -> None:
     figure.savefig(path, dpi=110)
 
 
+def plot_steps(table: Path, path: Path) -> None:
+    """The loss of each row of `steps.csv`, and its mean over a hundredth of the training."""
+    with open(table, newline="") as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    steps, losses = np.array(rows, float).reshape(-1, 2).T
+    width = max(1, len(losses) // 100)
+    finite = np.isfinite(losses)
+    steps, losses = steps[finite], losses[finite]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, losses, linewidth=0.5, alpha=0.4, label="each step noted")
+    if len(losses) >= width:
+        means = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], means, label=f"mean of the last {width}" if width > 1 else "itself")
+    axes.set(xlabel="step", ylabel="cross-entropy", title="training loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
     """Rows are true classes, columns predictions; the colour is the share of the row."""
     counts = confusion.numpy()

@@ -40,7 +40,7 @@ class FastCNN(nn.Module):
         super().__init__()
         check_ndim(ndim)
         whitened = 2 * in_channels * 2**ndim  # every component, and its negative
-        self.whiten = CONV[ndim](in_channels, whitened, 2)
+        self.whiten = CONV[ndim](in_channels, whitened, 2, bias=False)
         self.whiten.get_parameter("weight").requires_grad = False
 
         def conv_norm(before: int, after: int, pool: nn.Module) -> list[nn.Module]:

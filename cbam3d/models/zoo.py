@@ -47,7 +47,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: size of the logits.
-        ndim: 2 for images, 3 for clips. None is 3, or the rank of a network that has one only; cbam_cnn and fast_cnn: 2.
+        ndim: 2 for images, 3 for clips. None is 3, but 2 for cbam_cnn and fast_cnn, and the network's own where it
+            has one only.
         attention: one of `list_attentions()`, put into every residual branch; "none" for a plain network. None is
             what the network is known with: cbam for cbam_cnn, nothing for the others.
         attention_options: keyword arguments of the mechanism; in networks other than ours also those of

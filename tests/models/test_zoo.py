@@ -6,8 +6,10 @@ from cbam3d import CBAM, create_model, list_insertions, list_models
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "/" not in name])
 def test_each_of_ours_can_be_created(name):
+    small = name in ("cbam_cnn", "fast_cnn")
+    shape = (2, 3, 32, 32) if small else (2, 3, 4, 32, 32)
     with torch.device("meta"):
-        assert create_model(name, 3)(torch.zeros(2, 3, 4, 32, 32)).shape == (2, 3)
+        assert create_model(name, 3)(torch.zeros(shape)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,16 @@ def test_attention_goes_into_every_block_of_ours():
     assert [block.gates for block in blocks] == [("channel",)] * 8
 
 
+def test_none_is_no_attention():
+    assert not [m for m in create_model("cbam_cnn", 3, attention="none").modules() if isinstance(m, CBAM)]
+    plain = create_model("resnet10", 3, width=8, attention="none").state_dict()
+    assert plain.keys() == create_model("resnet10", 3, width=8).state_dict().keys()
+
+
+def test_the_rank_may_be_left_to_the_network():
+    assert create_model("torchvision/resnet18", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
 def test_attention_is_inserted_into_others():
     model = create_model("torchvision/r3d_18", 3, attention="cbam", attention_options={"position": "stage"})
     assert [i.where for i in list_insertions(model)] == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
@@ -52,7 +64,7 @@ def test_attention_is_inserted_into_others():
         ({"name": "torchvision/r3d_81"}, "did you mean 'torchvision/r3d_18'"),
         ({"name": "pytorchvideo/slow_r5"}, "did you mean 'pytorchvideo/slow_r50'"),
         ({"name": "timm/resnet1888", "ndim": 2}, "did you mean 'resnet18'"),
-        ({"name": "torchvision/resnet18"}, r"is a network of images \(ndim=2\), got ndim=3"),
+        ({"name": "torchvision/resnet18", "ndim": 3}, r"is a network of images \(ndim=2\), got ndim=3"),
         ({"name": "resnet18", "widht": 8}, "did you mean 'width'"),
         ({"name": "resnet18", "attention": "cbmm"}, "did you mean 'cbam'"),
         ({"name": "resnet18", "attention_options": {"reduction": 4}}, "attention_options without attention"),

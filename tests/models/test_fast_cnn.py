@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from cbam3d import create_model
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_first_layer_whitens(ndim):
+    """The covariance of its outputs is the identity, up to the small constant that tames flat patches."""
+    torch.manual_seed(0)
+    mixing = torch.randn(3, 3)
+    noise = torch.randn(64, 3, *(9,) * ndim)
+    smooth = torch.nn.functional.avg_pool3d(noise, 2, 1) if ndim == 3 else torch.nn.functional.avg_pool2d(noise, 2, 1)
+    inputs = 100 * torch.einsum("ij,nj...->ni...", mixing, smooth)  # far above the constant
+    model = create_model("fast_cnn", 10, ndim=ndim, channels=(8, 8, 8))
+    model.init_from_data(inputs)  # type: ignore[operator]
+    with torch.no_grad():
+        out = model.get_submodule("whiten")(inputs)
+    half = 3 * 2**ndim
+    assert out.shape[1] == 2 * half
+    torch.testing.assert_close(out[:, :half], -out[:, half:])
+    covariance = out[:, :half].movedim(1, -1).reshape(-1, half).T.cov()
+    torch.testing.assert_close(covariance, torch.eye(half), atol=0.05, rtol=0)
+
+
+def test_it_learns_but_for_the_first_layer():
+    model = create_model("fast_cnn", 5, channels=(8, 16, 16))
+    model(torch.rand(4, 3, 32, 32)).logsumexp(1).sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == ["whiten.weight"]
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_first_channels_of_a_block_pass_through():
+    block = create_model("fast_cnn", 5, channels=(8, 16, 16)).get_submodule("blocks")[1]
+    x = torch.rand(2, 8, 6, 6)
+    torch.testing.assert_close(block[0](x)[:, :8], x)
