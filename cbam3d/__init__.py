@@ -2,12 +2,14 @@
 
 from cbam3d.attention import (
     CBAM,
+    CSRA,
     CBAM2d,
     CBAM3d,
     ChannelAttention,
     SpatialAttention,
     TemporalAttention,
     create_attention,
+    describe_attention,
     insert_attention,
     list_attentions,
     list_insertions,
@@ -19,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "CSRA",
     "CBAM2d",
     "CBAM3d",
     "ChannelAttention",
@@ -27,6 +30,7 @@ __all__ = [
     "TemporalAttention",
     "create_attention",
     "create_model",
+    "describe_attention",
     "insert_attention",
     "list_attentions",
     "list_insertions",

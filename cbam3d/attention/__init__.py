@@ -1,18 +1,73 @@
 """Attention blocks for images and clips. Knows torch only."""
 
-from cbam3d.attention.catalog import create_attention, list_attentions
+from cbam3d.attention.bam import BAM
+from cbam3d.attention.catalog import (
+    AttentionFacts,
+    attention_options,
+    create_attention,
+    describe_attention,
+    list_attentions,
+)
 from cbam3d.attention.cbam import CBAM, CBAM2d, CBAM3d, ChannelAttention, SpatialAttention, TemporalAttention
+from cbam3d.attention.coordinate import Coordinate
+from cbam3d.attention.criss_cross import CrissCross
+from cbam3d.attention.csra import CSRA
+from cbam3d.attention.eca import ECA
+from cbam3d.attention.em_attention import EMAttention
+from cbam3d.attention.fca import FCA
+from cbam3d.attention.gc import GC
+from cbam3d.attention.gct import GCT
+from cbam3d.attention.ge import GE
+from cbam3d.attention.gsop import GSoP
 from cbam3d.attention.insert import Insertion, insert_attention, list_insertions, remove_attention
+from cbam3d.attention.non_local import NonLocal
+from cbam3d.attention.residual import ResidualAttention
+from cbam3d.attention.rga import RGA
+from cbam3d.attention.sc import SC
+from cbam3d.attention.scse import SCSE
+from cbam3d.attention.se import SE
+from cbam3d.attention.self_attention import SelfAttention
+from cbam3d.attention.simam import SimAM
+from cbam3d.attention.sk import SK
+from cbam3d.attention.srm import SRM
+from cbam3d.attention.tam import TAM
+from cbam3d.attention.triplet import Triplet
 
 __all__ = [
+    "BAM",
     "CBAM",
+    "CSRA",
+    "ECA",
+    "FCA",
+    "GC",
+    "GCT",
+    "GE",
+    "RGA",
+    "SC",
+    "SCSE",
+    "SE",
+    "SK",
+    "SRM",
+    "TAM",
+    "AttentionFacts",
     "CBAM2d",
     "CBAM3d",
     "ChannelAttention",
+    "Coordinate",
+    "CrissCross",
+    "EMAttention",
+    "GSoP",
     "Insertion",
+    "NonLocal",
+    "ResidualAttention",
+    "SelfAttention",
+    "SimAM",
     "SpatialAttention",
     "TemporalAttention",
+    "Triplet",
+    "attention_options",
     "create_attention",
+    "describe_attention",
     "insert_attention",
     "list_attentions",
     "list_insertions",

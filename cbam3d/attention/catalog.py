@@ -1,14 +1,66 @@
 """Every attention mechanism by name."""
 
 import inspect
+import re
+import sys
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from cbam3d.attention.bam import BAM
 from cbam3d.attention.cbam import CBAM
+from cbam3d.attention.coordinate import Coordinate
+from cbam3d.attention.criss_cross import CrissCross
+from cbam3d.attention.eca import ECA
+from cbam3d.attention.em_attention import EMAttention
+from cbam3d.attention.fca import FCA
+from cbam3d.attention.gc import GC
+from cbam3d.attention.gct import GCT
+from cbam3d.attention.ge import GE
+from cbam3d.attention.gsop import GSoP
+from cbam3d.attention.nd import check_ndim
+from cbam3d.attention.non_local import NonLocal
+from cbam3d.attention.residual import ResidualAttention
+from cbam3d.attention.rga import RGA
+from cbam3d.attention.sc import SC
+from cbam3d.attention.scse import SCSE
+from cbam3d.attention.se import SE
+from cbam3d.attention.self_attention import SelfAttention
+from cbam3d.attention.simam import SimAM
+from cbam3d.attention.sk import SK
+from cbam3d.attention.srm import SRM
+from cbam3d.attention.tam import TAM
+from cbam3d.attention.triplet import Triplet
 from cbam3d.errors import check_options, unknown
 
-_CATALOG: dict[str, type[nn.Module]] = {"cbam": CBAM}
+_CATALOG: dict[str, type[nn.Module]] = {
+    "bam": BAM,
+    "cbam": CBAM,
+    "coordinate": Coordinate,
+    "criss_cross": CrissCross,
+    "eca": ECA,
+    "ema": EMAttention,
+    "fca": FCA,
+    "gc": GC,
+    "gct": GCT,
+    "ge": GE,
+    "gsop": GSoP,
+    "non_local": NonLocal,
+    "residual": ResidualAttention,
+    "rga": RGA,
+    "sc": SC,
+    "scse": SCSE,
+    "se": SE,
+    "self_attention": SelfAttention,
+    "simam": SimAM,
+    "sk": SK,
+    "srm": SRM,
+    "tam": TAM,
+    "triplet": Triplet,
+}
 
 
 def list_attentions() -> list[str]:
@@ -28,12 +80,70 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
     Returns: a module, (N, C, *spatial) -> the same shape.
 
     Raises:
-        ValueError: an unknown name, an unknown option (the nearest known one is named), or a value that
-            the mechanism refuses.
+        ValueError: an unknown name, an unknown option (the nearest known one is named), an option that must be
+            given and is not (num_frames of tam), or a value that the mechanism refuses.
+    """
+    check_ndim(ndim)
+    known = attention_options(name)
+    check_options(f"attention {name!r}", options, set(known))
+    missing = [option for option, default in known.items() if default is inspect.Parameter.empty]
+    for option in missing:
+        if option not in options:
+            raise ValueError(f"attention {name!r} needs {option}")
+    cls = _CATALOG[name]
+    rank = {"ndim": ndim} if "ndim" in inspect.signature(cls).parameters else {}  # some are the same for any rank
+    return cls(channels, **rank, **options)
+
+
+def attention_options(name: str) -> dict[str, Any]:
+    """The options of a mechanism and their defaults (`inspect.Parameter.empty` where there is none).
+
+    Raises:
+        ValueError: an unknown name.
     """
     if name not in _CATALOG:
         raise ValueError(unknown("attention", name, _CATALOG))
-    cls = _CATALOG[name]
-    known = set(inspect.signature(cls).parameters) - {"channels", "ndim"}
-    check_options(f"attention {name!r}", options, known)
-    return cls(channels, ndim=ndim, **options)
+    parameters = inspect.signature(_CATALOG[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("channels", "ndim")}
+
+
+@dataclass(frozen=True)
+class AttentionFacts:
+    """What a mechanism is and costs at one shape."""
+
+    name: str
+    title: str  # the first line of its module
+    paper: str  # where to find it
+    ranks: tuple[int, ...]
+    num_parameters: int
+    multiply_adds: int  # of convolutions and matrix products, a sample
+    starts_as_identity: bool  # with init="paper"; with init="identity" all do
+
+
+def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> AttentionFacts | None:
+    """The facts of a mechanism, or None where there is none of that rank.
+
+    Args:
+        name: one of `list_attentions()`.
+        channels: C.
+        size: (H, W) or (T, H, W).
+    """
+    ranks = (3,) if name == "tam" else (2, 3)
+    if len(size) not in ranks:
+        return None
+    frames = {"num_frames": size[0]} if "num_frames" in attention_options(name) else {}
+    block = create_attention(name, channels, ndim=len(size), **frames).eval()
+    about = sys.modules[_CATALOG[name].__module__].__doc__ or ""
+    links = re.findall(r"https://\S+", about)
+    x = torch.randn(2, channels, *size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        same = torch.equal(block(x), x)
+    return AttentionFacts(
+        name=name,
+        title=about.partition("\n")[0].rstrip("."),
+        paper=links[0],
+        ranks=ranks,
+        num_parameters=sum(p.numel() for p in block.parameters()),
+        multiply_adds=counter.get_total_flops() // (2 * len(x)),
+        starts_as_identity=same,
+    )

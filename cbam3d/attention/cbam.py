@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, check_init
+from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, expand_as, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding, spatial_axes
 from cbam3d.errors import unknown
 
@@ -40,18 +40,11 @@ class ChannelAttention(Gate):
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False, init: Init = "paper") -> None:
         super().__init__(init)
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
-        hidden = max(1, channels // reduction)
-        last = nn.Linear(hidden, channels, bias=bias)
-        if self.identity_init:
-            _zero(last)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden, bias=bias), nn.ReLU(), last)
+        self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
     def logits(self, x: Tensor) -> Tensor:
         axes = spatial_axes(x)
-        logits = self.mlp(x.mean(axes)) + self.mlp(x.amax(axes))
-        return logits.reshape(*logits.shape, *(1 for _ in axes))
+        return expand_as(self.mlp(x.mean(axes)) + self.mlp(x.amax(axes)), x)
 
 
 class SpatialAttention(Gate):
@@ -89,9 +82,9 @@ class SpatialAttention(Gate):
             BATCH_NORM[ndim](1, momentum=0.01) if batch_norm else nn.Identity()
         )  # momentum as in the official code
         if batch_norm:
-            _zero(self.norm)
+            zero_(self.norm)
         elif self.identity_init:
-            _zero(self.conv)
+            zero_(self.conv)
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
@@ -118,7 +111,7 @@ class TemporalAttention(Gate):
         (padding,) = same_padding(kernel_size, 1)
         self.conv = nn.Conv1d(2, 1, kernel_size, padding=padding, bias=bias)
         if self.identity_init:
-            _zero(self.conv)
+            zero_(self.conv)
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, 3)
@@ -217,11 +210,6 @@ class CBAM3d(CBAM):
         self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options
     ) -> None:
         super().__init__(channels, reduction, kernel_size, ndim=3, **options)
-
-
-def _zero(layer: nn.Module) -> None:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
 
 
 def _check_gates(gates: Sequence[GateName] | None, ndim: int) -> tuple[GateName, ...]:

@@ -1,4 +1,4 @@
-"""What every multiplicative attention shares: a map in (0, 1) or (0, 2) that scales the features."""
+"""What the mechanisms share: how they start, how they act on the features, and their small networks."""
 
 from typing import Literal
 
@@ -15,8 +15,47 @@ def check_init(init: str) -> bool:
     return init == "identity"
 
 
-class Gate(nn.Module):
-    """`x * s(logits(x))`, with `s = σ` (init="paper") or `s = 2σ` (init="identity").
+def hidden_channels(channels: int, reduction: int, least: int = 1) -> int:
+    """Width of a bottleneck, `channels // reduction` but at least `least`; raises ValueError for values below 1."""
+    if channels < 1 or reduction < 1:
+        raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
+    return max(least, channels // reduction)
+
+
+def channel_mlp(channels: int, reduction: int, bias: bool, zero: bool) -> nn.Sequential:
+    """Linear, ReLU, Linear: (N, C) -> (N, C) by way of C/r units; with `zero` the last layer starts at 0."""
+    hidden = hidden_channels(channels, reduction)
+    last = nn.Linear(hidden, channels, bias=bias)
+    if zero:
+        zero_(last)
+    return nn.Sequential(nn.Linear(channels, hidden, bias=bias), nn.ReLU(), last)
+
+
+def zero_(layer: nn.Module) -> None:
+    """Set a layer's parameters to 0."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def expand_as(values: Tensor, x: Tensor) -> Tensor:
+    """(N, C) -> (N, C, 1, …) of the rank of x."""
+    return values.reshape(*values.shape, *(1,) * (x.ndim - 2))
+
+
+class Multiplicative(nn.Module):
+    """`x * attention_map(x)`; a subclass defines the map."""
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """What `forward` multiplies with, broadcastable to `x`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> the same shape."""
+        return x * self.attention_map(x)
+
+
+class Gate(Multiplicative):
+    """`x * s(logits(x))`, with `s = base + σ` (init="paper") or `s = 2σ` (init="identity").
 
     A subclass defines `logits`. With init="identity" it also zeroes its last layer, so that the logits
     are 0, the map is `2σ(0) = 1` exactly, and the gate starts as the exact identity while its last
@@ -25,6 +64,7 @@ class Gate(nn.Module):
     The factor before σ is the buffer `scale`, so that it travels with the weights that were trained under it.
     """
 
+    base = 0.0
     scale: Tensor
 
     def __init__(self, init: Init = "paper") -> None:
@@ -37,9 +77,30 @@ class Gate(nn.Module):
         raise NotImplementedError
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """The map that `forward` multiplies with: in (0, 1), or (0, 2) with init="identity"."""
-        return self.scale * torch.sigmoid(self.logits(x))
+        """The map that `forward` multiplies with: in base + (0, 1), or in (0, 2) with init="identity"."""
+        return self.squash(self.logits(x))
+
+    def squash(self, logits: Tensor) -> Tensor:
+        """s of the above."""
+        gate = self.scale * torch.sigmoid(logits)
+        return gate + self.base * (2 - self.scale) if self.base else gate
+
+
+class Blend(nn.Module):
+    """`f(x)` (init="paper"), or `x + γ (f(x) - x)` with a learned γ that starts at 0 (init="identity").
+
+    For what puts out new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's.
+    """
+
+    def __init__(self, init: Init = "paper") -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(())) if check_init(init) else None
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The mechanism of the paper, (N, C, *spatial) -> the same shape."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        return x * self.attention_map(x)
+        out = self.transform(x)
+        return out if self.gamma is None else torch.lerp(x, out, self.gamma.to(x.dtype))

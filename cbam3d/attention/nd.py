@@ -1,17 +1,21 @@
 """The one place that knows what changes with rank: ndim=2 for images, ndim=3 for clips."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVG_POOL: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
+ADAPTIVE_AVG_POOL: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+LINEAR = {2: "bilinear", 3: "trilinear"}  # modes of F.interpolate
 
 
 def check_ndim(ndim: int) -> int:
     """Return `ndim`, or raise ValueError unless it is 2 (images) or 3 (clips)."""
-    if ndim not in CONV:
+    if ndim not in (2, 3):
         raise ValueError(f"ndim must be 2 (images) or 3 (clips), got {ndim}")
     return ndim
 
@@ -25,12 +29,17 @@ def as_tuple(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     return tuple(value)
 
 
-def same_padding(kernel_size: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+def per_frame(size: int, ndim: int) -> tuple[int, ...]:
+    """`size` along H and W, 1 along T."""
+    return (1, size, size)[-ndim:]
+
+
+def same_padding(kernel_size: int | Sequence[int], ndim: int, dilation: int | Sequence[int] = 1) -> tuple[int, ...]:
     """The zero padding that keeps the size; raises ValueError for an even or non-positive kernel."""
     sizes = as_tuple(kernel_size, ndim)
     if any(k < 1 or k % 2 == 0 for k in sizes):
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-    return tuple(k // 2 for k in sizes)
+    return tuple(k // 2 * d for k, d in zip(sizes, as_tuple(dilation, ndim), strict=True))
 
 
 def check_rank(x: Tensor, ndim: int) -> None:

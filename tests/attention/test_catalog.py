@@ -1,7 +1,37 @@
+"""What every mechanism of the catalogue owes its users, whatever it computes; that is in the files beside this one."""
+
+import copy
+import itertools
+
 import pytest
 import torch
+from torch import nn
 
-from cbam3d import CBAM, create_attention, list_attentions
+from cbam3d import CBAM, create_attention, describe_attention, list_attentions
+from tests.attention.reference import randomised
+
+CASES = [(name, ndim) for name in list_attentions() for ndim in (2, 3) if (name, ndim) != ("tam", 2)]
+every = pytest.mark.parametrize(("name", "ndim"), CASES, ids=[f"{name}-{ndim}d" for name, ndim in CASES])
+
+# Options that make a mechanism's 3D form the paper's 2D one at T=1; None where no option does.
+AT_ONE_FRAME = {
+    "cbam": {"gates": ("channel", "spatial")},
+    "coordinate": {"axes": ("h", "w")},
+    "rga": {"grid": (1, 7, 7)},
+    "ge": {"extent": 2, "parametrised": True},
+    "triplet": None,  # a clip has a fourth branch
+    "tam": None,  # there is no 2D form
+}
+
+
+def build(name, ndim, channels=8, frames=4, **options):
+    if name == "tam":
+        options["num_frames"] = frames
+    return create_attention(name, channels, ndim=ndim, **options)
+
+
+def picture(ndim, channels=8, batch=2, sides=(4, 6, 7)):
+    return torch.randn(batch, channels, *sides[-ndim:])
 
 
 def test_creates_by_name_with_options():
@@ -11,14 +41,173 @@ def test_creates_by_name_with_options():
     assert block(torch.zeros(1, 32, 4, 4)).shape == (1, 32, 4, 4)
 
 
-def test_the_list_is_what_can_be_created():
-    assert "cbam" in list_attentions()
-    for name in list_attentions():
-        assert create_attention(name, 8, ndim=3)(torch.zeros(1, 8, 2, 4, 4)).shape == (1, 8, 2, 4, 4)
-
-
-def test_an_unknown_name_or_option_names_the_nearest():
+def test_mistakes_are_named():
     with pytest.raises(ValueError, match="did you mean 'cbam'"):
         create_attention("cbma", 8)
     with pytest.raises(ValueError, match="did you mean 'reduction'"):
         create_attention("cbam", 8, reducton=4)
+    with pytest.raises(ValueError, match="attention 'tam' needs num_frames"):
+        create_attention("tam", 8)
+    with pytest.raises(ValueError, match="ndim must be 2"):
+        create_attention("eca", 8, ndim=4)
+
+
+@every
+@pytest.mark.parametrize("init", ["paper", "identity"])
+def test_shapes_odd_even_and_narrow(name, ndim, init):
+    """Fewer channels than the reduction, batches of one, odd and even sides, a side of one."""
+    sides = [(4, 6, 6), (4, 7, 5), (4, 1, 3)]
+    for channels, batch, side in itertools.product((2, 3, 24), (1, 2), sides):
+        block = build(name, ndim, channels, init=init).eval()
+        x = picture(ndim, channels, batch, side)
+        before = x.clone()
+        out = block(x)
+        assert out.shape == x.shape
+        assert out.isfinite().all()
+        assert torch.equal(x, before)  # no change in place
+        assert torch.equal(block(x), out)  # the same again
+
+
+@every
+def test_every_parameter_gets_a_finite_gradient(name, ndim):
+    torch.manual_seed(0)
+    for block in (build(name, ndim), randomised(build(name, ndim, init="identity"))):
+        x = picture(ndim).requires_grad_()
+        before = x.detach().clone()
+        block.train()(x).square().sum().backward()
+        assert torch.equal(x.detach(), before)
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        for key, parameter in block.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+
+
+@every
+@pytest.mark.parametrize("training", [True, False])
+def test_the_identity_start_is_exact_and_learns(name, ndim, training):
+    torch.manual_seed(0)
+    block = build(name, ndim, 32, init="identity").train(training)
+    x = picture(ndim, 32)
+    out = block(x)
+    assert torch.equal(out, x)
+    (out * torch.randn_like(out)).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in block.parameters())
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_precisions(name, ndim, dtype):
+    """Close to float64, and in the precision that came in."""
+    torch.manual_seed(0)
+    exact = randomised(build(name, ndim)).double().eval()
+    x = picture(ndim).double()
+    out = copy.deepcopy(exact).to(dtype)(x.to(dtype))
+    assert out.dtype == dtype
+    error = (out.double() - exact(x)).norm() / exact(x).norm()
+    assert error < {torch.float32: 1e-5, torch.bfloat16: 0.06, torch.float64: 1e-14}[dtype]
+
+
+@every
+def test_mixed_precision_trains(name, ndim):
+    torch.manual_seed(0)
+    block = randomised(build(name, ndim)).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = block(picture(ndim).requires_grad_()).float().square().mean()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+
+
+@every
+def test_memory_formats(name, ndim):
+    torch.manual_seed(0)
+    memory_format = torch.channels_last if ndim == 2 else torch.channels_last_3d
+    block, x = randomised(build(name, ndim)).eval(), picture(ndim).requires_grad_()
+    expected = block(x)
+    out = block.to(memory_format=memory_format)(x.contiguous(memory_format=memory_format))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    out.sum().backward()
+
+
+@every
+@pytest.mark.parametrize("init", ["paper", "identity"])
+def test_compiles_without_a_graph_break(name, ndim, init):
+    torch.manual_seed(0)
+    block, x = randomised(build(name, ndim, init=init)), picture(ndim)
+    for training in (True, False):
+        torch.compiler.reset()
+        block.train(training)
+        expected = copy.deepcopy(block)(x)
+        torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), expected)
+
+
+@every
+def test_exports(name, ndim):
+    torch.manual_seed(0)
+    block, x = randomised(build(name, ndim)).eval(), picture(ndim)
+    program = torch.export.export(block, (x,))
+    torch.testing.assert_close(program.module()(x), block(x))
+
+
+@every
+def test_a_state_dict_goes_there_and_back(name, ndim):
+    """Also what is no parameter: bases, running statistics, the factor of a gate."""
+    torch.manual_seed(0)
+    source = randomised(build(name, ndim, init="identity" if name == "cbam" else "paper")).train()
+    source(picture(ndim))
+    source.eval()
+    target = build(name, ndim, init="identity" if name == "cbam" else "paper").eval()
+    target.load_state_dict(source.state_dict())
+    x = picture(ndim)
+    assert torch.equal(source(x), target(x))
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_a_clip_of_one_frame_is_an_image(name):
+    torch.manual_seed(0)
+    options = AT_ONE_FRAME.get(name, {})
+    if options is None:
+        pytest.skip("has another form in clips")
+    flat = {k: v for k, v in options.items() if k in ("extent", "parametrised")}
+    image, clip = randomised(build(name, 2, **flat)).eval(), build(name, 3, **options).eval()
+    state = clip.state_dict()
+    for key, value in image.state_dict().items():
+        if state[key].ndim > value.ndim:  # a kernel: the image's in the middle frame
+            state[key] = torch.randn_like(state[key])
+            state[key][:, :, state[key].shape[2] // 2] = value
+        else:
+            state[key] = value.reshape(state[key].shape)
+    clip.load_state_dict(state)
+    x = picture(2)
+    torch.testing.assert_close(clip(x[:, :, None])[:, :, 0], image(x), rtol=1e-5, atol=1e-6)
+
+
+@every
+def test_facts(name, ndim):
+    size = (4, 8, 8)[-ndim:]
+    facts = describe_attention(name, 16, size)
+    assert facts is not None
+    assert facts.paper.startswith("https://")
+    block = build(name, ndim, 16)
+    assert facts.num_parameters == sum(p.numel() for p in block.parameters())
+    assert ndim in facts.ranks
+
+
+def test_facts_by_hand():
+    facts = describe_attention("se", 32, (8, 8))
+    assert facts is not None
+    assert facts.num_parameters == 2 * 32 * 2 + 2 + 32
+    assert facts.multiply_adds == 2 * 32 * 2
+    assert not facts.starts_as_identity
+    assert describe_attention("tam", 32, (8, 8)) is None
+    facts = [describe_attention(name, 8, (4, 5, 5)) for name in list_attentions()]
+    assert {f.name for f in facts if f and f.starts_as_identity} == {"criss_cross", "gc", "gct", "non_local"}
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_it_is_a_module_with_a_docstring_of_its_own(name):
+    block = build(name, 3)
+    assert isinstance(block, nn.Module)
+    about = type(block).__doc__ or ""
+    assert "Shapes: " in about
+    assert "Args:" in about

@@ -1,0 +1,51 @@
+"""BAM: bottleneck attention module.
+
+Park, Woo, Lee, Kweon, BMVC 2018, https://arxiv.org/abs/1807.06514
+
+    x · (1 + σ(Mc + Ms));   Mc = MLP(GAP x),   Ms = conv1x1, two dilated 3x3, conv1x1 to one channel
+"""
+
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding, spatial_axes
+
+
+class BAM(Gate):
+    """Bottleneck attention: a channel map and a position map, added.
+
+    Args:
+        channels: number of input channels C.
+        reduction: both branches are `max(1, channels // reduction)` wide inside.
+        dilation: of the two 3x3 convolutions, along H and W; in a clip they also see three frames.
+        ndim: 2 for images, 3 for clips.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
+
+    BatchNorm stands inside of both branches, as in the official code, and needs more than one sample in training.
+    """
+
+    base = 1.0
+
+    def __init__(
+        self, channels: int, reduction: int = 16, dilation: int = 4, ndim: int = 3, init: Init = "paper"
+    ) -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        hidden = hidden_channels(channels, reduction)
+        conv, norm, apart = CONV[ndim], BATCH_NORM[ndim], per_frame(dilation, ndim)
+        last_channel, last_spatial = nn.Linear(hidden, channels), conv(hidden, 1, 1)
+        if self.identity_init:
+            zero_(last_channel)
+            zero_(last_spatial)
+        self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), last_channel)
+        steps = [conv(channels, hidden, 1), norm(hidden), nn.ReLU()]
+        for _ in range(2):
+            dilated = conv(hidden, hidden, 3, padding=same_padding(3, ndim, apart), dilation=apart)
+            steps += [dilated, norm(hidden), nn.ReLU()]
+        self.spatial = nn.Sequential(*steps, last_spatial)
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, self.ndim)
+        return expand_as(self.channel(x.mean(spatial_axes(x))), x) + self.spatial(x)

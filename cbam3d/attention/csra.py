@@ -1,0 +1,48 @@
+"""CSRA: class-specific residual attention, a head for classification.
+
+Zhu, Wu, ICCV 2021, https://arxiv.org/abs/2108.02456
+
+    y = conv1x1 x, K maps;   logits_k = mean_s y_ks + λ max_s y_ks
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.nd import spatial_axes
+
+
+class CSRA(nn.Module):
+    """Class-specific residual attention: a linear head that also looks at where each class is strongest.
+
+    Args:
+        in_channels: channels of the features.
+        num_classes: K.
+        weight: λ of the attention; 0 is the usual head, mean pooling and a linear layer.
+        temperature: None for the maximum; else positions are weighted by softmax(temperature · y), whose limit that is.
+
+    Shapes: (N, in_channels, *S), of any rank -> logits (N, K).
+
+    A head, no block that keeps its shape: it stands in place of pooling and the last layer, and is not in the
+    catalogue. Not to be taken for residual attention (`ResidualAttention`).
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, weight: float = 0.1, temperature: float | None = None
+    ) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(in_channels, num_classes, bias=False)
+        self.weight, self.temperature = weight, temperature
+
+    def class_maps(self, x: Tensor) -> Tensor:
+        """Each class's score at each position, (N, K, *S)."""
+        return torch.einsum("nc...,kc->nk...", x, self.classifier.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, *S) -> (N, K)."""
+        maps = self.class_maps(x)
+        if self.temperature is None:
+            strongest = maps.amax(spatial_axes(x))
+        else:
+            flat = maps.flatten(2)
+            strongest = (flat * (self.temperature * flat).softmax(2)).sum(2)
+        return maps.mean(spatial_axes(x)) + self.weight * strongest

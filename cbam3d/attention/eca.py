@@ -1,0 +1,45 @@
+"""ECA: efficient channel attention.
+
+Wang, Wu, Zhu, Li, Zuo, Hu, CVPR 2020, https://arxiv.org/abs/1910.03151
+
+    x · σ(conv1d_k(GAP x)), along the channels, k = |log2(C)/γ + b/γ| made odd
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Gate, Init, expand_as, zero_
+from cbam3d.attention.nd import same_padding, spatial_axes
+
+
+class ECA(Gate):
+    """Efficient channel attention: one weight a channel, from its neighbours.
+
+    Args:
+        channels: number of input channels C.
+        kernel_size: odd; channels that the convolution sees; None for the paper's, from C, γ and b.
+        gamma, b: of that rule.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …).
+
+    Raises:
+        ValueError: an even kernel.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int | None = None, gamma: float = 2, b: float = 1, init: Init = "paper"
+    ) -> None:
+        super().__init__(init)
+        if kernel_size is None:
+            nearest = int(abs((math.log2(channels) + b) / gamma))
+            kernel_size = nearest if nearest % 2 else nearest + 1
+        (padding,) = same_padding(kernel_size, 1)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
+        if self.identity_init:
+            zero_(self.conv)
+
+    def logits(self, x: Tensor) -> Tensor:
+        pooled = x.mean(spatial_axes(x))
+        return expand_as(self.conv(pooled[:, None])[:, 0], x)

@@ -1,0 +1,73 @@
+"""EMA: expectation-maximisation attention.
+
+Li, Zhong, Wu, Yang, Lin, Liu, ICCV 2019, https://arxiv.org/abs/1907.13426
+
+    three times: Z = softmax_k(yᵀ μ), μ = y Z / ΣZ, of unit length;   relu(x + BN(conv(relu(μ Zᵀ)))),   y = conv(x)
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbam3d.attention.gate import Init, check_init, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
+
+
+class EMAttention(nn.Module):
+    """Expectation-maximisation attention: the features are rebuilt from a few bases that fit them.
+
+    Args:
+        channels: number of input channels C.
+        num_bases: K.
+        num_steps: of expectation and maximisation.
+        momentum: share of the old bases in the moving average, which is updated in training.
+        ndim: 2 for images, 3 for clips.
+        init: "paper"; or "identity": BN starts at 0, and the last ReLU is left out, as it would cut the input.
+
+    Shapes: (N, C, *S) -> the same. Memory grows with |S| K.
+
+    Gradients flow through the steps, as the formulas have it; the official code stops them there, and with them all
+    of the first convolution's.
+    """
+
+    bases: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        num_bases: int = 64,
+        num_steps: int = 3,
+        momentum: float = 0.9,
+        ndim: int = 3,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__()
+        self.ndim, self.num_steps, self.momentum = check_ndim(ndim), num_steps, momentum
+        if num_bases < 1 or num_steps < 1:
+            raise ValueError(f"num_bases and num_steps must be at least 1, got {num_bases} and {num_steps}")
+        bases = torch.randn(channels, num_bases) * math.sqrt(2 / num_bases)
+        self.register_buffer("bases", F.normalize(bases, dim=0))
+        self.first = CONV[ndim](channels, channels, 1)
+        self.last = nn.Sequential(CONV[ndim](channels, channels, 1, bias=False), BATCH_NORM[ndim](channels))
+        self.final = nn.ReLU()
+        if check_init(init):
+            zero_(self.last[1])
+            self.final = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> the same shape."""
+        check_rank(x, self.ndim)
+        y = self.first(x).flatten(2)  # (N, C, |S|)
+        bases = self.bases.to(y.dtype, copy=True).expand(len(y), -1, -1)  # the buffer changes before the backward
+        weights = (y.transpose(1, 2) @ bases).softmax(2)  # (N, |S|, K)
+        for step in range(self.num_steps):
+            if step:
+                weights = (y.transpose(1, 2) @ bases).softmax(2)
+            bases = F.normalize(y @ (weights / (1e-6 + weights.sum(1, keepdim=True))), dim=1)
+        if self.training:
+            with torch.no_grad():
+                self.bases.lerp_(bases.mean(0).to(self.bases.dtype), 1 - self.momentum)
+        rebuilt = (bases @ weights.transpose(1, 2)).reshape(x.shape)
+        return self.final(x + self.last(F.relu(rebuilt)))

@@ -1,0 +1,82 @@
+"""FcaNet: frequency channel attention.
+
+Qin, Zhang, Wu, Li, ICCV 2021, https://arxiv.org/abs/2012.11879
+
+    x · σ(W2 relu(W1 z)),   z_c = mean over S of x_c · Π_axes cos(π u (i + ½) / L)
+
+Each channel has one frequency u of the discrete cosine transform in place of the mean, which is the frequency 0.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as
+from cbam3d.attention.nd import ADAPTIVE_AVG_POOL, as_tuple, check_ndim, check_rank, per_frame, spatial_axes
+
+# The paper's sixteen best of the 7x7 grid, best first: (along H, along W).
+TOP16 = [(0, 0), (0, 1), (6, 0), (0, 5), (0, 2), (1, 0), (1, 2), (4, 0)]
+TOP16 += [(5, 0), (1, 6), (3, 0), (0, 4), (0, 6), (0, 3), (3, 5), (2, 2)]
+
+
+class FCA(Gate):
+    """Frequency channel attention: SE whose pooling has other frequencies beside the mean.
+
+    Args:
+        channels: number of input channels C; they are dealt out to the frequencies in equal runs.
+        reduction: the hidden layer has `max(1, channels // reduction)` units.
+        grid: size that the features are averaged to first; None for 7x7, in a clip 1x7x7.
+        frequencies: one number below the grid's size an axis; None for the paper's top 16, which in a clip have
+            frequency 0 along T. Others along T want a grid with more than one frame.
+        bias: biases in both layers.
+        ndim: 2 for images, 3 for clips.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
+
+    The cosines are not scaled to norm 1 as in the official code but by √2 an axis with a frequency above 0, so that
+    frequency 0 is the mean exactly, and FCA with it alone is SE.
+
+    Raises:
+        ValueError: a frequency that the grid does not have.
+    """
+
+    basis: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        grid: int | Sequence[int] | None = None,
+        frequencies: Sequence[Sequence[int]] | None = None,
+        bias: bool = False,
+        ndim: int = 3,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        self.grid = per_frame(7, ndim) if grid is None else as_tuple(grid, ndim)
+        chosen = [(0, *both)[-ndim:] for both in TOP16] if frequencies is None else frequencies
+        for frequency in chosen:
+            if len(frequency) != ndim or any(not 0 <= u < side for u, side in zip(frequency, self.grid, strict=True)):
+                raise ValueError(f"frequency {tuple(frequency)} does not exist in a grid of {self.grid}")
+        waves = torch.stack([_wave(frequency, self.grid) for frequency in chosen])
+        basis = waves[torch.arange(channels) * len(chosen) // channels][None]  # (1, C, *grid)
+        self.register_buffer("basis", basis, persistent=False)
+        self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, self.ndim)
+        pooled = ADAPTIVE_AVG_POOL[self.ndim](x, self.grid)
+        return expand_as(self.mlp((pooled * self.basis.to(x.dtype)).mean(spatial_axes(x))), x)
+
+
+def _wave(frequency: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """The product over the axes of the cosines of one frequency, of the grid's size."""
+    wave = torch.ones(())
+    for u, side in zip(frequency, grid, strict=True):
+        along = torch.cos(math.pi * u * (torch.arange(side, dtype=torch.float64) + 0.5) / side)
+        wave = wave[..., None] * (along if u == 0 else math.sqrt(2) * along)
+    return wave.float()

@@ -1,0 +1,73 @@
+"""GE: gather and excite.
+
+Hu, Shen, Albanie, Sun, Vedaldi, NeurIPS 2018, https://arxiv.org/abs/1810.12348
+
+    x · σ(nearest upsampling of gather(x))
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbam3d.attention.gate import Gate, Init, zero_
+from cbam3d.attention.nd import AVG_POOL, BATCH_NORM, CONV, check_ndim, check_rank, spatial_axes
+
+
+class GE(Gate):
+    """Gather and excite: each channel is weighted by what is around, without mixing channels.
+
+    Args:
+        channels: number of input channels C.
+        extent: e, a power of two: the gathering goes over 2e - 1 positions along every axis, in steps of e; 0 for
+            everywhere.
+        parametrised: gather by depthwise convolutions of stride 2 (the paper's GE-θ) in place of the mean (GE-θ⁻).
+        ndim: 2 for images, 3 for clips: the extent is of frames, too.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`); without parameters of its own
+            the gathered values then have a learned factor that starts at 0.
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), or (N, C, 1, …) with extent 0.
+
+    Raises:
+        ValueError: an extent that is no power of two, or 0 with parametrised (a kernel of the features' size, which
+            is not known).
+    """
+
+    def __init__(
+        self, channels: int, extent: int = 0, parametrised: bool = False, ndim: int = 3, init: Init = "paper"
+    ) -> None:
+        super().__init__(init)
+        self.ndim, self.extent = check_ndim(ndim), extent
+        if extent < 0 or extent == 1 or extent & (extent - 1):
+            raise ValueError(f"extent must be 0 or a power of two from 2, got {extent}")
+        if parametrised and not extent:
+            raise ValueError("parametrised needs an extent of 2 or more: a kernel as large as the features has no size")
+        self.gather, self.gain = None, None
+        if parametrised:
+            steps: list[nn.Module] = []
+            for _ in range(int(math.log2(extent))):
+                conv = CONV[ndim](channels, channels, 3, stride=2, padding=1, groups=channels, bias=False)
+                steps += [conv, BATCH_NORM[ndim](channels), nn.ReLU()]
+            self.gather = nn.Sequential(*steps[:-1])
+            if self.identity_init:
+                zero_(self.gather[-1])
+        elif self.identity_init:
+            self.gain = nn.Parameter(torch.zeros(()))
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, self.ndim)
+        if self.gather is not None:
+            gathered = self.gather(x)
+        elif self.extent:
+            gathered = self._sums(x) / self._sums(torch.ones_like(x[:1, :1]))
+        else:
+            gathered = x.mean(spatial_axes(x), keepdim=True)
+        if self.gain is not None:
+            gathered = self.gain.to(x.dtype) * gathered
+        return F.interpolate(gathered, size=x.shape[2:]) if self.extent else gathered
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """Over 2e - 1 positions around every e-th, zeros outside, up to a constant factor."""
+        padded = F.pad(x, [self.extent - 1] * 2 * self.ndim)
+        return AVG_POOL[self.ndim](padded, 2 * self.extent - 1, self.extent)

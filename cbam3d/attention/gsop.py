@@ -1,0 +1,50 @@
+"""GSoP: global second-order pooling.
+
+Gao, Xie, Wang, Li, CVPR 2019, https://arxiv.org/abs/1811.12006
+
+    Σ = covariance over S of relu(BN(conv1x1 x)), c×c;   x · σ(W rowconv(BN(Σ)))
+"""
+
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Gate, Init, expand_as, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
+
+
+class GSoP(Gate):
+    """Global second-order pooling: one weight a channel, from how channels vary together.
+
+    Args:
+        channels: number of input channels C.
+        hidden: c, channels that the covariance is taken of; at most C. The paper's is 128.
+        ndim: 2 for images, 3 for clips.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
+
+    The row-wise convolution gives four numbers for each row of Σ, as in the official code.
+
+    Raises:
+        ValueError: hidden below 1.
+    """
+
+    def __init__(self, channels: int, hidden: int = 128, ndim: int = 3, init: Init = "paper") -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        if hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {hidden}")
+        c = min(hidden, channels)
+        self.reduce = nn.Sequential(CONV[ndim](channels, c, 1, bias=False), BATCH_NORM[ndim](c), nn.ReLU())
+        self.row_norm = nn.BatchNorm1d(c)
+        self.row_conv = nn.Conv1d(c, 4 * c, c, groups=c)
+        self.last = nn.Linear(4 * c, channels)
+        if self.identity_init:
+            zero_(self.last)
+
+    def logits(self, x: Tensor) -> Tensor:
+        check_rank(x, self.ndim)
+        y = self.reduce(x).flatten(2)
+        centred = y - y.mean(2, keepdim=True)
+        covariance = centred @ centred.transpose(1, 2) / y.shape[2]
+        rows = self.row_conv(self.row_norm(covariance.to(x.dtype)))
+        return expand_as(self.last(rows.flatten(1)), x)

@@ -1,0 +1,67 @@
+"""Non-local blocks.
+
+Wang, Girshick, Gupta, He, CVPR 2018, https://arxiv.org/abs/1711.07971
+
+    x + BN(W y),   y_i = Σ_j f(x_i, x_j) g(x_j),   f = softmax_j(θ(x_i)·φ(x_j)) or θ(x_i)·φ(x_j) / |S|
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, check_rank, per_frame
+from cbam3d.attention.tokens import as_features, as_tokens, attend
+
+
+class NonLocal(nn.Module):
+    """Non-local block: every position is compared with every other one.
+
+    Args:
+        channels: number of input channels C.
+        reduction: θ, φ and g have `max(1, channels // reduction)` channels.
+        mode: "gaussian" (the embedded Gaussian, softmax) or "dot_product".
+        subsample: max pooling by 2 along H and W in front of φ and g, the paper's saving of three quarters.
+        ndim: 2 for images, 3 for clips.
+        init: makes no difference: BN starts at 0 in the paper, so that the block starts as the identity.
+
+    Shapes: (N, C, *S) -> the same.
+
+    Memory and time grow with |S|² (with subsample |S|²/4), |S| = T·H·W: for clips `subsample=True`, late stages, or
+    `criss_cross`. PyTorch's fused kernels hold the memory, not the time, of "gaussian" down to |S|.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        mode: Literal["gaussian", "dot_product"] = "gaussian",
+        subsample: bool = False,
+        ndim: int = 3,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__()
+        check_init(init)
+        self.ndim = check_ndim(ndim)
+        if mode not in ("gaussian", "dot_product"):
+            raise ValueError(f'mode must be "gaussian" or "dot_product", got {mode!r}')
+        self.mode = mode
+        hidden = hidden_channels(channels, reduction)
+        self.theta, self.phi, self.g = (CONV[ndim](channels, hidden, 1) for _ in range(3))
+        self.pool = MAX_POOL[ndim](per_frame(2, ndim), ceil_mode=True) if subsample else nn.Identity()
+        self.out = CONV[ndim](hidden, channels, 1)
+        self.norm = BATCH_NORM[ndim](channels)
+        zero_(self.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> the same shape."""
+        check_rank(x, self.ndim)
+        query, key, value = (as_tokens(part) for part in (self.theta(x), self.pool(self.phi(x)), self.pool(self.g(x))))
+        if self.mode == "gaussian":
+            y = attend(query, key, value, scale=1.0)
+        else:
+            y = query @ (key.transpose(1, 2) @ value) / key.shape[1]
+        return x + self.norm(self.out(as_features(y, x.shape[2:])))

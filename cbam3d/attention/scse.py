@@ -1,0 +1,67 @@
+"""scSE: concurrent spatial and channel squeeze and excitation.
+
+Roy, Navab, Wachinger, MICCAI 2018, https://arxiv.org/abs/1808.08127
+
+    x σ(W2 relu(W1 GAP x)) + x σ(w · x),  or the larger of the two
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as, zero_
+from cbam3d.attention.nd import CONV, check_ndim, check_rank, spatial_axes
+
+
+class SCSE(Gate):
+    """Concurrent squeeze and excitation: weighted channels and weighted positions, joined.
+
+    Args:
+        channels: number of input channels C.
+        reduction: the hidden layer has `max(1, channels // reduction)` units.
+        combine: "sum", or "max", the larger value of each element.
+        bias: biases in all layers.
+        ndim: 2 for images, 3 for clips.
+        init: "paper", or "identity" to start as the exact identity: the last layers are 0, and as two gates of ½
+            add up to 1, only "max" needs the factor of 2 (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same. The paper's third way, concatenation, changes the shape and is not here.
+
+    Raises:
+        ValueError: an unknown way to combine.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        combine: Literal["sum", "max"] = "sum",
+        bias: bool = True,
+        ndim: int = 3,
+        init: Init = "paper",
+    ) -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        if combine not in ("sum", "max"):
+            raise ValueError(f'combine must be "sum" or "max", got {combine!r}')
+        self.combine = combine
+        self.channel = channel_mlp(channels, reduction, bias, self.identity_init)
+        self.spatial = CONV[ndim](channels, 1, 1, bias=bias)
+        if self.identity_init:
+            zero_(self.spatial)
+            if combine == "sum":
+                self.scale.fill_(1.0)
+
+    def attention_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of the channels, (N, C, 1, …), and of the positions, (N, 1, *S)."""
+        check_rank(x, self.ndim)
+        channel = expand_as(self.channel(x.mean(spatial_axes(x))), x)
+        return self.squash(channel), self.squash(self.spatial(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> the same shape."""
+        channel, spatial = self.attention_maps(x)
+        if self.combine == "sum":
+            return x * (channel + spatial)
+        return torch.maximum(x * channel, x * spatial)

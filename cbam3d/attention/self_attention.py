@@ -1,0 +1,56 @@
+"""Pooled self-attention: the basic module of STANet.
+
+Chen, Shi, Remote Sensing 12(10), 2020, "A Spatial-Temporal Attention-Based Method and a New Dataset for Remote Sensing
+Image Change Detection", https://doi.org/10.3390/rs12101662
+
+    p = pool_ds x;   x + up(softmax(qᵀ k / √d) v),   q, k, v = conv1x1 p
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
+from cbam3d.attention.nd import AVG_POOL, CONV, check_ndim, check_rank, per_frame
+from cbam3d.attention.tokens import as_features, as_tokens, attend
+
+
+class SelfAttention(nn.Module):
+    """Pooled self-attention: positions are compared with each other, at a lower resolution if wanted.
+
+    Args:
+        channels: number of input channels C.
+        pooling: ds, averages over ds×ds pixels first; 1 for none.
+        reduction: q and k have `max(1, channels // reduction)` channels.
+        ndim: 2 for images, 3 for clips: all frames of a clip attend to each other.
+        init: "paper", or "identity": the values start at 0.
+
+    Shapes: (N, C, *S) -> the same.
+
+    Time grows with (|S| / ds²)², |S| = T·H·W; memory too, unless one of PyTorch's fused kernels is at hand: for large
+    features take pooling 2, 4 or 8, or `criss_cross`.
+
+    Raises:
+        ValueError: pooling below 1.
+    """
+
+    def __init__(
+        self, channels: int, pooling: int = 1, reduction: int = 8, ndim: int = 3, init: Init = "paper"
+    ) -> None:
+        super().__init__()
+        self.ndim = check_ndim(ndim)
+        if pooling < 1:
+            raise ValueError(f"pooling must be at least 1, got {pooling}")
+        self.pooling = per_frame(pooling, ndim)
+        self.hidden = hidden_channels(channels, reduction)
+        self.query, self.key = (CONV[ndim](channels, self.hidden, 1) for _ in range(2))
+        self.value = CONV[ndim](channels, channels, 1)
+        if check_init(init):
+            zero_(self.value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> the same shape."""
+        check_rank(x, self.ndim)
+        pooled = AVG_POOL[self.ndim](x, self.pooling, ceil_mode=True) if max(self.pooling) > 1 else x
+        query, key, value = (as_tokens(layer(pooled)) for layer in (self.query, self.key, self.value))
+        out = as_features(attend(query, key, value, scale=self.hidden**-0.5), pooled.shape[2:])
+        return x + (F.interpolate(out, size=x.shape[2:]) if max(self.pooling) > 1 else out)

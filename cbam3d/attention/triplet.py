@@ -1,0 +1,58 @@
+"""Triplet attention.
+
+Misra, Nalamada, Arasanipalai, Hou, WACV 2021, https://arxiv.org/abs/2010.03045
+
+    x · mean over the axes a in (C, T, H, W) of σ(BN(conv_k([max_a x ; mean_a x]))), a map over the other axes
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.gate import Gate, Init, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, same_padding
+
+
+class Triplet(Gate):
+    """Triplet attention: a map for each axis pooled away, three in images, four in clips, averaged.
+
+    Args:
+        channels: number of input channels C; the block has no parameter that depends on it.
+        kernel_size: odd, along every axis of a map.
+        ndim: 2 for images, 3 for clips.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`).
+
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S).
+
+    A clip of one frame has a fourth map, over (C, H, W), that an image does not have.
+
+    Raises:
+        ValueError: an even kernel.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 7, ndim: int = 3, init: Init = "paper") -> None:
+        super().__init__(init)
+        self.ndim = check_ndim(ndim)
+        padding = same_padding(kernel_size, ndim)
+
+        def branch() -> nn.Sequential:
+            norm = BATCH_NORM[ndim](1, momentum=0.01)  # momentum as in the official code
+            if self.identity_init:
+                zero_(norm)
+            return nn.Sequential(CONV[ndim](2, 1, kernel_size, padding=padding, bias=False), norm)
+
+        self.branches = nn.ModuleList(branch() for _ in range(ndim + 1))
+
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
+        """The map of each axis pooled away, with size 1 there: first that of C."""
+        check_rank(x, self.ndim)
+        maps = []
+        for axis, branch in enumerate(self.branches, start=1):
+            pooled = torch.stack([x.amax(axis), x.mean(axis)], dim=1)
+            maps.append(self.squash(branch(pooled)).movedim(1, axis))
+        return maps
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        first, *others = self.attention_maps(x)
+        for other in others:
+            first = first + other
+        return first / (len(others) + 1)
