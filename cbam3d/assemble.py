@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cbam3d.attention.catalog import attention_options as options_of
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
 from cbam3d.data.crop import TestCrops
@@ -66,13 +67,16 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
     """The network that the configuration names, for images or clips."""
     model, run = config.model, config.run
     torch.manual_seed(run.seed)
+    attention_options = dict(model.attention_options)
     try:
+        if model.attention not in (None, "none") and "num_frames" in options_of(model.attention):
+            attention_options.setdefault("num_frames", config.data.num_frames)
         network = create_model(
             model.name,
             num_classes,
             ndim=2 if images else 3,
             attention=model.attention,
-            attention_options=model.attention_options,
+            attention_options=attention_options,
             weights=model.weights,
             **model.options,
         )

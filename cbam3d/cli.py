@@ -12,7 +12,7 @@ USAGE = """usage: cbam3d COMMAND …
                                                              train and score; without arguments: the demo
   evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
-  list                                                       networks, attention, configurations, recipes
+  list [attention]                                           networks, attention, configurations, recipes
 
 `cbam3d train --help` documents every key."""
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.catalog import create_attention
+from cbam3d.attention.catalog import attention_options, create_attention
 
 NAME = "inserted_attention"
 POSITIONS = ("residual", "block", "stage", "last_stage")
@@ -71,7 +71,7 @@ def insert_attention(
         init: "identity" changes no output until something is learned; "paper" is the mechanism's own start.
         example: an input of the network, to find channels and rank by a run without gradients. None: images
             and clips of common sizes are tried.
-        options: keyword arguments of the mechanism.
+        options: keyword arguments of the mechanism. num_frames of tam is that of the example at each place.
 
     Returns: the model. `list_insertions(model)` tells what was put where, `remove_attention(model)` undoes it.
 
@@ -79,6 +79,7 @@ def insert_attention(
         ValueError: an unknown mechanism or option, a network without such a position, a pattern that matches
             nothing or no feature map, attention that is there already, or no example that the network takes.
     """
+    known = attention_options(mechanism)
     hosts = _locate(model, position, example)
     blocks: list[nn.Module] = []
     for name, found in hosts.items():  # build every block before one goes in: a refusal leaves the model as it was
@@ -88,7 +89,8 @@ def insert_attention(
             raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would act each time")
         if _attention_at(model, name) is not None:
             raise ValueError(f"{name} has attention already: remove_attention takes it out")
-        blocks.append(create_attention(mechanism, found.channels, ndim=len(found.size), init=init, **options))
+        frames = {"num_frames": found.size[0]} if len(found.size) == 3 and "num_frames" in known else {}
+        blocks.append(create_attention(mechanism, found.channels, len(found.size), init=init, **(frames | options)))
     like = next(model.parameters(), torch.empty(0))
     for (name, found), block in zip(hosts.items(), blocks, strict=True):
         parent, _, child = name.rpartition(".")

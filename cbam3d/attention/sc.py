@@ -1,7 +1,7 @@
 """SC: self-calibrated convolution.
 
 Liu, Hou, Cheng, Wang, Feng, CVPR 2020, "Improving Convolutional Networks with Self-Calibrated Convolutions" (SCNet),
-https://openaccess.thecvf.com/content_CVPR_2020/html/Liu_Improving_Convolutional_Networks_With_Self-Calibrated_Convolutions_CVPR_2020_paper.html
+https://mmcheng.net/scconv
 
     x = [x1 ; x2];   y1 = K4(K3(x1) · σ(x1 + up(K2(pool_r x1)))),   y2 = K1(x2);   [y1 ; y2]
 """

@@ -8,9 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cbam3d.attention import create_attention, insert_attention
+from cbam3d.attention.catalog import attention_options as options_of
 from cbam3d.errors import InputError, check_options, unknown
 from cbam3d.models.cbam_cnn import CBAMCNN
 from cbam3d.models.fast_cnn import FastCNN
@@ -53,7 +55,7 @@ def create_model(
             what the network is known with: cbam for cbam_cnn, nothing for the others.
         attention_options: keyword arguments of the mechanism; in networks other than ours also those of
             `insert_attention`, such as position. init is "identity" unless chosen, in a fresh network of
-            ours "paper".
+            ours "paper". num_frames of tam is that of the network's input.
         weights: None for a fresh network; a path; the name of torchvision's weights ("KINETICS400_V1",
             "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and those of ours that equal one; or
             "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). They must fill the network, but
@@ -81,8 +83,12 @@ def create_model(
         if ndim is None:
             ndim = 2 if name in _SMALL else 3
         chosen = {"init": "paper" if weights is None else "identity"} | (attention_options or {})
-        slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
-        model = _build_ours(name, num_classes, ndim, slot, **options)
+        if attention and "num_frames" in options_of(attention):
+            model = _build_ours(name, num_classes, ndim, None, **options)
+            _insert_by_frames(model, attention, ndim, options.get("in_channels", 3), chosen)
+        else:
+            slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
+            model = _build_ours(name, num_classes, ndim, slot, **options)
     elif library in builders:
         try:
             model = builders[library](short, num_classes, ndim, **options)
@@ -98,6 +104,14 @@ def create_model(
         _check_filled(report, model, num_classes, str(weights))
         model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
+
+
+def _insert_by_frames(model: nn.Module, name: str, ndim: int, in_channels: int, options: dict[str, Any]) -> None:
+    """Fill the slots of a network of ours with what must know the number of frames at each place."""
+    num_frames = options.pop("num_frames", None)
+    if ndim != 3 or num_frames is None:
+        raise ValueError(f"attention {name!r} needs clips, and num_frames of the network's input among its options")
+    insert_attention(model, name, example=torch.zeros(1, in_channels, num_frames, 64, 64), **options)
 
 
 def _build_ours(name: str, num_classes: int, ndim: int, attention: Attention | None, **options: Any) -> nn.Module:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from cbam3d import CBAM, create_model, list_insertions, list_models
+from cbam3d import CBAM, create_model, insert_attention, list_attentions, list_insertions, list_models
+from cbam3d.attention import TAM
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "/" not in name])
@@ -50,6 +51,28 @@ def test_none_is_no_attention():
 
 def test_the_rank_may_be_left_to_the_network():
     assert create_model("torchvision/resnet18", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_tam_is_told_the_frames_of_each_stage():
+    model = create_model("resnet10", 3, width=8, attention="tam", attention_options={"num_frames": 8})
+    assert [m.num_frames for m in model.modules() if isinstance(m, TAM)] == [8, 4, 2, 1]
+    with pytest.raises(ValueError, match="needs clips, and num_frames of the network's input"):
+        create_model("resnet10", 3, width=8, attention="tam")
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_every_mechanism_goes_into_ours_and_into_others(name):
+    """One word in a configuration: in a fresh network, and as the identity in torchvision's."""
+    torch.manual_seed(0)
+    frames = {"num_frames": 4} if name == "tam" else {}
+    x = torch.randn(2, 3, 4, 32, 32)
+    assert create_model("resnet10", 3, width=8, attention=name, attention_options=frames)(x).isfinite().all()
+    other = create_model("torchvision/r3d_18", 3).eval()
+    expected = other(x[:1])
+    example = {"example": torch.zeros(1, 3, 4, 32, 32)}
+    assert torch.equal(insert_attention(other, name, "last_stage", **example)(x[:1]), expected)
+    if name != "tam":
+        assert create_model("resnet10", 3, 2, width=8, attention=name)(x[:, :, 0]).isfinite().all()
 
 
 def test_attention_is_inserted_into_others():
