@@ -258,7 +258,14 @@ def test_training_on_a_gpu(videos, precision):
     assert again["video_top1"] == metrics["video_top1"]
 
 
-def test_images_go_through_the_same_loop(tmp_path, monkeypatch):
+FAST = shlex.split(
+    "--model.name fast_cnn --model.options '{channels: [8, 8, 8]}' --train.ema 0.5 --train.epochs 10 "
+    "--train.learning_rate 0.2"
+)
+
+
+@pytest.mark.parametrize(("config", "more"), [("cifar10", []), ("cifar10_fast", FAST)])
+def test_images_go_through_the_same_loop(tmp_path, monkeypatch, config, more):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
@@ -269,12 +276,14 @@ def test_images_go_through_the_same_loop(tmp_path, monkeypatch):
                 pixels = rng.integers(base, base + 96, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     arguments = ["--data.recipe", "image_folder", "--train.epochs", "4", "--train.learning_rate", "0.02"]
-    assert train(tmp_path / "pictures", "--run.dir", "run", *arguments, config="cifar10") == 0
+    assert train(tmp_path / "pictures", "--run.dir", "run", *arguments, *more, config=config) == 0
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["top1"] > 0.9
     assert metrics["num_images"] == 12
     assert "clip_top1" not in metrics
     assert main(["evaluate", "run"]) == 0
+    again = json.loads(Path("run/evaluation.json").read_text())
+    assert again["top1"] == metrics["top1"]
 
 
 def test_evaluate_refuses_what_does_not_fit(videos, capsys):
@@ -304,6 +313,18 @@ def test_a_flip_that_changes_labels_is_refused_before_anything_is_rendered(tmp_p
     assert train(tmp_path / "motion", "--augment.flip", "true", config="motion") == 2
     assert capsys.readouterr().err == "cbam3d: augment.flip: in motion a mirror image has another label\n"
     assert not (tmp_path / "motion").exists()
+    assert train(tmp_path / "motion", "--eval.flip", "true", config="motion") == 2
+    assert capsys.readouterr().err == "cbam3d: eval.flip: in motion a mirror image has another label\n"
+    assert train(tmp_path / "motion", "--data.on_device", "true", config="motion") == 2
+    assert capsys.readouterr().err == "cbam3d: data.on_device holds images, motion has videos\n"
+
+
+def test_the_catalogue_is_a_table(capsys):
+    assert main(["list", "attention", "--size", "14,14", "--channels", "32"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "tam" not in lines  # there is none for images
+    assert lines["se"].split() == ["se", "arxiv.org/abs/1709.01507", "2D", "3D", "162", "128", "no"]
+    assert lines["gct"].split()[-1] == "yes"
 
 
 def test_unknown_commands_and_names(capsys):

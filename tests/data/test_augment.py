@@ -3,6 +3,7 @@ import torch
 
 from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
 from cbam3d.data.batch import Sample, Visit, pack
+from cbam3d.data.changes import RandomRotation
 from cbam3d.data.crop import TestCrops
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -39,6 +40,18 @@ def test_the_centre_is_cut_and_normalised():
     centre = view[:, :, 2:18, 7:23].float() / 255
     expected = (centre - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
     torch.testing.assert_close(out[0], expected)
+
+
+@pytest.mark.cuda
+def test_the_gpu_gives_the_same_pictures():
+    changes = [
+        change for change in CHANGES if not isinstance(change, RandomRotation)
+    ]  # whose nearest pixels may differ
+    transform = BatchTransform(train_cuts(16, crop_padding=4), changes, MEAN, STD, 0)
+    views = packed(*[clip(seed=i) for i in range(6)])
+    on_gpu = transform(views.to(torch.device("cuda")))
+    assert on_gpu.device.type == "cuda"
+    torch.testing.assert_close(on_gpu.cpu(), transform(views), rtol=1e-4, atol=1e-5)
 
 
 def test_images_and_clips_of_one_frame_agree():
