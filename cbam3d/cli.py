@@ -10,7 +10,7 @@ USAGE = """usage: cbam3d COMMAND …
 
   train [--config FILE] [--section.key value …] [--resume] [--dry-run]
                                                              train and score; without arguments: the demo
-  evaluate RUN [--checkpoint last|best] [--section.key …]    score the checkpoint of a run again
+  evaluate RUN … [--views 10x3] [--section.key value …]      score runs again, with intervals; compare several
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   list [attention]                                           networks, attention, configurations, recipes
 
@@ -24,10 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        from cbam3d import commands, prepare, training  # imports torch: not needed for the usage
+        from cbam3d import evaluation, names, prepare, training  # imports torch: not needed for the usage
 
-        known = {"train": training.train, "evaluate": commands.evaluate}
-        known |= {"prepare": prepare.prepare, "list": commands.list_names}
+        known = {"train": training.train, "evaluate": evaluation.evaluate}
+        known |= {"prepare": prepare.prepare, "list": names.list_names}
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import yaml
@@ -63,6 +64,22 @@ def parse_config(
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
     return Config(**{entry.name: parsed[entry.name] for entry in fields(Config)}), path, options
+
+
+def config_of(saved: dict[str, Any]) -> Config:
+    """The configuration in a checkpoint, as `Config`; keys that it does not have take their defaults.
+
+    Raises:
+        InputError: keys or values that this version does not know.
+    """
+    _check_keys([f"{section}.{key}" for section, entries in saved.items() for key in entries], "its configuration")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        parsed = parser.instantiate(parser.parse_object(saved))
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        raise InputError(" ".join(str(error).split())) from None
+    return Config(**{entry.name: parsed[entry.name] for entry in fields(Config)})
 
 
 def _keys_of_file(path: Path) -> list[str]:

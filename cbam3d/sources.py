@@ -1,7 +1,7 @@
 """A configuration -> the data set that it names, ready to be loaded."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     problems = list(zip(lost.path, lost.problem, strict=True))
     _check_classes(manifest.select(manifest.usable).label.codes()[1], classes, problems, data.root, console)
     _tell_damaged(manifest, console)
-    sampling = Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
+    sampling = sampling_of(data)
     _tell_short(manifest, sampling, console)
 
     train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
@@ -95,6 +95,19 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     tested = dataset(test, test_clips)
     validated = tested if validation == test else dataset(validation, test_clips)
     return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
+
+
+def sampling_of(data: Data) -> Sampling:
+    """How clips are taken from videos."""
+    return Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
+
+
+def with_manifest_of(folder: Path, config: Config) -> Config:
+    """The configuration with the table of videos that the run in `folder` has kept: the same files, the same split."""
+    path = folder / "manifest.csv"
+    if not path.is_file():
+        return config
+    return replace(config, data=replace(config.data, manifest=str(path), groups=None))  # the table has the groups
 
 
 def _test_clips(

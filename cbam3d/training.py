@@ -26,8 +26,8 @@ from cbam3d.assemble import (
     new_parameters,
     plain,
 )
-from cbam3d.commands import print_skipped, score_table, speaker, with_manifest_of
 from cbam3d.config import Config
+from cbam3d.console import print_skipped, score_table, speaker
 from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine import evaluate as scoring
@@ -39,7 +39,7 @@ from cbam3d.engine.train import Settings, Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 from cbam3d.parsing import CommandParser, parse_config
-from cbam3d.sources import Source, open_source
+from cbam3d.sources import Source, open_source, with_manifest_of
 
 # What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
 _FIXED = {
@@ -142,7 +142,8 @@ def _create_trainer(
         log_every=t.log_every,
         memory_format=memory_format(config, source.images),
     )
-    facts = {"config": plain(config), "classes": source.classes, "versions": _versions(), "new_parameters": new}
+    facts = {"config": plain(config), "kind": source.recipe.kind, "classes": source.classes}
+    facts |= {"versions": _versions(), "new_parameters": new}
     trainer = Trainer(
         fabric,
         model,

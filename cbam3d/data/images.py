@@ -123,10 +123,22 @@ def load_folder(
     return loaded, classes, problems
 
 
-def _read(path: Path, size: int) -> Tensor | str:
+def read_image(path: Path, size: int) -> Tensor:
+    """A picture, uint8 (3, size, size): its shorter side scaled to `size`, its centre cut out.
+
+    Raises:
+        InputError: no picture there, or an unreadable one.
+    """
     try:
         with Image.open(path) as image:
             picture = F.pil_to_tensor(image.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        return f"unreadable ({' '.join(str(error).split())})"
+        raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
+
+
+def _read(path: Path, size: int) -> Tensor | str:
+    try:
+        return read_image(path, size)
+    except InputError as error:
+        return str(error)

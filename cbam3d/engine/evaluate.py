@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from lightning_fabric import Fabric
@@ -16,17 +17,20 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from cbam3d.engine.scores import Predictions
 from cbam3d.errors import InputError
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by name, counts by name, the confusion of the videos (true, predicted), and what was skipped."""
+    """Scores by name, counts by name, the confusion of the videos (true, predicted), what was skipped, and each
+    video's (image's) probabilities."""
 
     scores: dict[str, float]
     counts: dict[str, int]
     confusion: Tensor
     problems: list[tuple[str, str]] = field(default_factory=list)
+    predictions: Predictions = field(default_factory=Predictions.none)
 
 
 @torch.no_grad()
@@ -59,6 +63,7 @@ def evaluate(
     loss = MeanMetric().to(fabric.device)
     num_videos, num_clips = SumMetric().to(fabric.device), SumMetric().to(fabric.device)
     problems: list[tuple[str, str]] = []
+    rows: list[tuple[str, int, np.ndarray]] = []  # name, label, probabilities
 
     for batch in loader:
         problems += batch.problems
@@ -76,6 +81,7 @@ def evaluate(
         for metric in (*video.values(), confusion):
             metric.update(views.mean(1), labels)
         num_clips.update(len(logits))
+        rows += zip(batch.names, labels.tolist(), views.mean(1).cpu().numpy(), strict=True)
 
     problems = gather(fabric, problems)
     if not num_videos.compute():
@@ -90,6 +96,7 @@ def evaluate(
         counts={name: int(metric.compute()) for name, metric in counts.items()} | {"num_skipped": len(problems)},
         confusion=confusion.compute().cpu(),
         problems=problems,
+        predictions=Predictions.of(gather(fabric, rows)),
     )
 
 

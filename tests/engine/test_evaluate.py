@@ -28,7 +28,8 @@ def score(batches, num_classes, images=False, batch_size=3):
 def batches_of(logits, labels, size):
     """(N, V, K) logits and (N,) labels in batches of `size` videos; the last one may be smaller."""
     for i in range(0, len(labels), size):
-        yield Batch(logits[i : i + size].flatten(0, 1), labels[i : i + size], labels[i : i + size], [], [])
+        names = [f"{j:03}" for j in range(i, min(i + size, len(labels)))]
+        yield Batch(logits[i : i + size].flatten(0, 1), labels[i : i + size], labels[i : i + size], names, [])
 
 
 def test_by_hand():
@@ -61,6 +62,9 @@ def test_against_scikit_learn_with_a_ragged_last_batch(size):
     }
     assert result.scores == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(result.confusion, confusion_matrix(labels, videos.argmax(1)))
+    assert result.predictions.names == [f"{i:03}" for i in range(30)]
+    np.testing.assert_array_equal(result.predictions.labels, labels)
+    np.testing.assert_allclose(result.predictions.probabilities, videos, atol=1e-6)
 
 
 def test_images_have_no_clips():
@@ -79,7 +83,7 @@ def test_two_classes_have_a_top5_of_both():
 def test_what_was_skipped_is_counted_and_never_scored():
     none = torch.empty(0, dtype=torch.long)
     nothing = Batch(torch.empty(0), none, none, [], [("a", "empty file"), ("b", "cut")])
-    good = Batch(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), torch.tensor([1]), [], [("c", "cut")])
+    good = Batch(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), torch.tensor([1]), ["good"], [("c", "cut")])
     result = score([nothing, good], 2)
     assert result.counts == {"num_videos": 1, "num_clips": 1, "num_skipped": 3}
     assert result.scores["video_top1"] == 1.0
@@ -120,7 +124,7 @@ if __name__ == "__main__":
     for visits in EvalBatches(range(7), 2, fabric.global_rank, fabric.world_size):
         rows = [visit.item for visit in visits]
         bad = [(f"bad {i}", "x") for i in rows if i > 4]
-        batches.append(Batch(logits[rows].flatten(0, 1), labels[rows], labels[rows], [], bad))
+        batches.append(Batch(logits[rows].flatten(0, 1), labels[rows], labels[rows], [str(row) for row in rows], bad))
     result = evaluate(fabric, torch.nn.Identity(), batches, 6, 4, False)
     if fabric.is_global_zero:
         print(json.dumps([result.scores, result.counts, result.confusion.tolist(), sorted(result.problems)]))

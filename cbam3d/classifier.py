@@ -1,0 +1,116 @@
+"""A trained network, ready for files: decoded, cut and scored as in evaluation, in full precision."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.assemble import memory_format
+from cbam3d.config import Config
+from cbam3d.data.augment import BatchTransform
+from cbam3d.data.batch import Sample, Visit, pack
+from cbam3d.data.container import VideoError
+from cbam3d.data.crop import TestCrops
+from cbam3d.data.decode import read_clip
+from cbam3d.data.images import read_image
+from cbam3d.data.probe import VideoInfo, probe_video
+from cbam3d.errors import InputError
+from cbam3d.saved import open_saved
+from cbam3d.sources import sampling_of
+
+
+class Classifier:
+    """Maps a file to class names and probabilities.
+
+    Args:
+        model: (N, C, *S) -> (N, K), in evaluation mode.
+        classes: K names.
+        config: how clips are taken, cut and normalised (`data`, `eval`).
+        images: whether files are pictures, rather than videos.
+        device: where the network computes.
+    """
+
+    def __init__(
+        self, model: nn.Module, classes: list[str], config: Config, images: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        self.model, self.classes, self.config, self.images = model.to(device), classes, config, images
+        self.device = torch.device(device)
+        crops = TestCrops(config.data.size, config.eval.num_crops, config.eval.flip)
+        self.transform = BatchTransform([crops], [], config.data.mean, config.data.std, 0)
+        self.memory_format = memory_format(config, images)
+
+    def __call__(self, path: str | Path, top: int = 5) -> list[tuple[str, float]]:
+        """The most probable classes of a file, with their probabilities 0 … 1, best first.
+
+        Raises:
+            InputError: a file that cannot be read; it says why.
+        """
+        probabilities = self.probabilities(path)
+        values, places = probabilities.topk(min(top, len(self.classes)))
+        return [(self.classes[int(i)], float(value)) for i, value in zip(places, values, strict=True)]
+
+    def probabilities(self, path: str | Path) -> Tensor:
+        """Of every class, (K,): the mean of the softmax over the file's views, as in evaluation.
+
+        Raises:
+            InputError: a file that cannot be read.
+        """
+        if self.images:
+            try:
+                return self.score([read_image(Path(path), self.config.data.short_side)])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+        info = self.probe(path)
+        clips = sampling_of(self.config.data).uniform(info.num_frames, info.fps, self.config.eval.num_clips)
+        return self.score(self.read(path, info, clips))
+
+    def probe(self, path: str | Path) -> VideoInfo:
+        """What is known of a video after reading it once.
+
+        Raises:
+            InputError: no frame of it can be read.
+        """
+        info = probe_video(path)
+        if not info.num_frames:
+            raise InputError(f"{path}: {info.problem}")
+        return info
+
+    def read(self, path: str | Path, info: VideoInfo, clips: list[list[int]]) -> list[Tensor]:
+        """The clips with these frames, each uint8 (3, T, H, W), decoded in one pass.
+
+        Raises:
+            InputError: unreadable data.
+        """
+        data = self.config.data
+        scale = data.short_side / min(info.height, info.width)
+        size = (round(info.height * scale), round(info.width * scale))
+        wanted = [frame for clip in clips for frame in clip]
+        options = {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds, "decoder": data.decoder}
+        try:
+            frames = read_clip(path, wanted, size, seek=not info.problem, **options)
+        except VideoError as error:
+            raise InputError(f"{path}: {error.reason}") from None
+        return list(frames.split([len(clip) for clip in clips], dim=1))
+
+    @torch.no_grad()
+    def score(self, views: list[Tensor]) -> Tensor:
+        """Probabilities (K,), the mean over views, each uint8 (3, *S) of any size."""
+        packed = pack([Sample(Visit(0, 0), 0, views)]).to(self.device)
+        inputs = self.transform(packed).contiguous(memory_format=self.memory_format)
+        logits = [self.model(part).float() for part in inputs.split(self.config.eval.batch_size)]
+        return torch.cat(logits).softmax(1).mean(0).cpu()
+
+
+def load_run(path: str | Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> Classifier:
+    """A classifier from the folder of a run, or from one of its checkpoints.
+
+    Args:
+        path: the folder, or a file of its checkpoints.
+        checkpoint: which of a folder: last or best.
+        device: where the network computes.
+
+    Raises:
+        InputError: no run there, or a checkpoint that does not fit.
+    """
+    saved = open_saved(path, checkpoint)
+    return Classifier(saved.model(), saved.classes, saved.config, saved.images, device)

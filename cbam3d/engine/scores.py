@@ -1,0 +1,124 @@
+"""What predictions are worth: pure functions of probabilities and labels, with what is known of their uncertainty."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+REPEATS = 2000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A row an item.
+
+    Args:
+        names: paths below the root.
+        labels: true classes, int (N,).
+        probabilities: (N, K); of a video the mean over its clips.
+    """
+
+    names: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def none(cls) -> "Predictions":
+        """No row."""
+        return cls([], np.empty(0, np.int64), np.empty((0, 0), np.float32))
+
+    @classmethod
+    def of(cls, rows: list[tuple[str, int, np.ndarray]]) -> "Predictions":
+        """From (name, label, probabilities), in the order of the names."""
+        names, labels, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+        return cls(list(names), np.array(labels, np.int64), np.stack(probabilities))
+
+    def hits(self, k: int = 1) -> np.ndarray:
+        """Whether the true class is among the k most probable, bool (N,)."""
+        return ranks(self.probabilities, self.labels) < k
+
+
+def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The place of the true class, 0 for the most probable, (N,); of equal ones the first class goes before."""
+    own = np.take_along_axis(probabilities, labels[:, None], 1)
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
+    return ((probabilities > own) | ((probabilities == own) & earlier)).sum(1)
+
+
+def class_accuracies(hits: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of hits of each class, (K,); nan for a class without items."""
+    counts = np.bincount(labels, minlength=num_classes)
+    right = np.bincount(labels, weights=hits, minlength=num_classes)
+    return np.divide(right, counts, out=np.full(num_classes, np.nan), where=counts > 0)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, over equal bins of confidence.
+
+    Guo, Pleiss, Sun, Weinberger, ICML 2017, https://arxiv.org/abs/1706.04599
+    """
+    confidence, hits = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.minimum((np.ceil(confidence * num_bins) - 1).clip(0), num_bins - 1).astype(int)
+    gaps = np.bincount(bins, weights=hits - confidence, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of `values`, by bootstrap over units.
+
+    Args:
+        values: one an item.
+        units: what is drawn with replacement, one id an item: the group of a video, as videos of one group are no
+            independent evidence; or the item itself.
+        seed: of the draws.
+
+    Percentiles of the means of 2,000 resamples (Efron, Annals of Statistics 7(1), 1979,
+    https://doi.org/10.1214/aos/1176344552).
+    """
+    _, codes = np.unique(units, return_inverse=True)
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    means = np.empty(REPEATS)
+    for i in range(REPEATS):
+        drawn = rng.integers(0, len(counts), len(counts))
+        means[i] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of predictions of the same items, the second minus the first."""
+
+    difference: float  # of the accuracy
+    low: float  # of its 95 % interval
+    high: float
+    only_first: int  # items that the first alone gets right
+    only_second: int
+    p_value: float  # of McNemar's exact test
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the interval holds 0."""
+        return self.low <= 0 <= self.high
+
+
+def compare(first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0) -> Comparison:
+    """Paired comparison of hits on the same items, both bool (N,); `units` as in `interval`.
+
+    McNemar, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, with the binomial distribution.
+    """
+    change = second.astype(float) - first
+    low, high = interval(change, units, seed)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return Comparison(float(change.mean()), low, high, only_first, only_second, _mcnemar(only_first, only_second))
+
+
+def _mcnemar(b: int, c: int) -> float:
+    """How probable it is, with fair coins, that the items that differ are split as unevenly as b to c."""
+    n, most = b + c, max(b, c)
+    if n == 0:
+        return 1.0
+    log_half = n * math.log(0.5)
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + log_half for k in range(most, n + 1)]
+    return min(1.0, 2 * math.fsum(math.exp(value) for value in logs))

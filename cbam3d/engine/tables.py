@@ -1,0 +1,50 @@
+"""Predictions as files: a row an item, a row a class, and who is taken for whom."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cbam3d.engine.scores import Predictions, class_accuracies
+
+
+def write_predictions(path: Path, given: Predictions, groups: list[str], classes: list[str]) -> None:
+    """`predictions.csv`: path, group, label, whether it was right, and the five most probable classes."""
+    top = min(5, len(classes))
+    header = ["path", "group", "label", "right"]
+    header += [name for k in range(1, top + 1) for name in (f"top{k}", f"probability{k}")]
+    best = np.argsort(-given.probabilities, axis=1, kind="stable")[:, :top]
+    rows = []
+    for name, group, label, places, row in zip(
+        given.names, groups, given.labels, best, given.probabilities, strict=True
+    ):
+        pairs = [value for place in places for value in (classes[place], f"{row[place]:.6f}")]
+        rows.append([name, group, classes[label], int(places[0] == label), *pairs])
+    _write(path, header, rows)
+
+
+def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:
+    """`classes.csv`: of each class the number of items, the share that is right, and what it is mostly taken for."""
+    accuracies = class_accuracies(given.hits(), given.labels, len(classes))
+    predicted = given.probabilities.argmax(1) if len(given.labels) else given.labels
+    rows = []
+    for number, name in enumerate(classes):
+        own = predicted[given.labels == number]
+        wrong = np.bincount(own[own != number], minlength=len(classes))
+        mostly = [classes[wrong.argmax()], int(wrong.max())] if wrong.any() else ["", 0]
+        rows.append([name, len(own), "" if np.isnan(accuracies[number]) else f"{accuracies[number]:.4f}", *mostly])
+    _write(path, ["class", "items", "accuracy", "mostly_taken_for", "times"], rows)
+
+
+def write_confusion(path: Path, confusion: Tensor, classes: list[str]) -> None:
+    """`confusion.csv`: true classes down, predicted ones across."""
+    rows = ([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
+    _write(path, ["true \\ predicted", *classes], rows)
+
+
+def _write(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([header, *rows])

@@ -1,0 +1,206 @@
+"""Scoring what was trained: one run, several against each other, or the splits of one data set."""
+
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cbam3d.assemble import create_fabric, create_loaders, plain
+from cbam3d.config import Config
+from cbam3d.console import print_skipped, speaker
+from cbam3d.engine import evaluate as scoring
+from cbam3d.engine.report import SkippedFiles, plot_confusion, write_json
+from cbam3d.engine.scores import Comparison, calibration_error, class_accuracies, compare, interval
+from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.errors import InputError
+from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.saved import Saved, open_saved
+from cbam3d.sources import Source, open_source, with_manifest_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run's evaluation, and what its items belong together by: the group of a video, else the item itself."""
+
+    saved: Saved
+    config: Config
+    evaluation: scoring.Evaluation
+    groups: list[str]
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Score the checkpoint of a run again, with its configuration or parts of it changed; of several runs, also
+    compare them on the same items, or average them over the splits that they were trained on."""
+    if {"-h", "--help"} & set(arguments):
+        parse_config(arguments, "motion", _command())
+    paths = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    if not paths:
+        raise InputError("the folder of a run comes first: cbam3d evaluate runs/motion")
+    given, _ = _command().parse_known_args(arguments)
+    scored = []
+    for path in paths:
+        saved = open_saved(path, given.checkpoint)
+        scored.append(_score(saved, _config(saved, arguments[len(paths) :]), given.split))
+    if len(scored) > 1:
+        console = speaker()
+        for text in together(scored):
+            console.print(text)
+
+
+def _command() -> CommandParser:
+    command = CommandParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
+    command.add_argument("runs", nargs="+", help="folders of runs, or checkpoints; they come first")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--views", type=_views, metavar="10x3", help="clips and crops: eval.num_clips, eval.num_crops")
+    command.add_argument("--split", choices=("val", "test"), default="test", help="which held-out part")
+    return command
+
+
+def _views(text: str) -> tuple[int, int]:
+    clips, crops = (int(number) for number in text.split("x"))
+    return clips, crops
+
+
+def _config(saved: Saved, arguments: list[str]) -> Config:
+    """The run's configuration, with the keys of the command line."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(saved.state["config"], sort_keys=False))
+        config, _, given = parse_config(["run", *arguments], path, _command())
+    if given.views is not None:
+        clips, crops = given.views
+        config = replace(config, eval=replace(config.eval, num_clips=clips, num_crops=crops))
+    return config
+
+
+def _score(saved: Saved, config: Config, split: str) -> Scored:
+    """Score one run; the first process writes what it finds into the run's folder."""
+    for key in ("split", "groups", "test_fraction"):
+        if getattr(config.data, key) != getattr(saved.config.data, key):
+            raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
+    fabric = create_fabric(config)
+    console = speaker(fabric)
+    same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
+    own_table = same_data and config.data.manifest == saved.config.data.manifest
+    source = open_source(with_manifest_of(saved.folder, config) if own_table else config, console)
+    if saved.classes != source.classes:
+        raise InputError(
+            f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
+            f"the checkpoint was trained on {', '.join(saved.classes[:5])}"
+        )
+    if split == "val" and source.validation is source.test:
+        raise InputError(f"{config.data.root}: no val split beside test")
+    model = saved.model(config).to(fabric.device)
+    _, validation, test = create_loaders(config, source, fabric)
+    loader = validation if split == "val" else test
+    result = scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
+    groups = groups_of(source, result.predictions.names)
+    scores, intervals = analyse(result, groups)
+    scored = Scored(saved, config, result, groups, scores, intervals)
+    if fabric.is_global_zero:
+        _write(scored, source, console, split)
+    return scored
+
+
+def groups_of(source: Source, names: list[str]) -> list[str]:
+    """The group of each item, or its name where it has none."""
+    if source.manifest is None:
+        return names
+    group = dict(zip(source.manifest.path, source.manifest.group, strict=True))
+    return [group[name] or name for name in names]
+
+
+def analyse(result: scoring.Evaluation, groups: list[str]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """All scores by name, and the 95 % intervals of those that are means over items."""
+    given = result.predictions
+    top1 = next(name for name in ("video_top1", "top1") if name in result.scores)
+    units = np.array(groups)
+    by_class = class_accuracies(given.hits(), given.labels, given.probabilities.shape[1])
+    scores = result.scores | {
+        top1.replace("top1", "mean_class_accuracy"): float(np.nanmean(by_class)),
+        top1.replace("top1", "calibration_error"): calibration_error(given.probabilities, given.labels),
+    }
+    intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
+    return scores, intervals
+
+
+def _write(scored: Scored, source: Source, console: Console, split: str) -> None:
+    folder, result = scored.saved.folder, scored.evaluation
+    target = folder / "evaluation"
+    target.mkdir(exist_ok=True)
+    listed = target / "skipped.csv"
+    listed.unlink(missing_ok=True)
+    skipped = SkippedFiles(listed, scored.config.data.max_bad_videos)
+    print_skipped(console, skipped.add(source.problems + result.problems))
+    console.print(_table(scored))
+    write_predictions(target / "predictions.csv", result.predictions, scored.groups, source.classes)
+    write_classes(target / "classes.csv", result.predictions, source.classes)
+    write_confusion(target / "confusion.csv", result.confusion, source.classes)
+    plot_confusion(result.confusion, source.classes, target / "confusion.png")
+    report = {**scored.scores, "intervals_95": scored.intervals, **result.counts}
+    report |= {"num_groups": len(set(scored.groups)), "num_skipped": len(skipped.reasons), "split": split}
+    report |= {"checkpoint": scored.saved.path.stem, "epoch": scored.saved.state["state"]["epoch"]}
+    write_json(folder / "evaluation.json", report | {"config": plain(scored.config)})
+    console.print(f"predictions, classes and confusion are in {target}")
+
+
+def _table(scored: Scored) -> Table:
+    counts = ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in scored.evaluation.counts.items())
+    items, groups = len(scored.groups), len(set(scored.groups))
+    drawn = f"{groups:,} groups" if groups < items else "items"
+    table = Table(
+        title=f"{scored.saved.folder}: {counts}",
+        caption=f"95 % intervals by bootstrap over {drawn}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value in scored.scores.items():
+        share = "top" in name or "accuracy" in name or "error" in name
+        low_high = scored.intervals.get(name)
+        between = f"{low_high[0]:.2%} … {low_high[1]:.2%}" if low_high else ""
+        table.add_row(name, f"{value:.2%}" if share else f"{value:.4f}", between)
+    return table
+
+
+def together(scored: list[Scored]) -> list[str]:
+    """What several runs say together: the mean over splits, or paired comparisons with the first."""
+    splits = [run.config.data.split for run in scored]
+    if len(set(splits)) == len(splits):
+        return [_over_splits(scored, splits)]
+    first, *others = scored
+    lines = []
+    for other in others:
+        a, b = first.evaluation.predictions, other.evaluation.predictions
+        if a.names != b.names or (a.labels != b.labels).any():
+            raise InputError(
+                f"{first.saved.folder} and {other.saved.folder} were scored on other items: no paired comparison"
+            )
+        found = compare(a.hits(), b.hits(), np.array(first.groups))
+        lines.append(f"{other.saved.folder} against {first.saved.folder}: {describe(found)}")
+    return lines
+
+
+def _over_splits(scored: list[Scored], splits: list[int]) -> str:
+    top1 = next(iter(scored[0].intervals))
+    values = [run.scores[top1] for run in scored]
+    each = ", ".join(f"{split}: {value:.2%}" for split, value in zip(splits, values, strict=True))
+    return f"{top1}, mean over {len(splits)} splits: {np.mean(values):.2%} ({each})"
+
+
+def describe(found: Comparison) -> str:
+    """A comparison in words."""
+    verdict = "within noise" if found.within_noise else "beyond noise"
+    return (
+        f"{100 * found.difference:+.2f} points (95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), "
+        f"{verdict}; right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
+    )

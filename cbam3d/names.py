@@ -1,0 +1,72 @@
+"""What can be named in a configuration: networks, attention, configurations, recipes."""
+
+from rich.table import Table
+
+import cbam3d
+from cbam3d.console import speaker
+from cbam3d.errors import InputError
+from cbam3d.parsing import CommandParser
+from cbam3d.resources import bundled
+
+
+def list_names(arguments: list[str]) -> None:
+    """Print what can be named in a configuration; `list attention` also what each mechanism is and costs."""
+    command = CommandParser("cbam3d list", description=list_names.__doc__)
+    command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
+    command.add_argument("--channels", type=int, default=64, help="of the features that the costs are for")
+    command.add_argument(
+        "--size",
+        type=features_size,
+        metavar="SIZE",
+        default=(8, 28, 28),
+        help="theirs: 8,28,28 for clips, 28,28 for images",
+    )
+    given = command.parse_args(arguments)
+    console = speaker()
+    if given.what == "attention":
+        console.print(_catalogue(given.channels, given.size))
+        return
+    for title, names in (
+        ("networks", cbam3d.list_models()),
+        ("attention", cbam3d.list_attentions()),
+        ("configurations", sorted(path.stem for path in bundled("configs").glob("*.yaml"))),
+        ("recipes", sorted(path.parent.name for path in bundled("datasets").glob("*/recipe.yaml"))),
+    ):
+        console.print(f"{title}: {', '.join(names)}")
+
+
+def features_size(text: str) -> tuple[int, ...]:
+    size = tuple(int(side) for side in text.split(","))
+    if len(size) not in (2, 3) or min(size) < 1:
+        raise ValueError
+    return size
+
+
+def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
+    shape = " x ".join(map(str, (channels, *size)))
+    table = Table(
+        title=f"attention, with its costs for features of {shape}",
+        caption="multiply-adds: of convolutions and matrix products; identity: whether the paper's start is the "
+        'identity, which init="identity" makes of every one',
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("name")
+    table.add_column("paper", overflow="fold", min_width=26)
+    table.add_column("ranks")
+    for name in ("parameters", "multiply-adds"):
+        table.add_column(name, justify="right")
+    table.add_column("identity")
+    for name in cbam3d.list_attentions():
+        try:
+            facts = cbam3d.describe_attention(name, channels, size)
+        except ValueError as error:
+            raise InputError(f"{name} with features of {shape}: {error}") from None
+        if facts is not None:
+            ranks = " ".join(f"{rank}D" for rank in facts.ranks)
+            numbers = (f"{facts.num_parameters:,}", f"{facts.multiply_adds:,}")
+            paper = facts.paper.removeprefix("https://")
+            table.add_row(name, paper, ranks, *numbers, "yes" if facts.starts_as_identity else "no")
+    return table

@@ -1,0 +1,77 @@
+"""What training left: the folder of a run, or one of its checkpoints -> configuration, classes and network."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cbam3d.assemble import build_model
+from cbam3d.config import Config
+from cbam3d.engine.train import weights_of
+from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
+from cbam3d.parsing import config_of
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint and the configuration that it was trained with."""
+
+    path: Path
+    state: dict[str, Any]
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.path.parent.parent
+
+    @property
+    def classes(self) -> list[str]:
+        return self.state["classes"]
+
+    @property
+    def images(self) -> bool:
+        """Whether it was trained on images, rather than videos."""
+        return self.state["kind"] == "image"
+
+    def model(self, config: Config | None = None) -> nn.Module:
+        """The trained network, in evaluation mode; `config` in place of its own may change how it is built.
+
+        Raises:
+            InputError: weights that do not fit.
+        """
+        config = config or self.config
+        unfilled = replace(config, model=replace(config.model, weights=None))
+        model = build_model(unfilled, len(self.classes), self.images)
+        try:
+            model.load_state_dict(weights_of(self.state))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise InputError(f"{self.path} does not fit the network: {reason}") from None
+        return model.eval()
+
+
+def open_saved(path: str | Path, checkpoint: str = "last") -> Saved:
+    """Read the checkpoint of a run.
+
+    Args:
+        path: folder of a run, or a file of its checkpoints.
+        checkpoint: which of a folder: last or best.
+
+    Raises:
+        InputError: no run there, or no checkpoint of `cbam3d train`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if not (path / "config.yaml").is_file():
+            raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
+        path = path / "checkpoints" / f"{checkpoint}.ckpt"
+    state = load_tensors(path, "checkpoint")
+    if not isinstance(state, dict) or not {"config", "kind", "classes", "model", "state"} <= state.keys():
+        raise InputError(f"{path}: not a checkpoint of cbam3d train")
+    try:
+        return Saved(path, state, config_of(state["config"]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+
+from cbam3d.engine.scores import Predictions, calibration_error, class_accuracies, compare, interval, ranks
+
+
+def random_predictions(n=200, num_classes=7, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(num_classes), rng.integers(0, num_classes, n - num_classes)])
+    logits = rng.normal(size=(n, num_classes))
+    logits[np.arange(n), labels] += 1
+    powers = np.exp(logits)
+    return Predictions([str(i) for i in range(n)], labels, powers / powers.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_is_scikit_learns(k):
+    given = random_predictions()
+    expected = top_k_accuracy_score(given.labels, given.probabilities, k=k)
+    assert given.hits(k).mean() == pytest.approx(expected)
+
+
+def test_ties_go_to_the_first_class_as_argmax_does():
+    probabilities = np.array([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [1 / 3, 1 / 3, 1 / 3]])
+    assert ranks(probabilities, np.array([0, 1, 2])).tolist() == [0, 1, 2]
+    assert (probabilities.argmax(1) == 0).all()
+
+
+def test_mean_class_accuracy_is_scikit_learns_balanced_accuracy():
+    given = random_predictions()
+    by_class = class_accuracies(given.hits(), given.labels, 7)
+    expected = balanced_accuracy_score(given.labels, given.probabilities.argmax(1))
+    assert by_class.mean() == pytest.approx(expected)
+    assert np.isnan(class_accuracies(given.hits(), given.labels, 8)[7])  # a class without items
+
+
+def test_calibration_by_hand():
+    """Two bins of ten: confidences .95 (right) and .95 (wrong), .65 (right)."""
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.35, 0.65]])
+    labels = np.array([0, 1, 1])
+    expected = (2 / 3) * abs(0.5 - 0.95) + (1 / 3) * abs(1.0 - 0.65)
+    assert calibration_error(probabilities, labels, num_bins=10) == pytest.approx(expected)
+    assert calibration_error(np.eye(3), np.arange(3)) == 0.0
+    assert calibration_error(np.eye(3), np.array([1, 2, 0])) == 1.0
+
+
+def test_calibration_equals_torchmetrics():
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    given = random_predictions(1000)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(given.probabilities), torch.from_numpy(given.labels), num_classes=7, n_bins=15, norm="l1"
+    )
+    assert calibration_error(given.probabilities, given.labels) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_interval_of_independent_items_is_the_binomial_one():
+    hits = np.arange(400) < 300  # p = .75, standard error sqrt(p q / n) = .02165
+    low, high = interval(hits, np.arange(400))
+    assert low == pytest.approx(0.75 - 1.96 * 0.02165, abs=0.006)
+    assert high == pytest.approx(0.75 + 1.96 * 0.02165, abs=0.006)
+    assert interval(hits, np.arange(400)) == (low, high)  # the same again
+
+
+def test_items_of_a_group_are_no_independent_evidence():
+    """A hundred groups of four equal items: the interval of a hundred items, twice as wide as of four hundred."""
+    hits = np.repeat(np.arange(100) < 75, 4)
+    low, high = interval(hits, np.repeat(np.arange(100), 4))
+    apart = interval(hits, np.arange(400))
+    assert (high - low) / (apart[1] - apart[0]) == pytest.approx(2, abs=0.2)
+
+
+def test_the_interval_covers_the_truth():
+    """Drawn again and again with accuracy .8, 95 % of the intervals hold it."""
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(200):
+        low, high = interval(rng.random(150) < 0.8, np.arange(150))
+        inside += low <= 0.8 <= high
+    assert inside >= 180
+
+
+def test_a_paired_comparison_by_hand():
+    first = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], bool)
+    second = np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 0], bool)
+    found = compare(first, second, np.arange(10))
+    assert found.difference == pytest.approx(0.4)
+    assert (found.only_first, found.only_second) == (1, 5)
+    assert found.p_value == pytest.approx(2 * (6 + 1) / 2**6)  # five or six heads of six
+    same = compare(first, first, np.arange(10))
+    assert (same.difference, same.p_value, same.within_noise) == (0.0, 1.0, True)
+
+
+def test_pairing_sees_what_two_intervals_hide():
+    """Eight more of a hundred right, none lost: far from noise, though both intervals overlap."""
+    first, second = np.arange(100) < 60, np.arange(100) < 68
+    found = compare(first, second, np.arange(100))
+    assert not found.within_noise
+    assert found.p_value == pytest.approx(2 / 2**8)
+    assert interval(first, np.arange(100))[1] > interval(second, np.arange(100))[0]

@@ -1,0 +1,160 @@
+"""Scores of real runs: written, compared, and repeated by the classifier."""
+
+import csv
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cbam3d import load_run
+from cbam3d.cli import main
+from cbam3d.config import Config
+from cbam3d.data import motion
+from cbam3d.errors import InputError
+from cbam3d.evaluation import Scored, groups_of, together
+
+TINY = shlex.split(
+    "train --config folder --run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 "
+    "--data.num_workers 0 --model.name resnet10 --model.options '{width: 8}' --train.epochs 1 --train.batch_size 8 "
+    "--eval.num_clips 2 --data.test_fraction 0.5"
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two runs, `a` and `b`, that differ by their seed, on the same videos with groups."""
+    root = tmp_path_factory.mktemp("evaluation")
+    motion.render(root / "videos", num_groups=4)
+    paths = sorted(path.relative_to(root / "videos") for path in (root / "videos").rglob("*.*"))
+    with open(root / "groups.csv", "w", newline="") as file:
+        rows = [(path.as_posix(), path.parent.name, f"g{i // 2}") for i, path in enumerate(paths)]
+        csv.writer(file).writerows([("path", "label", "group"), *rows])
+    data = ["--data.root", str(root / "videos"), "--data.groups", str(root / "groups.csv")]
+    for name in "ab":
+        assert main([*TINY, *data, "--run.dir", str(root / name), "--run.seed", str(ord(name))]) == 0
+    return root
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_that_is_written(runs, capsys):
+    assert main(["evaluate", str(runs / "a"), "--views", "3x3"]) == 0
+    shown = capsys.readouterr().out
+    report = json.loads((runs / "a/evaluation.json").read_text())
+    rows = table(runs / "a/evaluation/predictions.csv")
+    assert len(rows) == report["num_videos"] == 16
+    assert report["num_clips"] == 16 * 9
+    assert report["num_groups"] == 8
+    assert "bootstrap over 8 groups" in shown
+    right = [int(row["right"]) for row in rows]
+    assert report["video_top1"] == pytest.approx(np.mean(right))
+    low, high = report["intervals_95"]["video_top1"]
+    assert low <= report["video_top1"] <= high
+    for row in rows:
+        probabilities = [float(row[f"probability{k}"]) for k in range(1, 6)]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert row["right"] == str(int(row["top1"] == row["label"]))
+    classes = table(runs / "a/evaluation/classes.csv")
+    assert sum(int(row["items"]) for row in classes) == 16
+    mean = np.mean([float(row["accuracy"]) for row in classes if row["items"] != "0"])
+    assert report["video_mean_class_accuracy"] == pytest.approx(mean, abs=1e-3)
+    confusion = table(runs / "a/evaluation/confusion.csv")
+    assert sum(int(row[row["true \\ predicted"]]) for row in confusion) == sum(right)
+    assert (runs / "a/evaluation/confusion.png").is_file()
+
+
+def test_two_runs_are_compared_on_the_same_items(runs, capsys):
+    assert main(["evaluate", str(runs / "a"), str(runs / "b")]) == 0
+    shown = capsys.readouterr().out
+    a, b = (table(runs / name / "evaluation/predictions.csv") for name in "ab")
+    only_a = sum(x["right"] > y["right"] for x, y in zip(a, b, strict=True))
+    only_b = sum(x["right"] < y["right"] for x, y in zip(a, b, strict=True))
+    difference = 100 * (only_b - only_a) / len(a)
+    assert f"{runs / 'b'} against {runs / 'a'}: {difference:+.2f} points" in shown
+    assert f"right in one only: {only_b} and {only_a}" in shown
+    capsys.readouterr()
+    assert main(["evaluate", str(runs / "a"), str(runs / "a/checkpoints/best.ckpt")]) == 0
+    assert "+0.00 points (95 % interval +0.00 … +0.00), within noise" in capsys.readouterr().out
+
+
+def test_the_classifier_gives_what_evaluation_gives(runs):
+    assert main(["evaluate", str(runs / "a")]) == 0
+    classifier = load_run(runs / "a")
+    assert len(classifier.classes) == 8
+    for row in table(runs / "a/evaluation/predictions.csv")[:4]:
+        best = classifier(runs / "videos" / row["path"], top=5)
+        assert [name for name, _ in best] == [row[f"top{k}"] for k in range(1, 6)]
+        assert [value for _, value in best] == pytest.approx(
+            [float(row[f"probability{k}"]) for k in range(1, 6)], abs=1e-5
+        )
+    probabilities = classifier.probabilities(runs / "videos" / row["path"])
+    assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_what_cannot_be_scored_is_one_line(runs, tmp_path, capsys):
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    with pytest.raises(InputError, match=r"empty\.mp4: empty file"):
+        load_run(runs / "a")(empty)
+    with pytest.raises(InputError, match="no run in this folder"):
+        load_run(tmp_path)
+    torch.save({"model": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="not a checkpoint of cbam3d train"):
+        load_run(tmp_path / "foreign.ckpt")
+    assert main(["evaluate", str(runs / "a"), "--split", "val"]) == 2
+    assert "no val split beside test" in capsys.readouterr().err
+    assert main(["evaluate", str(runs / "a"), "--views", "many"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["evaluate"]) == 2
+    assert "the folder of a run comes first" in capsys.readouterr().err
+
+
+def test_pictures_are_classified_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, base in (("dark", 0), ("light", 160)):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(rng.integers(base, base + 96, (40, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    arguments = shlex.split(
+        f"train --config cifar10 --data.recipe image_folder --data.root {tmp_path / 'pictures'} --run.dir "
+        f"{tmp_path / 'run'} --model.options.width 8 --train.epochs 1 --train.batch_size 4 --eval.flip true"
+    )
+    assert main(arguments) == 0
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    classifier = load_run(tmp_path / "run")
+    for row in table(tmp_path / "run/evaluation/predictions.csv")[:3]:
+        (name, value), _ = classifier(tmp_path / "pictures" / row["path"])
+        assert name == row["top1"]
+        assert value == pytest.approx(float(row["probability1"]), abs=1e-5)
+    with pytest.raises(InputError, match=r"nowhere\.png: unreadable"):
+        classifier(tmp_path / "nowhere.png")
+
+
+def test_items_without_a_group_stand_for_themselves():
+    class Table:
+        path, group = ["a", "b", "c"], ["g", "", "g"]
+
+    class Source:
+        manifest = Table
+
+    assert groups_of(Source, ["c", "b"]) == ["g", "b"]  # type: ignore[arg-type]
+
+
+def test_runs_of_several_splits_are_averaged():
+    def run(split, score):
+        data = Config().data
+        config = replace(Config(), data=replace(data, split=split))
+        return Scored(None, config, None, [], {"video_top1": score}, {"video_top1": (0.0, 1.0)})  # type: ignore[arg-type]
+
+    (text,) = together([run(1, 0.8), run(2, 0.9), run(3, 0.85)])
+    assert text == "video_top1, mean over 3 splits: 85.00% (1: 80.00%, 2: 90.00%, 3: 85.00%)"
