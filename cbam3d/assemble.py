@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cbam3d.attention.catalog import attention_options as options_of
+from cbam3d.attention import attention_options
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
 from cbam3d.data.crop import TestCrops
@@ -20,6 +20,7 @@ from cbam3d.engine.optim import create_optimizer, freeze
 from cbam3d.engine.schedule import Schedule
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
+from cbam3d.models.ours import OURS, attention_of, network_options
 from cbam3d.sources import Source
 
 
@@ -63,22 +64,41 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     return train, test if source.validation is source.test else held_out(source.validation), test
 
 
+def first_inputs(config: Config, source: Source) -> Tensor:
+    """A batch of training samples as they are scored, without augmentation; the same in every process.
+
+    Raises:
+        InputError: no sample of any batch can be read.
+    """
+    data = config.data
+    batches = TrainBatches(source.train, config.train.batch_size, config.run.seed)
+    transform = BatchTransform([TestCrops(data.size)], [], data.mean, data.std, config.run.seed)
+    for batch in Loader(source.train, batches, transform, 0, torch.device("cpu")):
+        if len(batch.labels):
+            return batch.inputs
+    raise InputError(f"{data.root}: no training {source.recipe.kind} can be read")
+
+
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
     """The network that the configuration names, for images or clips."""
     model, run = config.model, config.run
     torch.manual_seed(run.seed)
-    attention_options = dict(model.attention_options)
+    attention, options = dict(model.attention_options), dict(model.options)
     try:
-        if model.attention not in (None, "none") and "num_frames" in options_of(model.attention):
-            attention_options.setdefault("num_frames", config.data.num_frames)
+        mechanism = attention_of(model.name, model.attention)
+        if mechanism is not None and "num_frames" in attention_options(mechanism):
+            attention.setdefault("num_frames", config.data.num_frames)
+        if model.name in OURS and "size" in network_options(model.name):
+            side = config.data.size
+            options.setdefault("size", side if images else (config.data.num_frames, side, side))
         network = create_model(
             model.name,
             num_classes,
             ndim=2 if images else 3,
             attention=model.attention,
-            attention_options=attention_options,
+            attention_options=attention,
             weights=model.weights,
-            **model.options,
+            **options,
         )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
         raise InputError(f"model: {' '.join(str(error).split())}") from None

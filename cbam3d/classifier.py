@@ -45,7 +45,10 @@ class Classifier:
         Raises:
             InputError: a file that cannot be read; it says why.
         """
-        probabilities = self.probabilities(path)
+        return self.best(self.probabilities(path), top)
+
+    def best(self, probabilities: Tensor, top: int) -> list[tuple[str, float]]:
+        """The `top` most probable classes of probabilities (K,), best first."""
         values, places = probabilities.topk(min(top, len(self.classes)))
         return [(self.classes[int(i)], float(value)) for i, value in zip(places, values, strict=True)]
 
@@ -61,8 +64,11 @@ class Classifier:
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
         info = self.probe(path)
-        clips = sampling_of(self.config.data).uniform(info.num_frames, info.fps, self.config.eval.num_clips)
-        return self.score(self.read(path, info, clips))
+        return self.score(self.read(path, info, self.clips(info.num_frames, info.fps)))
+
+    def clips(self, num_frames: int, fps: float) -> list[list[int]]:
+        """The frames of each clip that evaluation takes of a video of so many frames."""
+        return sampling_of(self.config.data).uniform(num_frames, fps, self.config.eval.num_clips)
 
     def probe(self, path: str | Path) -> VideoInfo:
         """What is known of a video after reading it once.

@@ -12,6 +12,8 @@ USAGE = """usage: cbam3d COMMAND …
                                                              train and score; without arguments: the demo
   evaluate RUN … [--views 10x3] [--section.key value …]      score runs again, with intervals; compare several
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
+  predict RUN PATH … [--window SECONDS] [--json]             the most probable classes of files, or of their parts
+  export RUN [--format torch|onnx] [--out FILE]              the network for elsewhere, checked, with its facts
   list [attention]                                           networks, attention, configurations, recipes
 
 `cbam3d train --help` documents every key."""
@@ -24,10 +26,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        from cbam3d import evaluation, names, prepare, training  # imports torch: not needed for the usage
+        from cbam3d import (  # imports torch: not needed for the usage
+            evaluation,
+            export,
+            names,
+            predict,
+            prepare,
+            training,
+        )
 
         known = {"train": training.train, "evaluate": evaluation.evaluate}
-        known |= {"prepare": prepare.prepare, "list": names.list_names}
+        known |= {"prepare": prepare.prepare, "list": names.list_names, "export": export.export}
+        known["predict"] = predict.predict
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

@@ -169,7 +169,7 @@ class Model:
 
     Args:
         name: see `cbam3d list`.
-        attention: mechanism in every residual branch, see `cbam3d list`; none for a plain network, null for what the
+        attention: mechanism in every block, see `cbam3d list`; none for a plain network, null for what the
             network is known with (cbam for cbam_cnn, else nothing).
         weights: file, name of torchvision's weights (KINETICS400_V1), or hf:owner/name; null for a fresh network.
         options: keyword arguments of the network, such as width.

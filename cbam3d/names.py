@@ -1,5 +1,7 @@
 """What can be named in a configuration: networks, attention, configurations, recipes."""
 
+from argparse import ArgumentTypeError
+
 from rich.table import Table
 
 import cbam3d
@@ -13,7 +15,7 @@ def list_names(arguments: list[str]) -> None:
     """Print what can be named in a configuration; `list attention` also what each mechanism is and costs."""
     command = CommandParser("cbam3d list", description=list_names.__doc__)
     command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
-    command.add_argument("--channels", type=int, default=64, help="of the features that the costs are for")
+    command.add_argument("--channels", type=int, default=64, help="of the features that the table's costs are for")
     command.add_argument(
         "--size",
         type=features_size,
@@ -23,6 +25,8 @@ def list_names(arguments: list[str]) -> None:
     )
     given = command.parse_args(arguments)
     console = speaker()
+    if given.channels < 1:
+        raise InputError(f"list: --channels must be at least 1, got {given.channels}")
     if given.what == "attention":
         console.print(_catalogue(given.channels, given.size))
         return
@@ -36,10 +40,11 @@ def list_names(arguments: list[str]) -> None:
 
 
 def features_size(text: str) -> tuple[int, ...]:
-    size = tuple(int(side) for side in text.split(","))
-    if len(size) not in (2, 3) or min(size) < 1:
-        raise ValueError
-    return size
+    """8,28,28 -> (8, 28, 28)."""
+    sides = text.split(",")
+    if len(sides) not in (2, 3) or not all(side.isdigit() and int(side) for side in sides):
+        raise ArgumentTypeError(f"expected a size such as 8,28,28 for clips or 28,28 for images, got {text}")
+    return tuple(int(side) for side in sides)
 
 
 def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
@@ -62,8 +67,9 @@ def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
     for name in cbam3d.list_attentions():
         try:
             facts = cbam3d.describe_attention(name, channels, size)
-        except ValueError as error:
-            raise InputError(f"{name} with features of {shape}: {error}") from None
+        except ValueError as error:  # sc wants two channels
+            table.add_row(name, str(error))
+            continue
         if facts is not None:
             ranks = " ".join(f"{rank}D" for rank in facts.ranks)
             numbers = (f"{facts.num_parameters:,}", f"{facts.multiply_adds:,}")

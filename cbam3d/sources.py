@@ -207,7 +207,7 @@ def render_motion(root: Path, console: Console) -> None:
 def _open_images(config: Config, recipe: Recipe, console: Console) -> Source:
     data, root = config.data, Path(config.data.root)
     if recipe.torchvision and _may_download(root):
-        (loaded, found), problems = load_torchvision(root, recipe), []
+        (loaded, found), problems = load_torchvision(root, recipe, data.short_side), []
         classes = recipe.classes or found
     else:
         progress = progress_over(console, f"reading every image of {root}")

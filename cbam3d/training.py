@@ -22,6 +22,7 @@ from cbam3d.assemble import (
     create_fabric,
     create_loaders,
     create_training,
+    first_inputs,
     memory_format,
     new_parameters,
     plain,
@@ -38,6 +39,7 @@ from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.train import Settings, Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
+from cbam3d.models.ours import attention_of
 from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.sources import Source, open_source, with_manifest_of
 
@@ -119,7 +121,7 @@ def _create_trainer(
     new = new_parameters(model) if begun is None else begun.get("new_parameters", [])
     train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
     if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
-        model.init_from_data(fabric.broadcast(next(iter(train_loader)).inputs.cpu()))  # type: ignore[operator]
+        model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
     print_skipped(console, skipped.add(source.problems))
     optimizer, schedule, average = create_training(config, model, len(train_loader), new)
@@ -270,7 +272,8 @@ def _open_folder(folder: Path, resume: bool) -> None:
 
 
 def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
-    attention = f" with {config.model.attention}" if config.model.attention else ""
+    mechanism = attention_of(config.model.name, config.model.attention)
+    attention = f" with {mechanism}" if mechanism else ""
     parameters = sum(p.numel() for p in model.parameters())
     train, test = len(source.train), len(source.test)
     validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "

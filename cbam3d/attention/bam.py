@@ -7,7 +7,7 @@ Park, Woo, Lee, Kweon, BMVC 2018, https://arxiv.org/abs/1807.06514
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, positive, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding, spatial_axes
 
 
@@ -33,6 +33,7 @@ class BAM(Gate):
     ) -> None:
         super().__init__(init)
         self.ndim = check_ndim(ndim)
+        positive("dilation", dilation)
         hidden = hidden_channels(channels, reduction)
         conv, norm, apart = CONV[ndim], BATCH_NORM[ndim], per_frame(dilation, ndim)
         last_channel, last_spatial = nn.Linear(hidden, channels), conv(hidden, 1, 1)

@@ -17,6 +17,7 @@ from cbam3d.attention.criss_cross import CrissCross
 from cbam3d.attention.eca import ECA
 from cbam3d.attention.em_attention import EMAttention
 from cbam3d.attention.fca import FCA
+from cbam3d.attention.gate import positive
 from cbam3d.attention.gc import GC
 from cbam3d.attention.gct import GCT
 from cbam3d.attention.ge import GE
@@ -84,6 +85,7 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
             given and is not (num_frames of tam), or a value that the mechanism refuses.
     """
     check_ndim(ndim)
+    positive("channels", channels)
     known = attention_options(name)
     check_options(f"attention {name!r}", options, set(known))
     missing = [option for option, default in known.items() if default is inspect.Parameter.empty]
@@ -131,11 +133,13 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
     ranks = (3,) if name == "tam" else (2, 3)
     if len(size) not in ranks:
         return None
+    positive("size", *size)
     frames = {"num_frames": size[0]} if "num_frames" in attention_options(name) else {}
-    block = create_attention(name, channels, ndim=len(size), **frames).eval()
+    with torch.random.fork_rng(devices=[]):  # looking something up changes nothing
+        block = create_attention(name, channels, ndim=len(size), **frames).eval()
+        x = torch.randn(2, channels, *size)
     about = sys.modules[_CATALOG[name].__module__].__doc__ or ""
     links = re.findall(r"https://\S+", about)
-    x = torch.randn(2, channels, *size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         same = torch.equal(block(x), x)
     return AttentionFacts(

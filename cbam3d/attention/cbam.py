@@ -189,7 +189,7 @@ class CBAM(nn.Module):
         for name in self.gates:
             gate: Gate = getattr(self, name)
             maps[name] = gate.attention_map(out if self.arrangement == "sequential" else x)
-            out = out * maps[name]
+            out = out * maps[name].to(x.dtype)
         return out, maps
 
     def extra_repr(self) -> str:

@@ -73,5 +73,5 @@ class Coordinate(Gate):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
         for one in self.attention_maps(x):
-            x = x * one
+            x = x * one.to(x.dtype)
         return x

@@ -47,7 +47,7 @@ class CrissCross(nn.Module):
         """(N, C, *spatial) -> the same shape."""
         check_rank(x, self.ndim)
         for _ in range(self.recurrence):
-            x = x + self.gamma.to(x.dtype) * self._cross(x)
+            x = x + self.gamma.to(x.dtype) * self._cross(x).to(x.dtype)
         return x
 
     def _cross(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class CrissCross(nn.Module):
         out = torch.zeros_like(x)
         for axis, weights in zip(axes, parts, strict=True):
             along = weights.movedim(axis - 1, -2) @ _lines(value, axis)  # (N, …, L, C)
-            out = out + along.movedim((-1, -2), (1, axis))
+            out = out + along.movedim((-1, -2), (1, axis)).to(x.dtype)
         return out
 
 

@@ -8,6 +8,7 @@ Zhu, Wu, ICCV 2021, https://arxiv.org/abs/2108.02456
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.gate import positive
 from cbam3d.attention.nd import spatial_axes
 
 
@@ -22,6 +23,8 @@ class CSRA(nn.Module):
 
     Shapes: (N, in_channels, *S), of any rank -> logits (N, K).
 
+    The official code also divides each class's scores by the norm of its weights; the paper's formula does not.
+
     A head, no block that keeps its shape: it stands in place of pooling and the last layer, and is not in the
     catalogue. Not to be taken for residual attention (`ResidualAttention`).
     """
@@ -30,6 +33,9 @@ class CSRA(nn.Module):
         self, in_channels: int, num_classes: int, weight: float = 0.1, temperature: float | None = None
     ) -> None:
         super().__init__()
+        positive("in_channels and num_classes", in_channels, num_classes)
+        if temperature is not None and temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
         self.classifier = nn.Linear(in_channels, num_classes, bias=False)
         self.weight, self.temperature = weight, temperature
 

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, positive, zero_
 from cbam3d.attention.nd import same_padding, spatial_axes
 
 
@@ -32,6 +32,9 @@ class ECA(Gate):
         self, channels: int, kernel_size: int | None = None, gamma: float = 2, b: float = 1, init: Init = "paper"
     ) -> None:
         super().__init__(init)
+        positive("channels", channels)
+        if gamma <= 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
         if kernel_size is None:
             nearest = int(abs((math.log2(channels) + b) / gamma))
             kernel_size = nearest if nearest % 2 else nearest + 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Init, check_init, zero_
+from cbam3d.attention.gate import Init, check_init, positive, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
@@ -29,10 +29,12 @@ class EMAttention(nn.Module):
     Shapes: (N, C, *S) -> the same. Memory grows with |S| K.
 
     Gradients flow through the steps, as the formulas have it; the official code stops them there, and with them all
-    of the first convolution's.
+    of the first convolution's. With activation checkpointing the bases move twice a step, and the second time starts
+    from moved ones.
     """
 
     bases: Tensor
+    floor: Tensor
 
     def __init__(
         self,
@@ -45,22 +47,22 @@ class EMAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim, self.num_steps, self.momentum = check_ndim(ndim), num_steps, momentum
-        if num_bases < 1 or num_steps < 1:
-            raise ValueError(f"num_bases and num_steps must be at least 1, got {num_bases} and {num_steps}")
+        positive("num_bases and num_steps", num_bases, num_steps)
         bases = torch.randn(channels, num_bases) * math.sqrt(2 / num_bases)
         self.register_buffer("bases", F.normalize(bases, dim=0))
         self.first = CONV[ndim](channels, channels, 1)
         self.last = nn.Sequential(CONV[ndim](channels, channels, 1, bias=False), BATCH_NORM[ndim](channels))
-        self.final = nn.ReLU()
-        if check_init(init):
+        identity = check_init(init)
+        if identity:
             zero_(self.last[1])
-            self.final = nn.Identity()
+        # where the last ReLU cuts; a buffer, so that it travels with the weights that were trained behind it
+        self.register_buffer("floor", torch.tensor(-torch.inf if identity else 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
         check_rank(x, self.ndim)
         y = self.first(x).flatten(2)  # (N, C, |S|)
-        bases = self.bases.to(y.dtype, copy=True).expand(len(y), -1, -1)  # the buffer changes before the backward
+        bases = self.bases.to(y.dtype, copy=True).expand(y.shape[0], -1, -1)  # the buffer changes before the backward
         weights = (y.transpose(1, 2) @ bases).softmax(2)  # (N, |S|, K)
         for step in range(self.num_steps):
             if step:
@@ -70,4 +72,4 @@ class EMAttention(nn.Module):
             with torch.no_grad():
                 self.bases.lerp_(bases.mean(0).to(self.bases.dtype), 1 - self.momentum)
         rebuilt = (bases @ weights.transpose(1, 2)).reshape(x.shape)
-        return self.final(x + self.last(F.relu(rebuilt)))
+        return torch.maximum(x + self.last(F.relu(rebuilt)).to(x.dtype), self.floor.to(x.dtype))

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as
-from cbam3d.attention.nd import ADAPTIVE_AVG_POOL, as_tuple, check_ndim, check_rank, per_frame, spatial_axes
+from cbam3d.attention.nd import (
+    ADAPTIVE_AVG_POOL,
+    as_tuple,
+    check_channels,
+    check_ndim,
+    check_rank,
+    per_frame,
+    spatial_axes,
+)
 
 # The paper's sixteen best of the 7x7 grid, best first: (along H, along W).
 TOP16 = [(0, 0), (0, 1), (6, 0), (0, 5), (0, 2), (1, 0), (1, 2), (4, 0)]
@@ -25,7 +33,8 @@ class FCA(Gate):
     """Frequency channel attention: SE whose pooling has other frequencies beside the mean.
 
     Args:
-        channels: number of input channels C; they are dealt out to the frequencies in equal runs.
+        channels: number of input channels C; runs of them, equal where the number of frequencies divides C, have
+            one frequency each; fewer channels than frequencies have the first ones.
         reduction: the hidden layer has `max(1, channels // reduction)` units.
         grid: size that the features are averaged to first; None for 7x7, in a clip 1x7x7.
         frequencies: one number below the grid's size an axis; None for the paper's top 16, which in a clip have
@@ -37,7 +46,8 @@ class FCA(Gate):
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
 
     The cosines are not scaled to norm 1 as in the official code but by √2 an axis with a frequency above 0, so that
-    frequency 0 is the mean exactly, and FCA with it alone is SE.
+    frequency 0 is the mean of the grid, and FCA with it alone is SE. That is the mean of the features where their
+    sides are multiples of the grid's; elsewhere the grid's windows overlap, as in the official code.
 
     Raises:
         ValueError: a frequency that the grid does not have.
@@ -58,17 +68,20 @@ class FCA(Gate):
         super().__init__(init)
         self.ndim = check_ndim(ndim)
         self.grid = per_frame(7, ndim) if grid is None else as_tuple(grid, ndim)
+        if frequencies is not None and not len(frequencies):
+            raise ValueError("frequencies must name at least one")
         chosen = [(0, *both)[-ndim:] for both in TOP16] if frequencies is None else frequencies
         for frequency in chosen:
             if len(frequency) != ndim or any(not 0 <= u < side for u, side in zip(frequency, self.grid, strict=True)):
                 raise ValueError(f"frequency {tuple(frequency)} does not exist in a grid of {self.grid}")
         waves = torch.stack([_wave(frequency, self.grid) for frequency in chosen])
-        basis = waves[torch.arange(channels) * len(chosen) // channels][None]  # (1, C, *grid)
-        self.register_buffer("basis", basis, persistent=False)
+        dealt = torch.arange(channels) * len(chosen) // channels if channels > len(chosen) else torch.arange(channels)
+        self.register_buffer("basis", waves[dealt][None])  # (1, C, *grid)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
+        check_channels(x, self.basis.shape[1])
         pooled = ADAPTIVE_AVG_POOL[self.ndim](x, self.grid)
         return expand_as(self.mlp((pooled * self.basis.to(x.dtype)).mean(spatial_axes(x))), x)
 

@@ -17,9 +17,15 @@ def check_init(init: str) -> bool:
 
 def hidden_channels(channels: int, reduction: int, least: int = 1) -> int:
     """Width of a bottleneck, `channels // reduction` but at least `least`; raises ValueError for values below 1."""
-    if channels < 1 or reduction < 1:
+    if min(channels, reduction, least) < 1:
         raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
     return max(least, channels // reduction)
+
+
+def positive(name: str, *values: int) -> None:
+    """Raise ValueError unless every value of an option is an int of at least 1."""
+    if not all(isinstance(value, int) and value >= 1 for value in values):
+        raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values))}")
 
 
 def channel_mlp(channels: int, reduction: int, bias: bool, zero: bool) -> nn.Sequential:
@@ -42,6 +48,31 @@ def expand_as(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (x.ndim - 2))
 
 
+def wide(x: Tensor) -> Tensor:
+    """float16 as float32, for squares and sums that it cannot hold; others as they are."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+class Factor(nn.Module):
+    """A learned factor that starts at 0 (init="identity"), or 1 that does not learn (init="paper").
+
+    It is in the state dict under both, so that weights keep their meaning in a block made with the other.
+    """
+
+    value: Tensor
+
+    def __init__(self, init: Init) -> None:
+        super().__init__()
+        if check_init(init):
+            self.value = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("value", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x times the factor."""
+        return x * self.value.to(x.dtype)
+
+
 class Multiplicative(nn.Module):
     """`x * attention_map(x)`; a subclass defines the map."""
 
@@ -51,7 +82,7 @@ class Multiplicative(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        return x * self.attention_map(x)
+        return x * self.attention_map(x).to(x.dtype)  # mixed precision computes some maps in float32
 
 
 class Gate(Multiplicative):
@@ -89,12 +120,14 @@ class Gate(Multiplicative):
 class Blend(nn.Module):
     """`f(x)` (init="paper"), or `x + γ (f(x) - x)` with a learned γ that starts at 0 (init="identity").
 
-    For what puts out new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's.
+    For what puts out new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's, and γ
+    travels with the weights.
     """
 
     def __init__(self, init: Init = "paper") -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(())) if check_init(init) else None
+        self.gamma = Factor(init)
+        self.identity_init = check_init(init)
 
     def transform(self, x: Tensor) -> Tensor:
         """The mechanism of the paper, (N, C, *spatial) -> the same shape."""
@@ -102,5 +135,4 @@ class Blend(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        out = self.transform(x)
-        return out if self.gamma is None else torch.lerp(x, out, self.gamma.to(x.dtype))
+        return torch.lerp(x, self.transform(x).to(x.dtype), self.gamma.value.to(x.dtype))

@@ -16,7 +16,7 @@ class GC(nn.Module):
 
     Args:
         channels: number of input channels C.
-        reduction: the hidden layer has `max(1, channels // reduction)` units.
+        reduction: the hidden layer has `max(8, channels // reduction)` units; LayerNorm of very few says nothing.
         ndim: 2 for images, 3 for clips.
         init: makes no difference: the last layer starts at 0, as in the official code.
 
@@ -27,7 +27,7 @@ class GC(nn.Module):
         super().__init__()
         check_init(init)
         self.ndim = check_ndim(ndim)
-        hidden = hidden_channels(channels, reduction)
+        hidden = hidden_channels(channels, reduction, 8)
         self.key = CONV[ndim](channels, 1, 1)
         last = nn.Linear(hidden, channels)
         zero_(last)
@@ -36,10 +36,10 @@ class GC(nn.Module):
     def attention_map(self, x: Tensor) -> Tensor:
         """How much each position gives to the context."""
         check_rank(x, self.ndim)
-        return self.key(x).flatten(2).softmax(2).reshape(len(x), 1, *x.shape[2:])
+        return self.key(x).flatten(2).softmax(2).reshape(x.shape[0], 1, *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
         weights = self.attention_map(x).flatten(1)
         context = (x.flatten(2) @ weights[:, :, None])[:, :, 0]
-        return x + expand_as(self.transform(context), x)
+        return x + expand_as(self.transform(context), x).to(x.dtype)

@@ -8,8 +8,8 @@ Yang, Zhu, Wu, Yang, CVPR 2020, https://arxiv.org/abs/1909.11519
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, Multiplicative, check_init, expand_as
-from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.gate import Init, Multiplicative, check_init, expand_as, wide
+from cbam3d.attention.nd import check_channels, spatial_axes
 
 
 class GCT(Multiplicative):
@@ -32,6 +32,8 @@ class GCT(Multiplicative):
         self.eps = eps
 
     def attention_map(self, x: Tensor) -> Tensor:
-        embedding = self.alpha * (x.square().sum(spatial_axes(x)) + self.eps).sqrt()
+        check_channels(x, len(self.alpha))
+        squares = wide(x).square().sum(spatial_axes(x))
+        embedding = self.alpha * (squares + self.eps).sqrt()
         normed = embedding * (embedding.square().mean(1, keepdim=True) + self.eps).rsqrt()
         return expand_as(1 + torch.tanh(self.gamma * normed + self.beta), x)

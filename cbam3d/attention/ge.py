@@ -7,12 +7,11 @@ Hu, Shen, Albanie, Sun, Vedaldi, NeurIPS 2018, https://arxiv.org/abs/1810.12348
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Gate, Init, zero_
-from cbam3d.attention.nd import AVG_POOL, BATCH_NORM, CONV, check_ndim, check_rank, spatial_axes
+from cbam3d.attention.gate import Factor, Gate, Init, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, spatial_axes, windowed_mean
 
 
 class GE(Gate):
@@ -43,7 +42,7 @@ class GE(Gate):
             raise ValueError(f"extent must be 0 or a power of two from 2, got {extent}")
         if parametrised and not extent:
             raise ValueError("parametrised needs an extent of 2 or more: a kernel as large as the features has no size")
-        self.gather, self.gain = None, None
+        self.gather, self.gain = None, None if parametrised else Factor(init)
         if parametrised:
             steps: list[nn.Module] = []
             for _ in range(int(math.log2(extent))):
@@ -52,22 +51,16 @@ class GE(Gate):
             self.gather = nn.Sequential(*steps[:-1])
             if self.identity_init:
                 zero_(self.gather[-1])
-        elif self.identity_init:
-            self.gain = nn.Parameter(torch.zeros(()))
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
         if self.gather is not None:
             gathered = self.gather(x)
         elif self.extent:
-            gathered = self._sums(x) / self._sums(torch.ones_like(x[:1, :1]))
+            window, step, reach = ((size,) * self.ndim for size in (2 * self.extent - 1, self.extent, self.extent - 1))
+            gathered = windowed_mean(x, window, step, reach, reach)
         else:
             gathered = x.mean(spatial_axes(x), keepdim=True)
         if self.gain is not None:
-            gathered = self.gain.to(x.dtype) * gathered
+            gathered = self.gain(gathered)
         return F.interpolate(gathered, size=x.shape[2:]) if self.extent else gathered
-
-    def _sums(self, x: Tensor) -> Tensor:
-        """Over 2e - 1 positions around every e-th, zeros outside, up to a constant factor."""
-        padded = F.pad(x, [self.extent - 1] * 2 * self.ndim)
-        return AVG_POOL[self.ndim](padded, 2 * self.extent - 1, self.extent)

@@ -7,7 +7,7 @@ Gao, Xie, Wang, Li, CVPR 2019, https://arxiv.org/abs/1811.12006
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, positive, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
@@ -31,8 +31,7 @@ class GSoP(Gate):
     def __init__(self, channels: int, hidden: int = 128, ndim: int = 3, init: Init = "paper") -> None:
         super().__init__(init)
         self.ndim = check_ndim(ndim)
-        if hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {hidden}")
+        positive("hidden", hidden)
         c = min(hidden, channels)
         self.reduce = nn.Sequential(CONV[ndim](channels, c, 1, bias=False), BATCH_NORM[ndim](c), nn.ReLU())
         self.row_norm = nn.BatchNorm1d(c)
@@ -44,7 +43,7 @@ class GSoP(Gate):
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
         y = self.reduce(x).flatten(2)
-        centred = y - y.mean(2, keepdim=True)
-        covariance = centred @ centred.transpose(1, 2) / y.shape[2]
+        centred = (y - y.mean(2, keepdim=True)) * y.shape[2] ** -0.5  # before the product, which float16 must hold
+        covariance = centred @ centred.transpose(1, 2)
         rows = self.row_conv(self.row_norm(covariance.to(x.dtype)))
         return expand_as(self.last(rows.flatten(1)), x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +50,31 @@ def check_rank(x: Tensor, ndim: int) -> None:
         raise ValueError(f"expected {axes} for ndim={ndim}, got a tensor of shape {tuple(x.shape)}")
 
 
+def check_channels(x: Tensor, channels: int) -> None:
+    """Raise ValueError where parameters of another number of channels would be broadcast."""
+    if x.shape[1] != channels:
+        raise ValueError(f"expected {channels} channels, got a tensor of shape {tuple(x.shape)}")
+
+
 def spatial_axes(x: Tensor) -> tuple[int, ...]:
-    """The axes behind (N, C)."""
+    """The axes behind (N, C); raises ValueError where there are none."""
+    if x.ndim < 3:
+        raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
     return tuple(range(2, x.ndim))
+
+
+def windowed_mean(
+    x: Tensor, window: Sequence[int], stride: Sequence[int], before: Sequence[int], after: Sequence[int]
+) -> Tensor:
+    """Means over windows that may reach beyond the edges, of the positions that exist.
+
+    Args:
+        x: (N, C, *S).
+        window, stride: one number an axis.
+        before, after: how far the windows reach beyond the start and the end of each axis.
+    """
+    padding = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+    pool = AVG_POOL[x.ndim - 2]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # CPUs have no avg_pool3d for bfloat16
+    sums, counts = (pool(F.pad(y, padding), window, stride) for y in (wide, torch.ones_like(wide[:1, :1])))
+    return (sums / counts).to(x.dtype)

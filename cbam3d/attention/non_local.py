@@ -2,7 +2,7 @@
 
 Wang, Girshick, Gupta, He, CVPR 2018, https://arxiv.org/abs/1711.07971
 
-    x + BN(W y),   y_i = Σ_j f(x_i, x_j) g(x_j),   f = softmax_j(θ(x_i)·φ(x_j)) or θ(x_i)·φ(x_j) / |S|
+    x + BN(W y),   y_i = Σ_j f(x_i, x_j) g(x_j),   f = softmax_j(θ(x_i)·φ(x_j)) or θ(x_i)·φ(x_j) / (number of j)
 """
 
 from typing import Literal
@@ -21,7 +21,8 @@ class NonLocal(nn.Module):
         channels: number of input channels C.
         reduction: θ, φ and g have `max(1, channels // reduction)` channels.
         mode: "gaussian" (the embedded Gaussian, softmax) or "dot_product".
-        subsample: max pooling by 2 along H and W in front of φ and g, the paper's saving of three quarters.
+        subsample: max pooling by 2 along H and W behind φ and g, the paper's saving of three quarters (the official
+            code pools in front of them).
         ndim: 2 for images, 3 for clips.
         init: makes no difference: BN starts at 0 in the paper, so that the block starts as the identity.
 
@@ -64,4 +65,4 @@ class NonLocal(nn.Module):
             y = attend(query, key, value, scale=1.0)
         else:
             y = query @ (key.transpose(1, 2) @ value) / key.shape[1]
-        return x + self.norm(self.out(as_features(y, x.shape[2:])))
+        return x + self.norm(self.out(as_features(y, x.shape[2:]))).to(x.dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Gate, Init, hidden_channels, zero_
+from cbam3d.attention.gate import Gate, Init, hidden_channels, positive, zero_
 from cbam3d.attention.nd import ADAPTIVE_AVG_POOL, as_tuple, check_ndim, check_rank
 from cbam3d.attention.tokens import as_tokens
 
@@ -25,7 +25,8 @@ class RGA(nn.Module):
         channels: number of input channels C.
         grid: size that the features are averaged to first, as the relations of a node are as many as there are
             nodes; None for 7x7, in a clip 4x7x7.
-        reduction: θ, φ, ψ and ν have 1/reduction of what goes into them, and at least one channel.
+        reduction: θ, φ and ψ have 1/reduction of a node's features, ν 1/reduction of the number of nodes, and all
+            at least one channel.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
@@ -46,6 +47,7 @@ class RGA(nn.Module):
         super().__init__()
         self.ndim = check_ndim(ndim)
         self.grid = (4, 7, 7)[-ndim:] if grid is None else as_tuple(grid, ndim)
+        positive("grid", *self.grid)
         self.spatial = _SpatialRelations(channels, self.grid, reduction, init)
         self.channel = _ChannelRelations(channels, self.grid, reduction, init)
 
@@ -99,7 +101,7 @@ class _SpatialRelations(_Relations):
     def logits(self, x: Tensor) -> Tensor:
         pooled = ADAPTIVE_AVG_POOL[len(self.grid)](x, self.grid)
         weights = self.weigh(as_tokens(pooled))
-        return F.interpolate(weights.reshape(len(x), 1, *self.grid), size=x.shape[2:])
+        return F.interpolate(weights.reshape(x.shape[0], 1, *self.grid), size=x.shape[2:])
 
 
 class _ChannelRelations(_Relations):

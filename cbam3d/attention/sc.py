@@ -6,14 +6,12 @@ https://mmcheng.net/scconv
     x = [x1 ; x2];   y1 = K4(K3(x1) · σ(x1 + up(K2(pool_r x1)))),   y2 = K1(x2);   [y1 ; y2]
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import Blend, Init
-from cbam3d.attention.nd import ADAPTIVE_AVG_POOL, BATCH_NORM, CONV, LINEAR, check_ndim, check_rank, per_frame
+from cbam3d.attention.nd import BATCH_NORM, CONV, LINEAR, check_ndim, check_rank, per_frame, windowed_mean
 
 
 class SC(Blend):
@@ -52,11 +50,11 @@ class SC(Blend):
         return self._calibrate(x.split(self.split, 1)[0])
 
     def transform(self, x: Tensor) -> Tensor:
-        check_rank(x, self.ndim)
         first, second = x.split(self.split, 1)
         return torch.cat([self.k4(self.k3(first) * self._calibrate(first)), self.k1(second)], 1)
 
     def _calibrate(self, x: Tensor) -> Tensor:
-        low = tuple(math.ceil(side / r) for side, r in zip(x.shape[2:], self.pooling, strict=True))
-        around = self.k2(ADAPTIVE_AVG_POOL[self.ndim](x, low))
+        check_rank(x, self.ndim)
+        missing = [-side % r for side, r in zip(x.shape[2:], self.pooling, strict=True)]
+        around = self.k2(windowed_mean(x, self.pooling, self.pooling, [0] * self.ndim, missing))
         return torch.sigmoid(x + F.interpolate(around, size=x.shape[2:], mode=LINEAR[self.ndim], align_corners=False))

@@ -61,7 +61,7 @@ class SCSE(Gate):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        channel, spatial = self.attention_maps(x)
+        channel, spatial = (one.to(x.dtype) for one in self.attention_maps(x))
         if self.combine == "sum":
             return x * (channel + spatial)
         return torch.maximum(x * channel, x * spatial)

@@ -9,8 +9,8 @@ Image Change Detection", https://doi.org/10.3390/rs12101662
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
-from cbam3d.attention.nd import AVG_POOL, CONV, check_ndim, check_rank, per_frame
+from cbam3d.attention.gate import Init, check_init, hidden_channels, positive, zero_
+from cbam3d.attention.nd import CONV, check_ndim, check_rank, per_frame, windowed_mean
 from cbam3d.attention.tokens import as_features, as_tokens, attend
 
 
@@ -38,8 +38,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim = check_ndim(ndim)
-        if pooling < 1:
-            raise ValueError(f"pooling must be at least 1, got {pooling}")
+        positive("pooling", pooling)
         self.pooling = per_frame(pooling, ndim)
         self.hidden = hidden_channels(channels, reduction)
         self.query, self.key = (CONV[ndim](channels, self.hidden, 1) for _ in range(2))
@@ -50,7 +49,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
         check_rank(x, self.ndim)
-        pooled = AVG_POOL[self.ndim](x, self.pooling, ceil_mode=True) if max(self.pooling) > 1 else x
+        pools = max(self.pooling) > 1
+        missing = [-side % r for side, r in zip(x.shape[2:], self.pooling, strict=True)]
+        pooled = windowed_mean(x, self.pooling, self.pooling, [0] * self.ndim, missing) if pools else x
         query, key, value = (as_tokens(layer(pooled)) for layer in (self.query, self.key, self.value))
         out = as_features(attend(query, key, value, scale=self.hidden**-0.5), pooled.shape[2:])
-        return x + (F.interpolate(out, size=x.shape[2:]) if max(self.pooling) > 1 else out)
+        if pools:  # every pixel gets its own block's
+            out = F.interpolate(out, scale_factor=[float(r) for r in self.pooling])
+            out = out[(..., *(slice(side) for side in x.shape[2:]))]
+        return x + out.to(x.dtype)

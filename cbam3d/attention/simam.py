@@ -5,10 +5,11 @@ Yang, Zhang, Li, Xie, ICML 2021, https://proceedings.mlr.press/v139/yang21o.html
     x · σ((x - μ)² / (4 (v + λ)) + ½),   μ and v the mean and variance over S of each channel
 """
 
-import torch
-from torch import Tensor, nn
+import math
 
-from cbam3d.attention.gate import Gate, Init
+from torch import Tensor
+
+from cbam3d.attention.gate import Factor, Gate, Init, wide
 from cbam3d.attention.nd import spatial_axes
 
 
@@ -28,11 +29,10 @@ class SimAM(Gate):
     def __init__(self, channels: int, regularization: float = 1e-4, init: Init = "paper") -> None:
         super().__init__(init)
         self.regularization = regularization
-        self.gain = nn.Parameter(torch.zeros(())) if self.identity_init else None
+        self.gain = Factor(init)
 
     def logits(self, x: Tensor) -> Tensor:
-        axes = spatial_axes(x)
-        squares = (x - x.mean(axes, keepdim=True)).square()
-        variance = squares.sum(axes, keepdim=True) / max(1, x[0, 0].numel() - 1)
-        energy = squares / (4 * (variance + self.regularization)) + 0.5
-        return energy if self.gain is None else self.gain.to(x.dtype) * energy
+        axes, count = spatial_axes(x), math.prod(x.shape[2:])
+        squares = (wide(x) - wide(x).mean(axes, keepdim=True)).square()
+        variance = squares.mean(axes, keepdim=True) * (count / max(1, count - 1))
+        return self.gain(squares / (4 * (variance + self.regularization)) + 0.5)

@@ -8,7 +8,7 @@ Li, Wang, Hu, Yang, CVPR 2019, https://arxiv.org/abs/1903.06586
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Blend, Init, expand_as, hidden_channels
+from cbam3d.attention.gate import Blend, Init, expand_as, hidden_channels, positive
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding, spatial_axes
 
 
@@ -46,6 +46,7 @@ class SK(Blend):
         self.ndim = check_ndim(ndim)
         if num_branches < 2:
             raise ValueError(f"num_branches must be at least 2, got {num_branches}")
+        positive("groups and min_hidden", groups, min_hidden)
         hidden = hidden_channels(channels, reduction, min_hidden)
         groups = max(divisor for divisor in range(1, groups + 1) if channels % divisor == 0)
 
@@ -61,15 +62,18 @@ class SK(Blend):
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The weights a of the branches."""
-        return self._select([branch(x) for branch in self.branches])
+        return self._select(self._branches(x))
 
     def transform(self, x: Tensor) -> Tensor:
-        check_rank(x, self.ndim)
-        features = [branch(x) for branch in self.branches]
+        features = self._branches(x)
         weights = self._select(features).unbind(1)
         return torch.stack([expand_as(a, u) * u for a, u in zip(weights, features, strict=True)]).sum(0)
+
+    def _branches(self, x: Tensor) -> list[Tensor]:
+        check_rank(x, self.ndim)
+        return [branch(x) for branch in self.branches]
 
     def _select(self, features: list[Tensor]) -> Tensor:
         pooled = torch.stack([u.mean(spatial_axes(u)) for u in features]).sum(0)
         logits = self.select(self.reduce(pooled))
-        return logits.reshape(len(pooled), len(features), -1).softmax(1)
+        return logits.reshape(pooled.shape[0], len(features), pooled.shape[1]).softmax(1)

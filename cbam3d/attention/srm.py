@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, expand_as, zero_
-from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.nd import check_channels, spatial_axes
 
 
 class SRM(Gate):
@@ -37,6 +37,7 @@ class SRM(Gate):
             zero_(self.norm)
 
     def logits(self, x: Tensor) -> Tensor:
+        check_channels(x, len(self.weight))
         variance, mean = torch.var_mean(x, spatial_axes(x), correction=0)
         style = torch.stack([mean, (variance + self.eps).sqrt()], dim=2)
         return expand_as(self.norm((style * self.weight).sum(2)), x)

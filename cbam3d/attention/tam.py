@@ -2,14 +2,14 @@
 
 Liu, Wang, Wu, Qian, Lu, ICCV 2021, https://arxiv.org/abs/2005.06803
 
-    p = mean of x over H, W, (C, T);   y = x · σ(conv1 relu(BN(conv_3 p))), along T, (C, T)
+    p = mean of x over H, W, (C, T);   y = x · σ(conv1 relu(BN(conv_K p))), along T, (C, T)
     w = softmax(W2 relu(BN(W1 p_c))), K numbers a channel;   out = y convolved with w along T
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Blend, Init, hidden_channels
+from cbam3d.attention.gate import Blend, Init, hidden_channels, positive
 from cbam3d.attention.nd import check_rank, same_padding
 
 
@@ -19,7 +19,7 @@ class TAM(Blend):
     Args:
         channels: number of input channels C.
         num_frames: T of the features; the layers that see it have weights for this number only.
-        kernel_size: K, odd, of the adaptive kernel.
+        kernel_size: K, odd, of the local branch's first convolution and of the adaptive kernel.
         reduction: the local branch is `max(1, channels // reduction)` wide inside.
         init: "paper", or "identity": the features blend in from 0 (see `Blend`), as TAM puts out new ones.
         ndim: 3: an image has no time.
@@ -42,11 +42,12 @@ class TAM(Blend):
         super().__init__(init)
         if ndim != 3:
             raise ValueError("tam needs clips: ndim=2 has no time axis")
+        positive("num_frames", num_frames)
         self.num_frames, self.kernel_size = num_frames, kernel_size
         (self.padding,) = same_padding(kernel_size, 1)
         hidden = hidden_channels(channels, reduction)
         self.local = nn.Sequential(
-            nn.Conv1d(channels, hidden, 3, padding=1, bias=False),
+            nn.Conv1d(channels, hidden, kernel_size, padding=self.padding, bias=False),
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Conv1d(hidden, channels, 1, bias=False),

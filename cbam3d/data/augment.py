@@ -15,8 +15,9 @@ from torchvision.transforms import v2
 from cbam3d.data.batch import Packed, Visit
 from cbam3d.data.changes import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 from cbam3d.data.crop import PerView, RandomCrop
-from cbam3d.data.draws import keys_of, torch_seeded
+from cbam3d.data.draws import Purpose, keys_of, torch_seeded
 
+_BATCH = 2**32 - 1  # tells a batch's key from those of its samples' views
 Step = Callable[[Tensor, np.ndarray], Tensor]  # pictures (N, …, 3, H, W) and the samples' keys (N,) -> pictures
 
 
@@ -38,10 +39,10 @@ def train_cuts(
     steps: list[Step] = [
         RandomCrop(size, crop_padding)
         if crop_scale is None
-        else PerView(v2.RandomResizedCrop(size, scale=crop_scale, antialias=True))
+        else PerView(v2.RandomResizedCrop(size, scale=crop_scale, antialias=True), Purpose.RESIZED_CROP)
     ]
     if rand_augment is not None:
-        steps.append(PerView(v2.RandAugment(*rand_augment)))
+        steps.append(PerView(v2.RandAugment(*rand_augment), Purpose.RAND_AUGMENT))
     return steps
 
 
@@ -85,7 +86,7 @@ class BatchTransform:
         self, cuts: Sequence[Step], changes: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
     ) -> None:
         self.cuts, self.changes, self.seed = cuts, changes, seed
-        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
 
     def __call__(self, packed: Packed) -> Tensor:
         keys = self._keys(packed)
@@ -94,7 +95,8 @@ class BatchTransform:
             squares.append(_apply(self.cuts, views.movedim(1, -3), keys[done : done + len(views)]))
             done += len(views)
         x = _apply(self.changes, torch.cat(squares).float().div_(255), keys)
-        x = x.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
+        self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
+        x = x.sub_(self.mean).div_(self.std)
         return x.movedim(-3, 1).contiguous()
 
     def _keys(self, packed: Packed) -> np.ndarray:
@@ -129,10 +131,7 @@ class Mix:
 
     def __call__(self, visits: Sequence[Visit], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, *S) and (N,) -> the same and (N, K): how much of each class a sample holds."""
-        with torch_seeded(int(keys_of(self.seed, *visits[0], _MIX))):
+        with torch_seeded(int(keys_of(self.seed, *visits[0], Purpose.MIX, _BATCH))):
             kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # what tells torchvision the rank
             mixed, targets = self.transform(kind(inputs), labels)
         return mixed.as_subclass(Tensor), targets
-
-
-_MIX = 2**32 - 1  # tells the batch's parameters from those of its first sample's views

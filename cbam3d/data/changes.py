@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cbam3d.data.draws import uniforms
-
-_FLIP, _COLOR, _ROTATION, _ERASING = range(1, 5)  # purposes of the random numbers
+from cbam3d.data.draws import Purpose, uniforms
 
 
 class RandomHorizontalFlip:
     """Mirror half of the samples."""
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        flipped = torch.from_numpy(uniforms(keys, 1, _FLIP)[:, 0] < 0.5)
+        flipped = torch.from_numpy(uniforms(keys, 1, Purpose.FLIP)[:, 0] < 0.5)
         return torch.where(_like(flipped, x), x.flip(-1), x)
 
 
@@ -39,7 +37,7 @@ class ColorJitter:
         self.centres = np.array([1.0, 1.0, 1.0, 0.0])
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        numbers = uniforms(keys, 8, _COLOR)
+        numbers = uniforms(keys, 8, Purpose.COLOR)
         amounts = self.centres + self.strengths * (2 * numbers[:, :4] - 1)
         order = numbers[:, 4:].argsort(axis=1)
         x = x.clone()
@@ -64,7 +62,7 @@ class RandomRotation:
         self.degrees = degrees
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        return rotate(x, self.degrees * (2 * uniforms(keys, 1, _ROTATION)[:, 0] - 1))
+        return rotate(x, self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1))
 
 
 class RandomErasing:
@@ -81,7 +79,7 @@ class RandomErasing:
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         height, width = x.shape[-2:]
-        numbers = uniforms(keys, 3 + 2 * self.tries, _ERASING)
+        numbers = uniforms(keys, 3 + 2 * self.tries, Purpose.ERASING)
         chance, down, right = numbers[:, :3].T
         areas, shapes = numbers[:, 3 : 3 + self.tries], numbers[:, 3 + self.tries :]
         area = height * width * (0.02 + 0.31 * areas)
@@ -92,10 +90,11 @@ class RandomErasing:
         h, w = (np.take_along_axis(sides, first, 1)[:, 0] for sides in (heights, widths))
         top, left = np.floor(down * (height - h + 1)), np.floor(right * (width - w + 1))
         erased = (chance < self.probability) & fits.any(axis=1)
-        rows, columns = np.arange(height), np.arange(width)
-        inside = ((rows >= top[:, None]) & (rows < (top + h)[:, None]))[:, :, None]
-        inside = inside & ((columns >= left[:, None]) & (columns < (left + w)[:, None]))[:, None, :]
-        black = torch.from_numpy(inside & erased[:, None, None]).to(x.device)
+        bounds = np.stack([top, top + h * erased, left, left + w], 1)  # no rows where nothing is erased
+        first_row, last_row, first_column, last_column = torch.from_numpy(bounds).to(x.device).T[:, :, None]
+        rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+        black = ((rows >= first_row) & (rows < last_row))[:, :, None]
+        black = black & ((columns >= first_column) & (columns < last_column))[:, None, :]
         return x.masked_fill(black.reshape(len(x), *(1,) * (x.ndim - 3), height, width), 0.0)
 
 

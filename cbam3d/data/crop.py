@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from cbam3d.data.draws import torch_seeded, uniforms
-
-_CROP, _VIEW = 101, 102  # purposes of the random numbers
+from cbam3d.data.draws import Purpose, keys_of, torch_seeded, uniforms
+from cbam3d.errors import InputError
 
 
 class RandomCrop:
@@ -29,24 +28,31 @@ class RandomCrop:
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         planes = F.pad(x, [self.padding] * 4).flatten(1, -3)
         room = np.array(planes.shape[-2:]) - self.size + 1
-        corners = torch.from_numpy(np.floor(uniforms(keys, 2, _CROP) * room).astype(np.int64)).to(x.device)
-        places = corners[:, :, None] + torch.arange(self.size, device=x.device)
-        rows, columns = places[:, 0, None, :, None], places[:, 1, None, None, :]
-        samples, colours = (torch.arange(n, device=x.device) for n in planes.shape[:2])
-        cut = planes[samples[:, None, None, None], colours[:, None, None], rows, columns]
+        if room.min() < 1:
+            raise InputError(
+                f"a cut of {self.size} pixels is larger than the picture: {planes.shape[-2:]} with padding"
+            )
+        top, left = torch.from_numpy(np.floor(uniforms(keys, 2, Purpose.CROP) * room).astype(np.int64)).to(x.device).T
+        windows = planes.unfold(2, self.size, 1).unfold(3, self.size, 1)  # every cut there is, without copying
+        cut = windows[torch.arange(len(x), device=x.device), :, top, left]
         return cut.reshape(*x.shape[:-2], self.size, self.size)
 
 
 class PerView:
-    """A transform of torchvision on one view after the other: every view has random parameters of its own."""
+    """A transform of torchvision on one view after the other: every view has random parameters of its own.
 
-    def __init__(self, transform: v2.Transform) -> None:
-        self.transform = transform
+    Args:
+        transform: what is done to a view.
+        purpose: of its random numbers; two transforms with one purpose would draw the same.
+    """
+
+    def __init__(self, transform: v2.Transform, purpose: Purpose) -> None:
+        self.transform, self.purpose = transform, purpose
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         changed = []
-        for view, key in zip(x, keys, strict=True):
-            with torch_seeded(int(key) ^ _VIEW):
+        for view, key in zip(x, keys_of(keys, self.purpose), strict=True):
+            with torch_seeded(int(key)):
                 changed.append(self.transform(view))
         return torch.stack(changed)
 
@@ -67,6 +73,8 @@ class TestCrops:
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         height, width = x.shape[-2:]
+        if min(height, width) < self.size:
+            raise InputError(f"a cut of {self.size} pixels is larger than the picture of {height}x{width}")
         places = [0.5] if self.num_crops == 1 else [i / (self.num_crops - 1) for i in range(self.num_crops)]
         wide = width >= height
         squares: list[Tensor] = []

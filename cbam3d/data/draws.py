@@ -5,9 +5,24 @@ SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.266
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 import numpy as np
 import torch
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: each purpose has numbers of its own."""
+
+    CROP = 1
+    RESIZED_CROP = 2
+    RAND_AUGMENT = 3
+    FLIP = 4
+    COLOR = 5
+    ROTATION = 6
+    ERASING = 7
+    MIX = 8
+
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -20,7 +35,7 @@ def keys_of(*words: int | np.ndarray) -> np.ndarray:
     return key
 
 
-def uniforms(keys: np.ndarray, count: int, purpose: int = 0) -> np.ndarray:
+def uniforms(keys: np.ndarray, count: int, purpose: Purpose) -> np.ndarray:
     """`count` numbers in [0, 1) for each key, float64 (N, count); each purpose has numbers of its own."""
     start = keys_of(keys, purpose)[:, None]
     return (_mix(_add(start, _GAMMA * np.arange(count, dtype=np.uint64))) >> np.uint64(11)) * 2.0**-53
@@ -28,7 +43,8 @@ def uniforms(keys: np.ndarray, count: int, purpose: int = 0) -> np.ndarray:
 
 @contextmanager
 def torch_seeded(key: int) -> Iterator[None]:
-    """Within, what is drawn from PyTorch's generator of the CPU follows from the key; afterwards it is as before."""
+    """Within, what is drawn from PyTorch's generator of the CPU follows from the key's lower 32 bits, all that this
+    generator takes; afterwards it is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key)
         yield

@@ -28,30 +28,35 @@ class ImageDataset:
         images: uint8 (N, 3, H, W).
         labels: class numbers, int64 (N,).
         names: what to call each image.
+        device: where they are held; None for where they are.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, names: list[str]) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, names: list[str], device: torch.device | None = None) -> None:
         self.images, self.labels, self.names = images, labels, names
+        self.device = device or images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """The same images, held on that device."""
-        return ImageDataset(self.images.to(device), self.labels.to(device), self.names)
+        """The same images, moved to that device when the first of them is asked for."""
+        return ImageDataset(self.images, self.labels, self.names, device)
 
     def name(self, index: int) -> str:
         """The image's path below the root, or its number."""
         return self.names[index]
 
     def __getitems__(self, visits: list[Visit]) -> Packed:
-        items = torch.tensor([visit.item for visit in visits], device=self.images.device)
+        self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)
+        items = torch.tensor([visit.item for visit in visits], device=self.device)
         shapes = [tuple(self.images.shape[1:])] * len(visits)
-        return Packed(visits, self.labels[items], self.images[items].flatten(), shapes, [])
+        return Packed(visits, self.labels[items], self.images.index_select(0, items).flatten(), shapes, [])
 
 
-def load_torchvision(root: Path, recipe: Recipe) -> tuple[dict[str, ImageDataset], list[str]]:
+def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, ImageDataset], list[str]]:
     """The training and the test images of a torchvision data set, downloaded to `root` where they are missing.
+
+    They are scaled to `size` pixels where they have another.
 
     Returns: the data sets by split, and the class names.
 
@@ -65,6 +70,8 @@ def load_torchvision(root: Path, recipe: Recipe) -> tuple[dict[str, ImageDataset
         except (OSError, RuntimeError) as error:
             raise InputError(f"{recipe.torchvision} cannot be downloaded to {root}: {error}") from None
         images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
+        if images.shape[-1] != size:
+            images = F.resize(images, [size], antialias=True)
         names = [f"{split}/{i}" for i in range(len(images))]
         loaded[split] = ImageDataset(images, torch.tensor(source.targets), names)
         classes = list(source.classes)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ def peak_memory_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":
         return math.nan
+    status = Path("/proc/self/status")  # Linux: getrusage would count what the process was started from, too
+    lines = status.read_text().splitlines() if status.is_file() else []
+    if peaks := [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]:
+        return peaks[0] / 2**20
     import resource  # absent from Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -28,6 +33,8 @@ def explain(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
             f"BatchNorm needs more than one value a channel, but a process computes {len(inputs)} samples in "
             f"{accumulate} parts: raise train.batch_size or lower train.accumulate"
         )
+    if isinstance(error, ValueError):  # a network that says which inputs it takes
+        return InputError(" ".join(str(error).split()))
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return error
     shape = "x".join(str(side) for side in inputs.shape[2:])

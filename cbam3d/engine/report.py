@@ -62,7 +62,8 @@ class StepTable:
         rows: list[dict[str, Any]] = []
         if path.exists() and last_step > 0:
             with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= last_step]
+                whole = [row for row in csv.DictReader(file) if all(row.values())]  # the last may be cut off
+            rows = [row for row in whole if int(row["step"]) <= last_step]
         columns = ["step", "loss", "learning_rate"]
         unfinished = path.with_name(path.name + ".part")
         with open(unfinished, "w", newline="") as file:
@@ -148,9 +149,9 @@ def plot_steps(table: Path, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(steps, losses, linewidth=0.5, alpha=0.4, label="each step noted")
-    if len(losses) >= width:
+    if 1 < width <= len(losses):
         means = np.convolve(losses, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], means, label=f"mean of the last {width}" if width > 1 else "itself")
+        axes.plot(steps[width - 1 :], means, label=f"mean of the last {width}")
     axes.set(xlabel="step", ylabel="cross-entropy", title="training loss")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -5,11 +5,26 @@ The network of the recipe that reports 85.98 % on CIFAR-10 after 50 epochs (`con
 """
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, as_tuple, check_ndim
 from cbam3d.models.resnet import Attention
+
+
+class AttentionBlock(nn.Module):
+    """Layers one after the other, then attention."""
+
+    has_attention_slot = True  # insert_attention fills `attention` in place of hooking it
+
+    def __init__(self, layers: Sequence[nn.Module], channels: int, attention: Attention | None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.attention = attention(channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.layers(x))
 
 
 class CBAMCNN(nn.Module):
@@ -28,7 +43,8 @@ class CBAMCNN(nn.Module):
     Shapes: (N, in_channels, *size) -> (N, num_classes).
 
     Raises:
-        ValueError: an unknown ndim, or a size that cannot be halved three times.
+        ValueError: an unknown ndim, a size that cannot be halved three times, channels that are not three, or, from
+            `forward`, an input of another size.
     """
 
     def __init__(
@@ -44,26 +60,34 @@ class CBAMCNN(nn.Module):
     ) -> None:
         super().__init__()
         check_ndim(ndim)
-        sizes = as_tuple(size, ndim)
-        if any(side < 8 or side % 8 for side in sizes):
+        self.size = as_tuple(size, ndim)
+        if any(side < 8 or side % 8 for side in self.size):
             raise ValueError(f"size must be a positive multiple of 8, got {size}")
+        first, second, third = check_three(channels)
 
-        def block(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(
-                CONV[ndim](before, after, 3, padding=1),
-                BATCH_NORM[ndim](after),
-                nn.ReLU(inplace=True),
-                MAX_POOL[ndim](2),
-                attention(after) if attention else nn.Identity(),
-            )
+        def block(before: int, after: int) -> AttentionBlock:
+            conv = CONV[ndim](before, after, 3, padding=1)
+            layers = [conv, BATCH_NORM[ndim](after), nn.ReLU(inplace=True), MAX_POOL[ndim](2)]
+            return AttentionBlock(layers, after, attention)
 
-        first, second, third = channels
         self.blocks = nn.Sequential(block(in_channels, first), block(first, second), block(second, third))
-        self.fc1 = nn.Linear(third * math.prod(side // 8 for side in sizes), hidden)
+        self.fc1 = nn.Linear(third * math.prod(side // 8 for side in self.size), hidden)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[2:]) != self.size:
+            raise ValueError(f"cbam_cnn was built for inputs of size {self.size}, got {tuple(x.shape[2:])}")
         x = self.blocks(x).flatten(1)
         return self.fc2(self.dropout(self.relu(self.fc1(x))))
+
+
+def check_three(channels: Sequence[int]) -> tuple[int, int, int]:
+    """The channels of three blocks, or ValueError."""
+    if not isinstance(channels, Sequence) or len(channels) != 3:
+        raise ValueError(f"channels must be three positive integers, got {channels}")
+    first, second, third = channels
+    if not all(isinstance(c, int) and c > 0 for c in channels):
+        raise ValueError(f"channels must be three positive integers, got {channels}")
+    return first, second, third

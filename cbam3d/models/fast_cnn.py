@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim
+from cbam3d.models.cbam_cnn import AttentionBlock, check_three
 from cbam3d.models.resnet import Attention
 
 
@@ -23,7 +24,10 @@ class FastCNN(nn.Module):
         logit_scale: the logits are multiplied by it, so that the last layer can learn fast.
         attention: a function from a channel count to a module that keeps its input's shape; None for none.
 
-    Shapes: (N, in_channels, *S) -> (N, num_classes); every side of S at least 9.
+    Shapes: (N, in_channels, *S) -> (N, num_classes).
+
+    Raises:
+        ValueError: an unknown ndim, channels that are not three, or, from `forward`, a side of S below 9.
 
     The first convolution does not learn: `init_from_data` sets it to whiten 2x2 patches.
     """
@@ -39,6 +43,7 @@ class FastCNN(nn.Module):
     ) -> None:
         super().__init__()
         check_ndim(ndim)
+        one, two, three = check_three(channels)
         whitened = 2 * in_channels * 2**ndim  # every component, and its negative
         self.whiten = CONV[ndim](in_channels, whitened, 2, bias=False)
         self.whiten.get_parameter("weight").requires_grad = False
@@ -48,12 +53,10 @@ class FastCNN(nn.Module):
             nn.init.dirac_(conv.get_parameter("weight").data[:before])  # the first channels pass through
             return [conv, pool, BATCH_NORM[ndim](after, momentum=0.4), nn.GELU()]  # few steps: fast statistics
 
-        def block(before: int, after: int) -> nn.Sequential:
-            first = conv_norm(before, after, MAX_POOL[ndim](2))
-            second = conv_norm(after, after, nn.Identity())
-            return nn.Sequential(*first, *second, attention(after) if attention else nn.Identity())
+        def block(before: int, after: int) -> AttentionBlock:
+            layers = conv_norm(before, after, MAX_POOL[ndim](2)) + conv_norm(after, after, nn.Identity())
+            return AttentionBlock(layers, after, attention)
 
-        one, two, three = channels
         self.act = nn.GELU()
         self.blocks = nn.Sequential(block(whitened, one), block(one, two), block(two, three))
         self.fc = nn.Linear(three, num_classes, bias=False)
@@ -64,17 +67,25 @@ class FastCNN(nn.Module):
         """Whiten: the eigenvectors of the 2x2 patches' covariance, over the square roots of their eigenvalues.
 
         Args:
-            inputs: (N, in_channels, *S), a few hundred are enough.
+            inputs: (N, in_channels, *S), a hundred images are enough.
         """
         weight = self.whiten.get_parameter("weight")
         kernel, half = weight.shape[1:], len(weight) // 2
         patches = CONV[inputs.ndim - 2](kernel[0], half, 2, bias=False).to(inputs)
         patches.get_parameter("weight").copy_(torch.eye(half).reshape(half, *kernel))
-        values = patches(inputs).movedim(1, -1).reshape(-1, half)
-        eigenvalues, eigenvectors = torch.linalg.eigh(values.T.double().cov())
+        total, products, count = torch.zeros(half).double(), torch.zeros(half, half).double(), 0
+        for sample in inputs.split(1):
+            values = patches(sample)[0].flatten(1).double()
+            total += values.sum(1)
+            products += values @ values.T
+            count += values.shape[1]
+        mean = total / count
+        eigenvalues, eigenvectors = torch.linalg.eigh(products / count - mean[:, None] * mean)
         scaled = (eigenvectors / (eigenvalues + 5e-4).sqrt()).T.reshape(half, *kernel)
         weight.copy_(torch.cat([scaled, -scaled]))
 
     def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) < 9:
+            raise ValueError(f"fast_cnn needs inputs with sides of at least 9, got {tuple(x.shape[2:])}")
         x = self.blocks(self.act(self.whiten(x)))
         return self.fc(x.amax(tuple(range(2, x.ndim)))) * self.logit_scale

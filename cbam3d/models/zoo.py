@@ -1,26 +1,18 @@
 """Every network by name: ours, torchvision's, pytorchvideo's and timm's."""
 
-import inspect
 import warnings
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from cbam3d.attention import create_attention, insert_attention
-from cbam3d.attention.catalog import attention_options as options_of
-from cbam3d.errors import InputError, check_options, unknown
-from cbam3d.models.cbam_cnn import CBAMCNN
-from cbam3d.models.fast_cnn import FastCNN
-from cbam3d.models.resnet import DEPTHS, Attention, ResNet
+from cbam3d.attention import insert_attention
+from cbam3d.errors import InputError, unknown
+from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
 from cbam3d.models.weights import WeightsReport, load_weights
 
-_SMALL: dict[str, type[nn.Module]] = {"cbam_cnn": CBAMCNN, "fast_cnn": FastCNN}  # made for images
-_OURS = [*(f"resnet{depth}" for depth in DEPTHS), *_SMALL]
 _PYTORCHVIDEO = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
 # the first of timm's, so that a ResNet of theirs is found; any other name of timm works as well
 _TIMM = ["resnet18", "resnet50", "resnet50d"]
@@ -32,7 +24,7 @@ _SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (1
 def list_models() -> list[str]:
     """The names that `create_model` knows: ours, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
     theirs = [f"torchvision/{name}" for names in _torchvision_names().values() for name in names]
-    return [*_OURS, *theirs, *(f"pytorchvideo/{n}" for n in _PYTORCHVIDEO), *(f"timm/{n}" for n in _TIMM)]
+    return [*OURS, *theirs, *(f"pytorchvideo/{n}" for n in _PYTORCHVIDEO), *(f"timm/{n}" for n in _TIMM)]
 
 
 def create_model(
@@ -51,7 +43,7 @@ def create_model(
         num_classes: size of the logits.
         ndim: 2 for images, 3 for clips. None is 3, but 2 for cbam_cnn and fast_cnn, and the network's own where it
             has one only.
-        attention: one of `list_attentions()`, put into every residual branch; "none" for a plain network. None is
+        attention: one of `list_attentions()`, put into every block; "none" for a plain network. None is
             what the network is known with: cbam for cbam_cnn, nothing for the others.
         attention_options: keyword arguments of the mechanism; in networks other than ours also those of
             `insert_attention`, such as position. init is "identity" unless chosen, in a fresh network of
@@ -67,10 +59,7 @@ def create_model(
         ValueError: an unknown name or option (the nearest known one is named), a refused value, or weights
             that are not there or do not fit.
     """
-    if attention is None and name == "cbam_cnn":
-        attention = "cbam"
-    if attention == "none":
-        attention = None
+    attention = attention_of(name, attention)
     if attention is None and attention_options:
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
     library, _, short = name.rpartition("/")
@@ -79,16 +68,12 @@ def create_model(
         "pytorchvideo": _build_pytorchvideo,
         "timm": _build_timm,
     }
-    if name in _OURS:
-        if ndim is None:
-            ndim = 2 if name in _SMALL else 3
-        chosen = {"init": "paper" if weights is None else "identity"} | (attention_options or {})
-        if attention and "num_frames" in options_of(attention):
-            model = _build_ours(name, num_classes, ndim, None, **options)
-            _insert_by_frames(model, attention, ndim, options.get("in_channels", 3), chosen)
-        else:
-            slot = partial(create_attention, attention, ndim=ndim, **chosen) if attention else None
-            model = _build_ours(name, num_classes, ndim, slot, **options)
+    if name in OURS:
+        ndim = usual_ndim(name) if ndim is None else ndim
+        # an outer sum cannot start as the identity; without weights there is nothing to keep
+        fresh = weights is None or (attention_options or {}).get("residual", False)
+        chosen = {"init": "paper" if fresh else "identity"} | (attention_options or {})
+        model = build_ours(name, num_classes, ndim, attention, chosen, **options)
     elif library in builders:
         try:
             model = builders[library](short, num_classes, ndim, **options)
@@ -96,7 +81,7 @@ def create_model(
             raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
     else:
         raise ValueError(unknown("model", name, list_models()))
-    if name not in _OURS and attention is not None:
+    if name not in OURS and attention is not None:
         insert_attention(model, attention, **(attention_options or {}))
     if weights is not None:
         source = _find_weights(name, ndim, weights)
@@ -104,21 +89,6 @@ def create_model(
         _check_filled(report, model, num_classes, str(weights))
         model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
-
-
-def _insert_by_frames(model: nn.Module, name: str, ndim: int, in_channels: int, options: dict[str, Any]) -> None:
-    """Fill the slots of a network of ours with what must know the number of frames at each place."""
-    num_frames = options.pop("num_frames", None)
-    if ndim != 3 or num_frames is None:
-        raise ValueError(f"attention {name!r} needs clips, and num_frames of the network's input among its options")
-    insert_attention(model, name, example=torch.zeros(1, in_channels, num_frames, 64, 64), **options)
-
-
-def _build_ours(name: str, num_classes: int, ndim: int, attention: Attention | None, **options: Any) -> nn.Module:
-    build = _SMALL[name] if name in _SMALL else partial(ResNet, int(name.removeprefix("resnet")))
-    known = set(inspect.signature(build).parameters) - {"num_classes", "ndim", "attention"}
-    check_options(f"model {name!r}", options, known)
-    return build(num_classes, ndim, attention=attention, **options)
 
 
 def _check_filled(report: WeightsReport, model: nn.Module, num_classes: int, origin: str) -> None:

@@ -48,6 +48,10 @@ def test_mistakes_are_named():
         create_attention("cbam", 8, reducton=4)
     with pytest.raises(ValueError, match="attention 'tam' needs num_frames"):
         create_attention("tam", 8)
+    with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
+        create_attention("eca", 0)
+    with pytest.raises(ValueError, match=r"expected \(N, C, \*spatial\)"):
+        create_attention("simam", 8)(torch.zeros(2, 8))
     with pytest.raises(ValueError, match="ndim must be 2"):
         create_attention("eca", 8, ndim=4)
 
@@ -83,6 +87,29 @@ def test_every_parameter_gets_a_finite_gradient(name, ndim):
             assert parameter.grad.isfinite().all(), key
 
 
+# Biases that change nothing: a norm behind them, or a softmax, takes them away again.
+SILENT = {
+    "bam": {"channel.0.bias", "spatial.0.bias", "spatial.3.bias", "spatial.6.bias"},
+    "coordinate": {"shared.0.bias"},
+    "criss_cross": {"key.bias"},
+    "gc": {"key.bias"},
+    "non_local": {"phi.bias", "g.bias", "out.bias"},
+    "self_attention": {"key.bias"},
+}
+
+
+@every
+def test_every_other_parameter_makes_a_difference(name, ndim):
+    """Away from the start, and in training, the gradient of a parameter is no rounding error."""
+    torch.manual_seed(0)
+    block = randomised(build(name, ndim, 32, init="identity")).double().train()
+    x = picture(ndim, 32, batch=4).double()
+    (block(x) * torch.randn_like(x)).sum().backward()
+    gradients = {key: p.grad for key, p in block.named_parameters()}
+    silent = {key for key, grad in gradients.items() if grad is None or grad.abs().max() < 1e-9}
+    assert silent == SILENT.get(name, set())
+
+
 @every
 @pytest.mark.parametrize("training", [True, False])
 def test_the_identity_start_is_exact_and_learns(name, ndim, training):
@@ -109,12 +136,16 @@ def test_precisions(name, ndim, dtype):
 
 
 @every
-def test_mixed_precision_trains(name, ndim):
+@pytest.mark.parametrize("init", ["paper", "identity"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixed_precision_trains_and_keeps_the_precision_of_the_features(name, ndim, init, dtype):
     torch.manual_seed(0)
-    block = randomised(build(name, ndim)).train()
+    block = randomised(build(name, ndim, init=init)).train()
+    x = picture(ndim).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = block(picture(ndim).requires_grad_()).float().square().mean()
-    loss.backward()
+        out = block(x)
+    assert out.dtype == dtype
+    out.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
 
 
@@ -140,11 +171,24 @@ def test_compiles_without_a_graph_break(name, ndim, init, training):
 
 
 @every
-def test_exports(name, ndim):
+def test_exports_for_batches_of_any_size(name, ndim):
     torch.manual_seed(0)
     block, x = randomised(build(name, ndim)).eval(), picture(ndim)
-    program = torch.export.export(block, (x,))
-    torch.testing.assert_close(program.module()(x), block(x))
+    program = torch.export.export(block, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},))
+    for batch in (x, picture(ndim, batch=5)):
+        torch.testing.assert_close(program.module()(batch), block(batch))
+
+
+@every
+@pytest.mark.parametrize("source_init", ["paper", "identity"])
+def test_weights_mean_the_same_under_the_other_start(name, ndim, source_init):
+    """What decides how a block computes travels in its state dict."""
+    torch.manual_seed(0)
+    source = randomised(build(name, ndim, init=source_init)).eval()
+    target = build(name, ndim, init="paper" if source_init == "identity" else "identity").eval()
+    target.load_state_dict(source.state_dict())
+    x = picture(ndim)
+    torch.testing.assert_close(target(x), source(x))
 
 
 @every
@@ -189,6 +233,12 @@ def test_facts(name, ndim):
     block = build(name, ndim, 16)
     assert facts.num_parameters == sum(p.numel() for p in block.parameters())
     assert ndim in facts.ranks
+
+
+def test_looking_something_up_changes_nothing():
+    state = torch.random.get_rng_state()
+    describe_attention("se", 8, (4, 4))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_facts_by_hand():

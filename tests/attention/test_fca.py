@@ -51,7 +51,7 @@ def _exact(block, shape):
 def test_with_the_zero_frequency_alone_it_is_se(ndim):
     block = FCA(8, reduction=2, frequencies=[(0,) * ndim], ndim=ndim)
     se = SE(8, reduction=2, bias=False)
-    se.load_state_dict(block.state_dict())
+    se.load_state_dict({key: value for key, value in block.state_dict().items() if key != "basis"})
     x = torch.randn(2, 8, *(4, 14, 7)[-ndim:])
     torch.testing.assert_close(block(x), se(x))
 
@@ -60,6 +60,14 @@ def test_frequencies_are_orthonormal():
     """Every channel another of the paper's sixteen: means of products of the waves are 1 or 0."""
     waves = FCA(16, ndim=2).basis[0].flatten(1)
     torch.testing.assert_close(waves @ waves.T / 49, torch.eye(16), atol=1e-6, rtol=0)
+
+
+def test_channels_and_frequencies():
+    """Runs of channels share a frequency; a few channels take the best ones."""
+    few, many = FCA(3, ndim=2).basis[0], FCA(32, ndim=2).basis[0]
+    torch.testing.assert_close(few, FCA(16, ndim=2).basis[0, :3])
+    torch.testing.assert_close(many[::2], many[1::2])
+    torch.testing.assert_close(many[::2], FCA(16, ndim=2).basis[0])
 
 
 def test_a_frequency_that_the_grid_does_not_have():

@@ -25,6 +25,15 @@ def test_the_identity_at_the_start():
     assert torch.equal(GC(4)(x), x)
 
 
+def test_few_channels_still_say_something():
+    """LayerNorm of one hidden unit would be 0 whatever comes in."""
+    torch.manual_seed(0)
+    block = GC(8, ndim=2)
+    torch.nn.init.normal_(block.transform[3].weight)
+    x = torch.randn(4, 8, 5, 5)
+    assert ((block(x) - x).std(0) > 0.05).any()
+
+
 def test_every_position_gets_the_same():
     block = GC(4, ndim=2)
     torch.nn.init.normal_(block.transform[3].weight)

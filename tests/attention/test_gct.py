@@ -22,6 +22,18 @@ def test_the_identity_at_the_start():
     assert torch.equal(GCT(4)(x), x)
 
 
+def test_no_overflow_in_half_precision():
+    block = GCT(4)
+    torch.nn.init.ones_(block.gamma)
+    x = 16 * torch.randn(1, 4, 56, 56)
+    torch.testing.assert_close(block.half()(x.half()).float(), block.float()(x), rtol=5e-3, atol=0.1)
+
+
+def test_another_number_of_channels_is_not_broadcast():
+    with pytest.raises(ValueError, match="expected 4 channels"):
+        GCT(4)(torch.zeros(2, 1, 3, 3))
+
+
 def test_channels_compete_where_gamma_is_negative():
     block = GCT(2)
     torch.nn.init.constant_(block.gamma, -1.0)

@@ -36,6 +36,12 @@ def test_equals_the_formula(shape, hidden):
     check_against(gsop, GSoP(shape[1], hidden, ndim=len(shape) - 2), shape)
 
 
+def test_no_overflow_in_half_precision():
+    block = GSoP(4, ndim=2).eval()
+    x = 16 * torch.randn(1, 4, 56, 56)
+    torch.testing.assert_close(block.half()(x.half()).float(), block.float()(x), rtol=0.05, atol=0.5)
+
+
 def test_positions_may_be_in_any_order():
     block = GSoP(6, ndim=2).eval()
     x = torch.randn(2, 6, 4, 5)

@@ -21,7 +21,7 @@ def check(ours, theirs, pairs, channels=16):
     ours, theirs = ours.eval(), theirs.eval()
     x = torch.randn(2, channels, 9, 8, requires_grad=True)
     out, expected = ours(x), theirs(x)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=3e-5)
     weights = torch.randn_like(out)
     (mine,) = torch.autograd.grad((out * weights).sum(), x)
     (other,) = torch.autograd.grad((expected * weights).sum(), x)
@@ -47,7 +47,7 @@ def test_gather_excite_without_parameters():
 
 
 def test_global_context():
-    ours, theirs = GC(16, 4, ndim=2), layers.GlobalContext(16, rd_channels=4, fuse_add=True, fuse_scale=False)
+    ours, theirs = GC(16, 2, ndim=2), layers.GlobalContext(16, rd_channels=8, fuse_add=True, fuse_scale=False)
     first, norm, _, last = ours.transform
     mlp = theirs.mlp_add
     check(ours, theirs, [(ours.key, theirs.conv_attn), (first, mlp.fc1), (norm, mlp.norm), (last, mlp.fc2)])

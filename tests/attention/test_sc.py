@@ -20,7 +20,7 @@ def sc(block, x):
     return torch.cat([k(block.k4, k(block.k3, first) * gate), k(block.k1, second)], 1)
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 8, 4), (2, 5, 3, 4, 8)])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 4), (2, 5, 3, 4, 8), (2, 4, 6, 7)])
 @pytest.mark.parametrize("pooling", [2, 4])
 def test_equals_the_formula(shape, pooling):
     check_against(sc, SC(shape[1], pooling, ndim=len(shape) - 2), shape)

@@ -41,5 +41,10 @@ def test_one_position_is_no_division_by_zero():
     torch.testing.assert_close(SimAM(4)(x), x * torch.sigmoid(torch.tensor(0.5)))
 
 
+def test_no_overflow_in_half_precision():
+    x = 100 * torch.randn(1, 4, 56, 56)
+    torch.testing.assert_close(SimAM(4)(x.half()).float(), SimAM(4)(x), rtol=5e-3, atol=0.5)
+
+
 def test_no_parameters():
     assert not list(SimAM(64).parameters())

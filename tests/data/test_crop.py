@@ -4,7 +4,8 @@ import torch
 from torchvision.transforms import v2
 
 from cbam3d.data.crop import PerView, RandomCrop, TestCrops
-from cbam3d.data.draws import keys_of
+from cbam3d.data.draws import Purpose, keys_of
+from cbam3d.errors import InputError
 
 
 def pictures(*shape):
@@ -35,7 +36,7 @@ def test_padding_is_black_and_all_around():
 
 def test_views_one_by_one_are_torchvisions():
     x, keys = pictures(3, 2, 3, 12, 16), keys_of(0, np.arange(3))
-    step = PerView(v2.RandomResizedCrop(8, scale=(0.2, 1.0)))
+    step = PerView(v2.RandomResizedCrop(8, scale=(0.2, 1.0)), Purpose.RESIZED_CROP)
     whole = step(x, keys)
     assert whole.shape == (3, 2, 3, 8, 8)
     assert torch.equal(step(x[1:2], keys[1:2]), whole[1:2])
@@ -58,3 +59,21 @@ def test_mirror_images_follow_their_squares():
     assert torch.equal(out[0], view[0, ..., 1:7])
     assert torch.equal(out[1], out[0].flip(-1))
     assert torch.equal(out[2], view[1, ..., 1:7])
+
+
+def test_two_transforms_of_a_view_draw_apart():
+    """The shape of the cut and the sign of the next operation have nothing to do with each other."""
+    keys = keys_of(0, np.arange(400))
+    draws = {}
+    for purpose in (Purpose.RESIZED_CROP, Purpose.RAND_AUGMENT):
+        draws[purpose] = PerView(v2.Lambda(lambda view: torch.rand(4)), purpose)(torch.zeros(400, 1), keys)
+    first, second = draws.values()
+    for i in range(4):
+        related = torch.corrcoef(torch.stack([first[:, i], second[:, i]]))[0, 1]
+        assert abs(related) < 0.2  # four standard errors
+
+
+@pytest.mark.parametrize("cut", [RandomCrop(9), TestCrops(9)])
+def test_a_picture_that_is_too_small_is_an_error(cut):
+    with pytest.raises(InputError, match="a cut of 9 pixels is larger than the picture"):
+        cut(pictures(2, 3, 8, 12), keys_of(0, np.arange(2)))

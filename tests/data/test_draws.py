@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from cbam3d.data.draws import _mix, keys_of, torch_seeded, uniforms
+from cbam3d.data.draws import Purpose, _mix, keys_of, torch_seeded, uniforms
 
 
 def test_the_hash_is_splitmix64():
@@ -17,7 +17,7 @@ def test_the_hash_is_splitmix64():
 
 
 def test_numbers_are_uniform_and_unrelated():
-    numbers = uniforms(keys_of(0, 3, np.arange(20000)), 4)
+    numbers = uniforms(keys_of(0, 3, np.arange(20000)), 4, Purpose.CROP)
     assert numbers.shape == (20000, 4)
     assert numbers.min() >= 0
     assert numbers.max() < 1
@@ -32,8 +32,8 @@ def test_every_word_of_a_key_and_the_purpose_count():
     keys = {int(keys_of(*words)) for words in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0), (2**32 - 1, 0, 0))}
     assert len(keys) == 6
     one = keys_of(np.array([5]))
-    assert not np.array_equal(uniforms(one, 3), uniforms(one, 3, purpose=1))
-    assert np.array_equal(uniforms(one, 3), uniforms(one, 5)[:, :3])
+    assert not np.array_equal(uniforms(one, 3, Purpose.CROP), uniforms(one, 3, Purpose.FLIP))
+    assert np.array_equal(uniforms(one, 3, Purpose.CROP), uniforms(one, 5, Purpose.CROP)[:, :3])
 
 
 def test_torchs_generator_is_left_as_it_was():

@@ -79,9 +79,11 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
         (folder / name).write_bytes(pickle.dumps({"data": pixels[name], "labels": [3, 1, 4, 1]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *arguments: True)
-    loaded, classes = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"))
+    loaded, classes = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"), 32)
     assert loaded["train"].images.shape == (20, 3, 32, 32)
     assert classes == list("abcdefghij")
     assert loaded["test"].labels.tolist() == [3, 1, 4, 1]
     expected = torch.from_numpy(pixels["test_batch"][2].reshape(3, 32, 32))
     assert torch.equal(loaded["test"].images[2], expected)
+    larger, _ = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"), 64)
+    assert larger["test"].images.shape == (4, 3, 64, 64)

@@ -39,4 +39,4 @@ print(before, during, peak_memory_gib(cpu))
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     before, during, after = map(float, printed.split())
     assert during - before == pytest.approx(0.25, abs=0.02)
-    assert during <= after < 100
+    assert during - 0.01 < after < 100  # the kernel counts pages a few hundred at a time

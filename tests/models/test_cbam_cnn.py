@@ -22,7 +22,7 @@ def test_the_order_of_its_parts():
     model = create_model("cbam_cnn", num_classes=10).eval()
     x = expected = torch.rand(4, 3, 32, 32)
     for block in model.get_submodule("blocks"):
-        conv, norm, attention = block[0], block[1], block[4]
+        conv, norm, attention = block.layers[0], block.layers[1], block.attention
         assert isinstance(attention, CBAM)
         norm.running_mean.uniform_(-0.1, 0.1)
         expected = F.conv2d(expected, conv.weight, conv.bias, padding=1)
@@ -44,3 +44,12 @@ def test_it_learns_with_clips_too():
 def test_sizes_that_cannot_be_halved():
     with pytest.raises(ValueError, match="size must be a positive multiple of 8, got 30"):
         create_model("cbam_cnn", 10, size=30)
+    with pytest.raises(ValueError, match=r"built for inputs of size \(32, 32\), got \(24, 24\)"):
+        create_model("cbam_cnn", 10)(torch.zeros(1, 3, 24, 24))
+
+
+@pytest.mark.parametrize("channels", [(8, 8), 8, ("a", 8, 8), (0, 8, 8)])
+@pytest.mark.parametrize("name", ["cbam_cnn", "fast_cnn"])
+def test_channels_are_three(name, channels):
+    with pytest.raises(ValueError, match="channels must be three positive integers, got"):
+        create_model(name, 10, channels=channels)

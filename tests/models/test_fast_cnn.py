@@ -34,4 +34,9 @@ def test_it_learns_but_for_the_first_layer():
 def test_the_first_channels_of_a_block_pass_through():
     block = create_model("fast_cnn", 5, channels=(8, 16, 16)).get_submodule("blocks")[1]
     x = torch.rand(2, 8, 6, 6)
-    torch.testing.assert_close(block[0](x)[:, :8], x)
+    torch.testing.assert_close(block.layers[0](x)[:, :8], x)
+
+
+def test_pictures_that_are_too_small():
+    with pytest.raises(ValueError, match="sides of at least 9"):
+        create_model("fast_cnn", 5, channels=(8, 8, 8))(torch.zeros(1, 3, 8, 16))

@@ -75,6 +75,36 @@ def test_every_mechanism_goes_into_ours_and_into_others(name):
         assert create_model("resnet10", 3, 2, width=8, attention=name)(x[:, :, 0]).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["resnet10", "cbam_cnn", "fast_cnn"])
+def test_weights_without_attention_fill_all_but_the_attention(name, tmp_path):
+    options = {"width": 8} if name == "resnet10" else {"channels": [8, 8, 8]}
+    plain = create_model(name, 3, 2, attention="none", **options).eval()
+    torch.save(plain.state_dict(), tmp_path / "plain.pt")
+    model = create_model(name, 3, 2, attention="se", weights=tmp_path / "plain.pt", **options).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model(x), plain(x))  # attention starts as the identity
+
+
+@pytest.mark.parametrize("name", ["sk", "simam", "ema", "cbam"])
+def test_a_networks_own_weights_give_its_own_outputs(name, tmp_path):
+    """Also where the attention was trained from the paper's start."""
+    torch.manual_seed(0)
+    trained = create_model("resnet10", 3, 2, attention=name, width=8).eval()
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    again = create_model("resnet10", 3, 2, attention=name, width=8, weights=tmp_path / "own.pt").eval()
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(again(x), trained(x))
+
+
+def test_options_that_name_other_things_are_refused():
+    with pytest.raises(ValueError, match="'ndim'"):
+        create_model("resnet10", 3, attention="se", attention_options={"ndim": 2})
+    with pytest.raises(ValueError, match="num_frames of the network's input, at least 1"):
+        create_model("resnet10", 3, attention="tam", attention_options={"num_frames": 0})
+    with pytest.raises(ValueError, match="unknown attention ''"):
+        create_model("resnet10", 3, attention="")
+
+
 def test_attention_is_inserted_into_others():
     model = create_model("torchvision/r3d_18", 3, attention="cbam", attention_options={"position": "stage"})
     assert [i.where for i in list_insertions(model)] == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]

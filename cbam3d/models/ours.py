@@ -1,0 +1,71 @@
+"""Our own networks by name, with attention in the slots of their blocks."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from cbam3d.attention import create_attention, insert_attention
+from cbam3d.attention.catalog import attention_options as options_of_attention
+from cbam3d.errors import check_options
+from cbam3d.models.cbam_cnn import CBAMCNN
+from cbam3d.models.fast_cnn import FastCNN
+from cbam3d.models.resnet import DEPTHS, ResNet
+
+_SMALL: dict[str, type[nn.Module]] = {"cbam_cnn": CBAMCNN, "fast_cnn": FastCNN}  # made for images
+OURS = [*(f"resnet{depth}" for depth in DEPTHS), *_SMALL]
+
+
+def attention_of(name: str, attention: str | None) -> str | None:
+    """The mechanism in a network, by the word that asks for it: "none" is none, and None what it is known with."""
+    if attention is None and name == "cbam_cnn":
+        return "cbam"
+    return None if attention == "none" else attention
+
+
+def usual_ndim(name: str) -> int:
+    """The rank that one of our networks has unless another is asked for."""
+    return 2 if name in _SMALL else 3
+
+
+def network_options(name: str) -> set[str]:
+    """The options of one of our networks."""
+    return set(inspect.signature(_constructor(name)).parameters) - {"num_classes", "ndim", "attention"}
+
+
+def build_ours(
+    name: str,
+    num_classes: int,
+    ndim: int,
+    attention: str | None,
+    attention_options: dict[str, Any],
+    **options: Any,
+) -> nn.Module:
+    """One of our networks.
+
+    Raises:
+        ValueError: an unknown option of the network or the mechanism, or a value that one of them refuses.
+    """
+    check_options(f"model {name!r}", options, network_options(name))
+    if attention is None:
+        return _constructor(name)(num_classes, ndim, **options)
+    known = options_of_attention(attention)
+    check_options(f"attention {attention!r}", attention_options, set(known))
+    if "num_frames" not in known:
+        slot = partial(create_attention, attention, ndim=ndim, **attention_options)
+        return _constructor(name)(num_classes, ndim, attention=slot, **options)
+    model = _constructor(name)(num_classes, ndim, **options)  # what differs from stage to stage is found by an example
+    others = dict(attention_options)
+    num_frames = others.pop("num_frames", None)
+    if ndim != 3 or not isinstance(num_frames, int) or num_frames < 1:
+        raise ValueError(f"attention {attention!r} needs clips, and num_frames of the network's input, at least 1")
+    size = getattr(model, "size", (num_frames, 64, 64))
+    example = torch.zeros(1, options.get("in_channels", 3), *size)
+    return insert_attention(model, attention, example=example, **others)
+
+
+def _constructor(name: str) -> Callable[..., nn.Module]:
+    return _SMALL[name] if name in _SMALL else partial(ResNet, int(name.removeprefix("resnet")))
