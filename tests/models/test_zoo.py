@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from cbam3d import CBAM, create_model, insert_attention, list_attentions, list_insertions, list_models
+from cbam3d import (
+    CBAM,
+    create_model,
+    insert_attention,
+    list_attentions,
+    list_insertions,
+    list_models,
+    remove_attention,
+)
 from cbam3d.attention import TAM
 
 
@@ -60,19 +68,29 @@ def test_tam_is_told_the_frames_of_each_stage():
         create_model("resnet10", 3, width=8, attention="tam")
 
 
-@pytest.mark.parametrize("name", list_attentions())
-def test_every_mechanism_goes_into_ours_and_into_others(name):
-    """One word in a configuration: in a fresh network, and as the identity in torchvision's."""
+@pytest.fixture(scope="module")
+def pretrained():
+    """A network of another library, and what it says of a clip."""
     torch.manual_seed(0)
+    model, clip = create_model("torchvision/r3d_18", 3).eval(), torch.randn(1, 3, 4, 32, 32)
+    return model, clip, model(clip)
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_every_mechanism_goes_into_others_without_changing_them(name, pretrained):
+    model, clip, expected = pretrained
+    assert torch.equal(insert_attention(model, name, "last_stage", example=clip)(clip), expected)
+    remove_attention(model)
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_every_mechanism_goes_into_ours(name):
+    """One word in a configuration."""
     frames = {"num_frames": 4} if name == "tam" else {}
     x = torch.randn(2, 3, 4, 32, 32)
-    assert create_model("resnet10", 3, width=8, attention=name, attention_options=frames)(x).isfinite().all()
-    other = create_model("torchvision/r3d_18", 3).eval()
-    expected = other(x[:1])
-    example = {"example": torch.zeros(1, 3, 4, 32, 32)}
-    assert torch.equal(insert_attention(other, name, "last_stage", **example)(x[:1]), expected)
+    assert create_model("resnet10", 3, width=4, attention=name, attention_options=frames)(x).isfinite().all()
     if name != "tam":
-        assert create_model("resnet10", 3, 2, width=8, attention=name)(x[:, :, 0]).isfinite().all()
+        assert create_model("resnet10", 3, 2, width=4, attention=name)(x[:, :, 0]).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["resnet10", "cbam_cnn", "fast_cnn"])
