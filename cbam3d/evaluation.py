@@ -134,7 +134,7 @@ def analyse(result: scoring.Evaluation, groups: list[str]) -> tuple[dict[str, fl
 def _write(scored: Scored, source: Source, console: Console, split: str) -> None:
     folder, result = scored.saved.folder, scored.evaluation
     target = folder / "evaluation"
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     listed = target / "skipped.csv"
     listed.unlink(missing_ok=True)
     skipped = SkippedFiles(listed, scored.config.data.max_bad_videos)

@@ -24,8 +24,8 @@ class Saved:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
-        return self.path.parent.parent
+        """Of the run; of a checkpoint that lies elsewhere, one beside it that has its name."""
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.with_suffix("")
 
     @property
     def classes(self) -> list[str]:

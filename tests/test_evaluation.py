@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_two_runs_are_compared_on_the_same_items(runs, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(runs / "a"), str(runs / "a/checkpoints/best.ckpt")]) == 0
     assert "+0.00 points (95 % interval +0.00 … +0.00), within noise" in capsys.readouterr().out
+
+
+def test_a_checkpoint_alone_is_scored_beside_itself(runs, tmp_path):
+    shutil.copy(runs / "a/checkpoints/last.ckpt", tmp_path / "mine.ckpt")
+    assert main(["evaluate", str(tmp_path / "mine.ckpt")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.ckpt", "mine"}
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"evaluation", "evaluation.json"}
 
 
 def test_the_classifier_gives_what_evaluation_gives(runs):
