@@ -180,7 +180,8 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
-from cbam3d.data.augment import BatchTransform, train_transform
+from cbam3d.data.augment import BatchTransform, train_changes, train_cuts
+from cbam3d.data.crop import TestCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.engine.evaluate import evaluate
@@ -200,15 +201,14 @@ model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flat
 optimizer = create_optimizer(model, "sgd", 0.05, 1e-3, {"momentum": 0.9})
 schedule = Schedule(optimizer, "cosine", 12, 2)
 model, optimizer = fabric.setup(model, optimizer)
-cut = train_transform(8, crop_scale=(0.5, 1.0), flip=True)
 rank = fabric.global_rank
 
-def loader(batches, transform):
-    mean, std = (0.5,) * 3, (0.25,) * 3
-    return Loader(data, batches, BatchTransform(lambda view: [transform(view)], mean, std, 0), 0, fabric.device)
+def loader(batches, cuts, changes):
+    return Loader(data, batches, BatchTransform(cuts, changes, (0.5,) * 3, (0.25,) * 3, 0), 0, fabric.device)
 
-train = loader(TrainBatches(data, 12, 0, rank, world_size), cut)
-held_out = loader(EvalBatches(data, 5, rank, world_size), lambda view: view[..., 2:10, 2:10])
+changes = train_changes(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), rotation=10)
+train = loader(TrainBatches(data, 12, 0, rank, world_size), train_cuts(8, crop_scale=(0.5, 1.0)), changes)
+held_out = loader(EvalBatches(data, 5, rank, world_size), [TestCrops(8)], [])
 if fabric.is_global_zero:
     (folder / "checkpoints").mkdir(parents=True)
 fabric.barrier()

@@ -18,14 +18,14 @@ def check(ours, theirs, pairs, channels=16):
             source, target = (dict(m.state_dict()) for m in (other, mine))
             for key in target:
                 target[key].copy_(source[key].reshape(target[key].shape))
-    ours, theirs = ours.eval(), theirs.eval()
-    x = torch.randn(2, channels, 9, 8, requires_grad=True)
+    ours, theirs = ours.double().eval(), theirs.double().eval()
+    x = torch.randn(2, channels, 9, 8, dtype=torch.float64, requires_grad=True)
     out, expected = ours(x), theirs(x)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=3e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-10)
     weights = torch.randn_like(out)
     (mine,) = torch.autograd.grad((out * weights).sum(), x)
     (other,) = torch.autograd.grad((expected * weights).sum(), x)
-    torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-9)
 
 
 def test_se():
@@ -50,6 +50,7 @@ def test_global_context():
     ours, theirs = GC(16, 2, ndim=2), layers.GlobalContext(16, rd_channels=8, fuse_add=True, fuse_scale=False)
     first, norm, _, last = ours.transform
     mlp = theirs.mlp_add
+    mlp.norm.eps = norm.eps  # timm's is 1e-6, the official code's and ours 1e-5
     check(ours, theirs, [(ours.key, theirs.conv_attn), (first, mlp.fc1), (norm, mlp.norm), (last, mlp.fc2)])
 
 
