@@ -9,11 +9,11 @@ from cbam3d.assemble import memory_format
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform
 from cbam3d.data.batch import Sample, Visit, pack
-from cbam3d.data.container import VideoError
 from cbam3d.data.crop import TestCrops
 from cbam3d.data.decode import read_clip
 from cbam3d.data.images import read_image
 from cbam3d.data.probe import VideoInfo, probe_video
+from cbam3d.data.videos import scaled_size
 from cbam3d.errors import InputError
 from cbam3d.saved import open_saved
 from cbam3d.sources import sampling_of
@@ -88,14 +88,10 @@ class Classifier:
             InputError: unreadable data.
         """
         data = self.config.data
-        scale = data.short_side / min(info.height, info.width)
-        size = (round(info.height * scale), round(info.width * scale))
+        size = scaled_size(info.height, info.width, data.short_side)
         wanted = [frame for clip in clips for frame in clip]
         options = {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds, "decoder": data.decoder}
-        try:
-            frames = read_clip(path, wanted, size, seek=not info.problem, **options)
-        except VideoError as error:
-            raise InputError(f"{path}: {error.reason}") from None
+        frames = read_clip(path, wanted, size, seek=not info.problem, **options)
         return list(frames.split([len(clip) for clip in clips], dim=1))
 
     @torch.no_grad()

@@ -1,58 +1,41 @@
 """Predictions for files, folders, patterns and windows, as a user asks for them."""
 
 import json
-import shlex
-from pathlib import Path
 
 import pytest
 
 from cbam3d import load_run
 from cbam3d.cli import main
-from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.predict import find_files, predictions
 from tests.conftest import read_numbers
 
-TINY = shlex.split(
-    "train --config folder --run.accelerator cpu --data.num_frames 4 --data.stride 1 --data.short_side 32 "
-    "--data.size 32 --data.num_workers 0 --model.name resnet10 --model.options '{width: 8}' --train.epochs 1 "
-    "--train.batch_size 8 --eval.num_clips 2 --data.test_fraction 0.5"
-)
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("predict")
-    motion.render(root / "videos", num_groups=2)
-    assert main([*TINY, "--data.root", str(root / "videos"), "--run.dir", str(root / "run")]) == 0
-    return root / "run"
-
-
-def test_a_folder_as_json_lines(run, capsys):
-    videos = run.parent / "videos"
-    assert main(["predict", str(run), str(videos), "--json", "--top", "3"]) == 0
+def test_a_folder_as_json_lines(tiny_run, capsys):
+    videos = tiny_run.parent / "videos"
+    assert main(["predict", str(tiny_run), str(videos), "--json", "--top", "3"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["path"] for row in rows] == sorted(str(path) for path in videos.rglob("*.*"))
-    classifier = load_run(run)
+    classifier = load_run(tiny_run)
     for row in rows[:2]:
         assert [tuple(pair) for pair in row["classes"]] == classifier(row["path"], top=3)
         assert row["start_seconds"] is None
 
 
-def test_a_table(run, capsys):
-    (video, *_) = sorted((run.parent / "videos").rglob("*.*"))
-    assert main(["predict", str(run), str(video), "--top", "2"]) == 0
+def test_a_table(tiny_run, capsys):
+    (video, *_) = sorted((tiny_run.parent / "videos").rglob("*.*"))
+    assert main(["predict", str(tiny_run), str(video), "--top", "2"]) == 0
     shown = capsys.readouterr().out
-    (first, second) = load_run(run)(video, top=2)
+    (first, second) = load_run(tiny_run)(video, top=2)
     assert f"{first[0]}" in shown
     assert f"{first[1]:.1%}" in shown
     assert f"{second[1]:.1%}" in shown
 
 
-def test_windows_see_their_own_frames_and_times(run, make_video, monkeypatch):
+def test_windows_see_their_own_frames_and_times(tiny_run, make_video, monkeypatch):
     """A video of 40 numbered frames at 25 frames a second, in windows of 0.4 s, 0.2 s apart."""
     path = make_video("numbers.mp4", 40)
-    classifier = load_run(run)
+    classifier = load_run(tiny_run)
     seen = []
     score = classifier.score
 
@@ -81,10 +64,10 @@ def test_files_folders_and_patterns(tmp_path):
         find_files([str(tmp_path / "nowhere")], images=False)
 
 
-def test_what_cannot_be_read_does_not_stop_the_others(run, tmp_path, capsys):
-    good = next((run.parent / "videos").rglob("*.*"))
+def test_what_cannot_be_read_does_not_stop_the_others(tiny_run, tmp_path, capsys):
+    good = next((tiny_run.parent / "videos").rglob("*.*"))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    assert main(["predict", str(run), str(tmp_path / "bad.mp4"), str(good), "--json"]) == 2
+    assert main(["predict", str(tiny_run), str(tmp_path / "bad.mp4"), str(good), "--json"]) == 2
     shown = capsys.readouterr()
     assert json.loads(shown.out)["path"] == str(good)
     assert "1 files cannot be read, the first: " in shown.err
@@ -99,8 +82,8 @@ def test_what_cannot_be_read_does_not_stop_the_others(run, tmp_path, capsys):
         (["--top", "0"], "--top must be above 0, got 0"),
     ],
 )
-def test_mistakes_are_one_line(run, capsys, arguments, message):
-    assert main(["predict", str(run), str(run.parent / "videos"), *arguments]) == 2
+def test_mistakes_are_one_line(tiny_run, capsys, arguments, message):
+    assert main(["predict", str(tiny_run), str(tiny_run.parent / "videos"), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

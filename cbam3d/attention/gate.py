@@ -127,7 +127,6 @@ class Blend(nn.Module):
     def __init__(self, init: Init = "paper") -> None:
         super().__init__()
         self.gamma = Factor(init)
-        self.identity_init = check_init(init)
 
     def transform(self, x: Tensor) -> Tensor:
         """The mechanism of the paper, (N, C, *spatial) -> the same shape."""

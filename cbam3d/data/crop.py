@@ -14,6 +14,13 @@ from cbam3d.data.draws import Purpose, keys_of, torch_seeded, uniforms
 from cbam3d.errors import InputError
 
 
+def check_room(x: Tensor, size: int) -> None:
+    """Raise InputError where pictures (…, H, W) are smaller than a cut of `size` pixels."""
+    height, width = x.shape[-2:]
+    if min(height, width) < size:
+        raise InputError(f"a cut of {size} pixels is larger than the picture of {height}x{width}")
+
+
 class RandomCrop:
     """A square at a random place, without resizing.
 
@@ -27,11 +34,8 @@ class RandomCrop:
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         planes = F.pad(x, [self.padding] * 4).flatten(1, -3)
+        check_room(planes, self.size)
         room = np.array(planes.shape[-2:]) - self.size + 1
-        if room.min() < 1:
-            raise InputError(
-                f"a cut of {self.size} pixels is larger than the picture: {planes.shape[-2:]} with padding"
-            )
         top, left = torch.from_numpy(np.floor(uniforms(keys, 2, Purpose.CROP) * room).astype(np.int64)).to(x.device).T
         windows = planes.unfold(2, self.size, 1).unfold(3, self.size, 1)  # every cut there is, without copying
         cut = windows[torch.arange(len(x), device=x.device), :, top, left]
@@ -73,8 +77,7 @@ class TestCrops:
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         height, width = x.shape[-2:]
-        if min(height, width) < self.size:
-            raise InputError(f"a cut of {self.size} pixels is larger than the picture of {height}x{width}")
+        check_room(x, self.size)
         places = [0.5] if self.num_crops == 1 else [i / (self.num_crops - 1) for i in range(self.num_crops)]
         wide = width >= height
         squares: list[Tensor] = []

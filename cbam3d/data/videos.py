@@ -16,6 +16,12 @@ from cbam3d.data.manifest import Manifest
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
 
 
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width in pixels of a picture whose shorter side is scaled to `short_side`."""
+    scale = short_side / min(height, width)
+    return round(height * scale), round(width * scale)
+
+
 class VideoDataset:
     """One item a video: the clips that `clips` chooses, decoded in one pass.
 
@@ -62,8 +68,7 @@ class VideoDataset:
         table, index = self.manifest, visit.item
         rng = np.random.default_rng([self.seed, visit.epoch, index])
         clips = self.clips(int(table.num_frames[index]), float(table.fps[index]), rng)
-        scale = self.short_side / min(table.width[index], table.height[index])
-        size = (round(table.height[index] * scale), round(table.width[index] * scale))
+        size = scaled_size(int(table.height[index]), int(table.width[index]), self.short_side)
         try:
             wanted = [frame for clip in clips for frame in clip]
             seek = not self.damaged[index]

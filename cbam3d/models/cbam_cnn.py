@@ -85,9 +85,7 @@ class CBAMCNN(nn.Module):
 
 def check_three(channels: Sequence[int]) -> tuple[int, int, int]:
     """The channels of three blocks, or ValueError."""
-    if not isinstance(channels, Sequence) or len(channels) != 3:
+    if not isinstance(channels, Sequence) or [isinstance(c, int) and c > 0 for c in channels] != [True] * 3:
         raise ValueError(f"channels must be three positive integers, got {channels}")
     first, second, third = channels
-    if not all(isinstance(c, int) and c > 0 for c in channels):
-        raise ValueError(f"channels must be three positive integers, got {channels}")
     return first, second, third
