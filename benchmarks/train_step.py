@@ -27,7 +27,7 @@ from torchvision.models.video import r3d_18
 from cbam3d import insert_attention
 from cbam3d.data.loader import Batch
 from cbam3d.engine.optim import create_optimizer
-from cbam3d.engine.report import SkippedFiles
+from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.train import Settings, Trainer
 

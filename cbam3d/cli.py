@@ -1,4 +1,4 @@
-"""The command line: `cbam3d train`, `cbam3d evaluate`, `cbam3d prepare`, `cbam3d list`."""
+"""The command line: which command is meant, and how errors are said."""
 
 import sys
 
@@ -14,6 +14,7 @@ USAGE = """usage: cbam3d COMMAND …
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   predict RUN PATH … [--window SECONDS] [--json]             the most probable classes of files, or of their parts
   export RUN [--format torch|onnx] [--out FILE]              the network for elsewhere, checked, with its facts
+  compare CONFIG --attention none,se,cbam [--seeds 3]        train with each mechanism; what differs beyond noise
   list [attention]                                           networks, attention, configurations, recipes
 
 `cbam3d train --help` documents every key."""
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         from cbam3d import (  # imports torch: not needed for the usage
+            compare,
             evaluation,
             export,
             names,
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         known = {"train": training.train, "evaluate": evaluation.evaluate}
         known |= {"prepare": prepare.prepare, "list": names.list_names, "export": export.export}
-        known["predict"] = predict.predict
+        known |= {"predict": predict.predict, "compare": compare.compare}
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

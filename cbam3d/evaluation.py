@@ -8,31 +8,27 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from cbam3d.assemble import create_fabric, create_loaders, plain
 from cbam3d.config import Config
 from cbam3d.console import print_skipped, speaker
 from cbam3d.engine import evaluate as scoring
-from cbam3d.engine.report import SkippedFiles, plot_confusion, write_json
-from cbam3d.engine.scores import Comparison, calibration_error, class_accuracies, compare, interval
-from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.engine.records import SkippedFiles, write_json
+from cbam3d.engine.scores import Comparison, compare
 from cbam3d.errors import InputError
 from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.results import Result
 from cbam3d.saved import Saved, open_saved
 from cbam3d.sources import Source, open_source, with_manifest_of
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's evaluation, and what its items belong together by: the group of a video, else the item itself."""
+    """A run, the configuration that it was scored with, and what was found."""
 
     saved: Saved
     config: Config
-    evaluation: scoring.Evaluation
-    groups: list[str]
-    scores: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    result: Result
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -100,76 +96,27 @@ def _score(saved: Saved, config: Config, split: str) -> Scored:
     model = saved.model(config).to(fabric.device)
     _, validation, test = create_loaders(config, source, fabric)
     loader = validation if split == "val" else test
-    result = scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
-    groups = groups_of(source, result.predictions.names)
-    scores, intervals = analyse(result, groups)
-    scored = Scored(saved, config, result, groups, scores, intervals)
+    found = scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
+    scored = Scored(saved, config, Result.of(found, source))
     if fabric.is_global_zero:
         _write(scored, source, console, split)
     return scored
 
 
-def groups_of(source: Source, names: list[str]) -> list[str]:
-    """The group of each item, or its name where it has none."""
-    if source.manifest is None:
-        return names
-    group = dict(zip(source.manifest.path, source.manifest.group, strict=True))
-    return [group[name] or name for name in names]
-
-
-def analyse(result: scoring.Evaluation, groups: list[str]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """All scores by name, and the 95 % intervals of those that are means over items."""
-    given = result.predictions
-    top1 = next(name for name in ("video_top1", "top1") if name in result.scores)
-    units = np.array(groups)
-    by_class = class_accuracies(given.hits(), given.labels, given.probabilities.shape[1])
-    scores = result.scores | {
-        top1.replace("top1", "mean_class_accuracy"): float(np.nanmean(by_class)),
-        top1.replace("top1", "calibration_error"): calibration_error(given.probabilities, given.labels),
-    }
-    intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
-    return scores, intervals
-
-
 def _write(scored: Scored, source: Source, console: Console, split: str) -> None:
-    folder, result = scored.saved.folder, scored.evaluation
+    folder, result = scored.saved.folder, scored.result
     target = folder / "evaluation"
     target.mkdir(parents=True, exist_ok=True)
     listed = target / "skipped.csv"
     listed.unlink(missing_ok=True)
     skipped = SkippedFiles(listed, scored.config.data.max_bad_videos)
-    print_skipped(console, skipped.add(source.problems + result.problems))
-    console.print(_table(scored))
-    write_predictions(target / "predictions.csv", result.predictions, scored.groups, source.classes)
-    write_classes(target / "classes.csv", result.predictions, source.classes)
-    write_confusion(target / "confusion.csv", result.confusion, source.classes)
-    plot_confusion(result.confusion, source.classes, target / "confusion.png")
-    report = {**scored.scores, "intervals_95": scored.intervals, **result.counts}
-    report |= {"num_groups": len(set(scored.groups)), "num_skipped": len(skipped.reasons), "split": split}
+    print_skipped(console, skipped.add(source.problems + result.evaluation.problems))
+    console.print(result.table(str(folder)))
+    result.write(target)
+    report = result.facts() | {"num_skipped": len(skipped.reasons), "split": split}
     report |= {"checkpoint": scored.saved.path.stem, "epoch": scored.saved.state["state"]["epoch"]}
     write_json(folder / "evaluation.json", report | {"config": plain(scored.config)})
     console.print(f"predictions, classes and confusion are in {target}")
-
-
-def _table(scored: Scored) -> Table:
-    counts = ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in scored.evaluation.counts.items())
-    items, groups = len(scored.groups), len(set(scored.groups))
-    drawn = f"{groups:,} groups" if groups < items else "items"
-    table = Table(
-        title=f"{scored.saved.folder}: {counts}",
-        caption=f"95 % intervals by bootstrap over {drawn}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("score")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, value in scored.scores.items():
-        share = "top" in name or "accuracy" in name or "error" in name
-        low_high = scored.intervals.get(name)
-        between = f"{low_high[0]:.2%} … {low_high[1]:.2%}" if low_high else ""
-        table.add_row(name, f"{value:.2%}" if share else f"{value:.4f}", between)
-    return table
 
 
 def together(scored: list[Scored]) -> list[str]:
@@ -180,19 +127,19 @@ def together(scored: list[Scored]) -> list[str]:
     first, *others = scored
     lines = []
     for other in others:
-        a, b = first.evaluation.predictions, other.evaluation.predictions
+        a, b = (run.result.evaluation.predictions for run in (first, other))
         if a.names != b.names or (a.labels != b.labels).any():
             raise InputError(
                 f"{first.saved.folder} and {other.saved.folder} were scored on other items: no paired comparison"
             )
-        found = compare(a.hits(), b.hits(), np.array(first.groups))
+        found = compare(a.hits(), b.hits(), np.array(first.result.groups))
         lines.append(f"{other.saved.folder} against {first.saved.folder}: {describe(found)}")
     return lines
 
 
 def _over_splits(scored: list[Scored], splits: list[int]) -> str:
-    top1 = next(iter(scored[0].intervals))
-    values = [run.scores[top1] for run in scored]
+    top1 = next(iter(scored[0].result.intervals))
+    values = [run.result.scores[top1] for run in scored]
     each = ", ".join(f"{split}: {value:.2%}" for split, value in zip(splits, values, strict=True))
     return f"{top1}, mean over {len(splits)} splits: {np.mean(values):.2%} ({each})"
 

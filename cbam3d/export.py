@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cbam3d.config import Config
 from cbam3d.console import speaker
-from cbam3d.engine.report import write_json
+from cbam3d.engine.records import write_json
 from cbam3d.errors import InputError
 from cbam3d.parsing import CommandParser
 from cbam3d.saved import Saved, open_saved

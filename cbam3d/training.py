@@ -14,7 +14,6 @@ import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 import cbam3d
 from cbam3d.assemble import (
@@ -28,19 +27,22 @@ from cbam3d.assemble import (
     plain,
 )
 from cbam3d.config import Config
-from cbam3d.console import print_skipped, score_table, speaker
+from cbam3d.console import print_skipped, speaker
+from cbam3d.cost import multiply_adds
 from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.memory import peak_memory_gib
-from cbam3d.engine.report import EpochTable, SkippedFiles, plot_confusion, plot_curves, plot_steps, write_json
+from cbam3d.engine.plots import plot_curves, plot_steps
+from cbam3d.engine.records import EpochTable, SkippedFiles, write_json
 from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.train import Settings, Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 from cbam3d.models.ours import attention_of
 from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.results import Result
 from cbam3d.sources import Source, open_source, with_manifest_of
 
 # What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
@@ -90,8 +92,9 @@ def train(arguments: list[str]) -> None:
         evaluation = _score(config, source, fabric, test_loader, trainer.model_to_score())
         print_skipped(console, trainer.skipped.add(evaluation.problems))
     if fabric.is_global_zero:
-        _write_scores(folder, source, trainer, evaluation, table)
-        console.print(score_table(evaluation))
+        result = Result.of(evaluation, source)
+        _write_scores(folder, trainer, result, table)
+        console.print(result.table("held out"))
         console.print(f"everything is in {folder}")
 
 
@@ -197,14 +200,11 @@ def _dry_run(config: Config, folder: Path) -> None:
     loss = trainer.step(batch)
     evaluation = _score(config, source, fabric, islice(test_loader, 1), trainer.model_to_score())
     parameters = list(trainer.model.parameters())
-    trainer.model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        trainer.model(batch.inputs[:1])
     learning = sum(p.numel() for p in parameters if p.requires_grad)
     rows = {
         "input of a step": " x ".join(map(str, batch.inputs.shape)),
         "parameters": f"{sum(p.numel() for p in parameters):,}, of which learn {learning:,}",
-        "multiply-adds a clip": f"{counter.get_total_flops() / 2e9:.2f} G",
+        "multiply-adds a clip": f"{multiply_adds(trainer.model, batch.inputs[:1]) / 1e9:.2f} G",
         "peak memory": f"{peak_memory_gib(trainer.fabric.device):.2f} GiB",
         "steps an epoch": f"{len(trainer.loader):,}",
         "steps in all": f"{len(trainer.loader) * config.train.epochs:,}",
@@ -283,19 +283,13 @@ def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Pat
     )
 
 
-def _write_scores(
-    folder: Path,
-    source: Source,
-    trainer: Trainer,
-    evaluation: scoring.Evaluation,
-    table: EpochTable,
-) -> None:
+def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
-    counts = evaluation.counts | {"num_skipped": len(trainer.skipped.reasons), "num_classes": len(source.classes)}
-    write_json(folder / "metrics.json", {**evaluation.scores, **counts, "epoch": trainer.state.epoch, **best})
-    plot_curves(table, folder / "curves.png", [name for name in evaluation.scores if "top" in name])
+    facts = result.facts() | {"num_skipped": len(trainer.skipped.reasons), "epoch": trainer.state.epoch}
+    write_json(folder / "metrics.json", facts | best)
+    result.write(folder)
+    plot_curves(table, folder / "curves.png", [name for name in result.scores if "top" in name])
     plot_steps(folder / "steps.csv", folder / "steps.png")
-    plot_confusion(evaluation.confusion, source.classes, folder / "confusion.png")
 
 
 def _versions() -> dict[str, Any]:

@@ -17,7 +17,8 @@ from cbam3d.cli import main
 from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.errors import InputError
-from cbam3d.evaluation import Scored, groups_of, together
+from cbam3d.evaluation import Scored, together
+from cbam3d.results import Result, groups_of
 
 TINY = shlex.split(
     "train --config folder --run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 "
@@ -70,6 +71,16 @@ def test_everything_that_is_written(runs, capsys):
     confusion = table(runs / "a/evaluation/confusion.csv")
     assert sum(int(row[row["true \\ predicted"]]) for row in confusion) == sum(right)
     assert (runs / "a/evaluation/confusion.png").is_file()
+
+
+def test_training_ends_with_what_evaluation_gives(runs):
+    assert main(["evaluate", str(runs / "a")]) == 0
+    trained, evaluated = (json.loads((runs / "a" / name).read_text()) for name in ("metrics.json", "evaluation.json"))
+    for name in ("video_top1", "clip_top5", "video_mean_class_accuracy", "num_videos", "num_groups"):
+        assert trained[name] == evaluated[name]
+    assert trained["intervals_95"] == evaluated["intervals_95"]
+    for name in ("predictions.csv", "classes.csv", "confusion.csv"):
+        assert (runs / "a" / name).read_bytes() == (runs / "a/evaluation" / name).read_bytes()
 
 
 def test_two_runs_are_compared_on_the_same_items(runs, capsys):
@@ -162,7 +173,8 @@ def test_runs_of_several_splits_are_averaged():
     def run(split, score):
         data = Config().data
         config = replace(Config(), data=replace(data, split=split))
-        return Scored(None, config, None, [], {"video_top1": score}, {"video_top1": (0.0, 1.0)})  # type: ignore[arg-type]
+        result = Result(None, [], [], {"video_top1": score}, {"video_top1": (0.0, 1.0)})  # type: ignore[arg-type]
+        return Scored(None, config, result)  # type: ignore[arg-type]
 
     (text,) = together([run(1, 0.8), run(2, 0.9), run(3, 0.85)])
     assert text == "video_top1, mean over 3 splits: 85.00% (1: 80.00%, 2: 90.00%, 3: 85.00%)"

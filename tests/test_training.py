@@ -186,7 +186,7 @@ from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.engine.evaluate import evaluate
 from cbam3d.engine.optim import create_optimizer
-from cbam3d.engine.report import SkippedFiles
+from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.train import Settings, Trainer
 import os

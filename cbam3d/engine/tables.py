@@ -26,6 +26,17 @@ def write_predictions(path: Path, given: Predictions, groups: list[str], classes
     _write(path, header, rows)
 
 
+def read_hits(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Names, groups and whether each was right, bool (N,), of a `predictions.csv`."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    return (
+        [row["path"] for row in rows],
+        [row["group"] for row in rows],
+        np.array([row["right"] == "1" for row in rows]),
+    )
+
+
 def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:
     """`classes.csv`: of each class the number of items, the share that is right, and what it is mostly taken for."""
     accuracies = class_accuracies(given.hits(), given.labels, len(classes))

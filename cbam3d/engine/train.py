@@ -25,7 +25,7 @@ from cbam3d.engine.evaluate import Evaluation, gather
 from cbam3d.engine.memory import explain, peak_memory_gib
 from cbam3d.engine.optim import train_mode
 from cbam3d.engine.progress import epoch_line, progress_bar
-from cbam3d.engine.report import EpochTable, SkippedFiles, StepTable
+from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.stop import StopRequest
 from cbam3d.errors import InputError, Stopped

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from cbam3d.engine.scores import Predictions, calibration_error, class_accuracies, compare, interval, ranks
+from cbam3d.engine.scores import (
+    Predictions,
+    calibration_error,
+    class_accuracies,
+    compare,
+    compare_trainings,
+    interval,
+    ranks,
+)
 
 
 def random_predictions(n=200, num_classes=7, seed=0):
@@ -100,3 +108,24 @@ def test_pairing_sees_what_two_intervals_hide():
     assert not found.within_noise
     assert found.p_value == pytest.approx(2 / 2**8)
     assert interval(first, np.arange(100))[1] > interval(second, np.arange(100))[0]
+
+
+def test_trainings_of_equals_are_told_apart_as_seldom_as_promised():
+    """Items and seeds have effects of their own, the two ways to train are the same: 5 % of intervals may miss 0."""
+    rng = np.random.default_rng(0)
+    missed = 0
+    for trial in range(100):
+        ease = rng.normal(0.5, 1, 80)
+        hits = [ease + rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 1, (3, 80)) > 0 for _ in range(2)]
+        _, low, high = compare_trainings(hits[0], hits[1], np.arange(80), seed=trial)
+        missed += not low <= 0 <= high
+    assert missed <= 10
+
+
+def test_a_difference_that_is_there_is_found():
+    rng = np.random.default_rng(1)
+    worse, better = rng.random((3, 500)) < 0.6, rng.random((3, 500)) < 0.8
+    difference, low, high = compare_trainings(worse, better, np.arange(500))
+    assert difference == pytest.approx(better.mean() - worse.mean())
+    assert 0.1 < low < difference < high < 0.3
+    assert compare_trainings(worse, worse[:1], np.arange(500))[0] == pytest.approx(worse[0].mean() - worse.mean())

@@ -1,13 +1,9 @@
-"""What a run leaves behind for people: tables, curves, the confusion matrix, the list of what was skipped."""
+"""What a run writes while it goes on: tables by epoch and by step, and the list of what was skipped."""
 
 import csv
 import json
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from matplotlib.figure import Figure
-from torch import Tensor
 
 from cbam3d.errors import InputError
 
@@ -119,60 +115,3 @@ class SkippedFiles:
                 f"all are in {self.path}, the first is {name}: {reason}"
             )
         return [f"{name}: {reason}" for name, reason in new.items()]
-
-
-def plot_curves(table: EpochTable, path: Path, score_names: list[str]) -> None:
-    """Loss and scores over the epochs."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
-    for name, label in (("train_loss", "training"), ("loss", "held out")):
-        losses.plot(*table.column(name), marker=".", label=label)
-    for name in score_names:
-        epochs, values = table.column(name)
-        scores.plot(epochs, [100 * value for value in values], marker=".", label=name)
-    losses.set(xlabel="epoch", ylabel="cross-entropy", title="loss")
-    scores.set(xlabel="epoch", ylabel="%", ylim=(0, 101), title="held-out scores")
-    for axes in (losses, scores):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=110)
-
-
-def plot_steps(table: Path, path: Path) -> None:
-    """The loss of each row of `steps.csv`, and its mean over a hundredth of the training."""
-    with open(table, newline="") as file:
-        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
-    steps, losses = np.array(rows, float).reshape(-1, 2).T
-    width = max(1, len(losses) // 100)
-    finite = np.isfinite(losses)
-    steps, losses = steps[finite], losses[finite]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, losses, linewidth=0.5, alpha=0.4, label="each step noted")
-    if 1 < width <= len(losses):
-        means = np.convolve(losses, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], means, label=f"mean of the last {width}")
-    axes.set(xlabel="step", ylabel="cross-entropy", title="training loss")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-
-
-def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
-    """Rows are true classes, columns predictions; the colour is the share of the row."""
-    counts = confusion.numpy()
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = min(24.0, 3.0 + 0.35 * len(classes))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= 20:
-        for i, j in np.ndindex(*counts.shape):
-            if counts[i, j]:
-                colour = "white" if shares[i, j] > 0.5 else "black"
-                axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, shrink=0.7, label="share of the true class")
-    figure.savefig(path, dpi=110)

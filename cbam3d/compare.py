@@ -1,0 +1,213 @@
+"""`cbam3d compare`: one recipe trained with each of several mechanisms and seeds -> one table."""
+
+import re
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from cbam3d.assemble import create_fabric, plain
+from cbam3d.attention import attention_options
+from cbam3d.comparison import tell
+from cbam3d.config import Config
+from cbam3d.console import speaker
+from cbam3d.data.manifest import write_manifest
+from cbam3d.devices import environments
+from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.errors import InputError, check_options
+from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.sources import open_source
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A mechanism with options, and the word that asked for both: `cbam(gates=[channel, spatial])`."""
+
+    word: str
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """The word as the name of a folder."""
+        return re.sub(r"[^\w.]+", "-", self.word).strip("-")
+
+    def config(self, base: Config) -> Config:
+        """The recipe with this mechanism; of the recipe's own options of attention, it takes those that it has."""
+        known = set() if self.name == "none" else set(attention_options(self.name))
+        kept = {key: value for key, value in base.model.attention_options.items() if key in known}
+        model = replace(base.model, attention=self.name, attention_options=kept | self.options)
+        return replace(base, model=model)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a mechanism, a seed, and where it lives."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+    config: Config
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "metrics.json").is_file()
+
+
+def compare(arguments: list[str]) -> None:
+    """Train one recipe with each mechanism and seed, one after another or one a GPU, and say which differences are
+    more than noise. When broken off, the same command goes on where it stopped."""
+    base, variants, given = _parse(arguments)
+    console, out = speaker(), Path(given.out)
+    source = open_source(base, console)  # what is wrong with the data is said now; scans and downloads happen once
+    out.mkdir(parents=True, exist_ok=True)
+    if source.manifest is not None:
+        write_manifest(source.manifest, out / "manifest.csv")
+        base = replace(base, data=replace(base.data, manifest=str(out / "manifest.csv"), groups=None))
+    images, num_classes = source.images, len(source.classes)
+    del source  # images fill the memory
+    seeds = range(base.run.seed, base.run.seed + given.seeds)
+    runs = [_run(variant, seed, base, out) for variant in variants for seed in seeds]
+    for run in runs:
+        _refuse_other(run)
+    failures = _train_all([run for run in runs if not run.done], given.jobs, console)
+    whole = [variant for variant in variants if all(run.done for run in runs if run.variant == variant)]
+    if variants[0] in whole and len(whole) > 1:
+        folders = {v.word: [run.folder for run in runs if run.variant == v] for v in whole}
+        configs = {v.word: v.config(base) for v in whole}
+        tell(create_fabric(base), folders, configs, num_classes, images, out, console)
+    if failures:
+        raise InputError(f"compare: {len(failures)} of {len(runs)} runs did not end, the first: {failures[0]}")
+
+
+def _parse(arguments: list[str]) -> tuple[Config, list[Variant], Namespace]:
+    command = CommandParser("cbam3d compare", description=compare.__doc__, add_help=False)
+    command.add_argument("recipe", metavar="CONFIG", help="a configuration; it comes first")
+    command.add_argument(
+        "--attention",
+        required=True,
+        metavar="none,se,…",
+        help="mechanisms, with options in brackets if need be: 'none,se,cbam(gates=[channel, spatial])'; "
+        "the others are compared with the first",
+    )
+    command.add_argument("--seeds", type=int, default=3, help="how many, from run.seed on (default: 3)")
+    command.add_argument("--out", help="folder of the runs and the table (default: runs/compare-CONFIG)")
+    command.add_argument("--jobs", type=int, help="runs at a time (default: as many as GPUs, else 1)")
+    is_help = {"-h", "--help"} & set(arguments)
+    if not is_help and (not arguments or arguments[0].startswith("-")):
+        raise InputError("compare: the configuration comes first: cbam3d compare motion --attention none,cbam")
+    recipe = "motion" if is_help else arguments[0]
+    base, path, given = parse_config(arguments, recipe, command)
+    if given.config != recipe or base.run.dir is not None:
+        raise InputError("compare: the recipe is named first, and --out takes the place of run.dir; no --config")
+    for name in ("seeds", "jobs"):
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise InputError(f"compare: --{name} must be at least 1, got {value}")
+    given.out = given.out or f"runs/compare-{path.stem}"
+    return base, parse_variants(given.attention), given
+
+
+def parse_variants(text: str) -> list[Variant]:
+    """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
+
+    Raises:
+        InputError: an unknown mechanism or option, a value that is no YAML, fewer than two, or one twice.
+    """
+    variants = []
+    for word in _split(text):
+        match = re.fullmatch(r"(\w+)(?:\((.*)\))?", word)
+        if match is None:
+            raise InputError(f"compare: expected a mechanism such as se or cbam(reduction=8), got {word!r}")
+        name, inside = match[1], match[2] or ""
+        options: dict[str, Any] = {}
+        for part in _split(inside):
+            key, is_option, value = part.partition("=")
+            if not is_option:
+                raise InputError(f"compare: {word}: expected option=value, got {part!r}")
+            try:
+                options[key.strip()] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise InputError(f"compare: {word}: cannot read the value {value!r}") from None
+        try:
+            check_options(name, options, {} if name == "none" else attention_options(name))
+        except ValueError as error:
+            raise InputError(f"compare: {error}") from None
+        variants.append(Variant(word, name, options))
+    slugs = [variant.slug for variant in variants]
+    if len(variants) < 2 or len(set(slugs)) < len(slugs):
+        raise InputError(f"compare: --attention names at least two mechanisms, each once, got {text!r}")
+    return variants
+
+
+def _split(text: str) -> list[str]:
+    """Parts between those commas that are in no brackets."""
+    parts, depth, start = [], 0, 0
+    for i, sign in enumerate(text):
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+def _run(variant: Variant, seed: int, base: Config, out: Path) -> Run:
+    folder = out / variant.slug / f"seed{seed}"
+    config = variant.config(base)
+    return Run(variant, seed, folder, replace(config, run=replace(config.run, seed=seed, dir=str(folder))))
+
+
+def _refuse_other(run: Run) -> None:
+    """Raise InputError where the folder holds a run of another recipe."""
+    path = run.folder / "config.yaml"
+    if path.is_file():
+        changed = changed_keys(yaml.safe_load(path.read_text()), plain(run.config))
+        changed.pop("run.dir", None)
+        if changed:
+            key, (then, now) = next(iter(changed.items()))
+            raise InputError(f"{run.folder} was begun with {key} {then}, now it is {now}; take another --out")
+
+
+def _train_all(runs: list[Run], jobs: int | None, console: Console) -> list[str]:
+    """Train each in a process of its own; what went wrong, a line a run."""
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    places = environments(jobs, runs[0].config.run) if runs else []
+    for place in places:
+        free.put(place)
+
+    def train(run: Run) -> str | None:
+        place = free.get()
+        try:
+            return _train(run, place, console)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(max(1, len(places))) as pool:
+        return [failure for failure in pool.map(train, runs) if failure]
+
+
+def _train(run: Run, environment: dict[str, str], console: Console) -> str | None:
+    """Train, or go on; what went wrong, or None."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    recipe = run.folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(plain(run.config), sort_keys=False))
+    command = [sys.executable, "-m", "cbam3d", "train", "--config", str(recipe)]
+    if (run.folder / "checkpoints" / "last.ckpt").exists():
+        command.append("--resume")
+    begin, log = time.perf_counter(), run.folder / "log.txt"
+    with open(log, "a") as file:
+        status = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    name = f"{run.variant.word}, seed {run.seed}"
+    if status:
+        last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
+        console.print(f"{name}: {last}", style="red")
+        return f"{name} ({last}; all in {log})"
+    console.print(f"{name}: trained in {time.perf_counter() - begin:.0f} s")
+    return None

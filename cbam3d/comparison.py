@@ -1,0 +1,184 @@
+"""What several trainings of one recipe, with different mechanisms, say together: a table and a plot."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+
+from cbam3d.assemble import build_model
+from cbam3d.config import Config
+from cbam3d.cost import multiply_adds, paired_steps
+from cbam3d.engine.plots import plot_comparison
+from cbam3d.engine.scores import compare_trainings
+from cbam3d.engine.tables import read_hits
+from cbam3d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A mechanism: its scores by seed, what it adds to the first mechanism's (with a 95 % interval), its costs."""
+
+    attention: str
+    scores: list[float]
+    difference: float
+    low: float
+    high: float
+    parameters: int
+    multiply_adds: int  # of one input
+    step_seconds: float
+    step_ratio: float  # to the first mechanism's
+    memory_gib: float  # at its highest, while training
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.scores))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds; nan for a single one."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """Against the first mechanism, whose own row says nothing."""
+        if self.low <= 0 <= self.high:
+            return "within noise"
+        return "better" if self.difference > 0 else "worse"
+
+
+def tell(
+    fabric: Fabric,
+    folders: dict[str, list[Path]],
+    configs: dict[str, Config],
+    num_classes: int,
+    images: bool,
+    out: Path,
+    console: Console,
+) -> None:
+    """Compare trainings with those of the first mechanism, and write `comparison.md`, `.csv` and `.png`.
+
+    Args:
+        fabric: where the time of a step is measured.
+        folders: of the runs of each mechanism, one a seed.
+        configs: of each mechanism.
+        num_classes: of the data.
+        images: whether inputs are images, rather than clips.
+        out: where the files go.
+        console: shows the table.
+
+    Raises:
+        InputError: runs that were scored on different items.
+    """
+    first = next(iter(folders))
+    hits = {name: [read_hits(folder / "predictions.csv") for folder in places] for name, places in folders.items()}
+    names, groups, _ = hits[first][0]
+    for name, tables in hits.items():
+        if any(table[0] != names for table in tables):
+            raise InputError(f"{out}: {name} was scored on other items than {first}: remove what differs")
+    rows = []
+    for name, places in folders.items():
+        a, b = (np.stack([right for _, _, right in hits[key]]) for key in (first, name))
+        found = compare_trainings(a, b, np.array(groups)) if name != first else (0.0, 0.0, 0.0)
+        costs = _costs(fabric, configs[first], configs[name], num_classes, images)
+        memory = max(_memory_gib(folder / "metrics.csv") for folder in places)
+        rows.append(Row(name, b.mean(1).tolist(), *found, *costs, memory))
+    score, model, epochs = "top1" if images else "video_top1", configs[first].model.name, configs[first].train.epochs
+    items = f"{len(names):,} {'images' if images else 'videos'}"
+    if len(set(groups)) < len(names):
+        items += f" of {len(set(groups)):,} groups"
+    heading = f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
+    tables, note = (_scores(rows, score), _all_costs(rows)), _note(rows)
+    (out / "comparison.md").write_text("\n\n".join([heading, *map(_markdown, tables), note]) + "\n")
+    _write_csv(out / "comparison.csv", rows)
+    differences = [(row.difference, row.low, row.high) for row in rows]
+    names, scores = [row.attention for row in rows], [row.scores for row in rows]
+    plot_comparison(names, scores, differences, score, out / "comparison.png")
+    console.print(heading)
+    for table in tables:
+        console.print(_rich(table))
+    console.print(note)
+    console.print(f"comparison.md, comparison.csv and comparison.png are in {out}")
+
+
+def _costs(
+    fabric: Fabric, first: Config, config: Config, num_classes: int, images: bool
+) -> tuple[int, int, float, float]:
+    """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's."""
+    reference, network = (build_model(each, num_classes, images) for each in (first, config))
+    data = config.data
+    shape = (data.size, data.size) if images else (data.num_frames, data.size, data.size)
+    inputs = torch.randn(config.train.batch_size // config.train.accumulate, 3, *shape)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    operations = multiply_adds(network, inputs[:1])
+    seconds, ratio = paired_steps(fabric, reference, network, inputs, num_classes)
+    return parameters, operations, seconds, ratio
+
+
+def _memory_gib(metrics: Path) -> float:
+    with open(metrics, newline="") as file:
+        return max(float(row["memory_gib"]) for row in csv.DictReader(file))
+
+
+def _scores(rows: list[Row], score: str) -> list[list[str]]:
+    """Header and rows of the table of scores."""
+    first = rows[0].attention
+    table = [["attention", f"{score}, %", f"against {first}, points", "95 % interval", "verdict"]]
+    for row in rows:
+        spread = "" if np.isnan(row.deviation) else f" ± {100 * row.deviation:.2f}"
+        found = [f"{100 * row.difference:+.2f}", f"{100 * row.low:+.2f} … {100 * row.high:+.2f}", row.verdict]
+        table.append([row.attention, f"{100 * row.mean:.2f}{spread}", *(["", "", ""] if row is rows[0] else found)])
+    return table
+
+
+def _all_costs(rows: list[Row]) -> list[list[str]]:
+    """Header and rows of the table of costs."""
+    table = [["attention", "parameters", "multiply-adds", "training step", "ratio", "memory"]]
+    for row in rows:
+        operations, step = f"{row.multiply_adds / 1e9:.3f} G", f"{1000 * row.step_seconds:.0f} ms"
+        costs = [f"{row.parameters:,}", operations, step, f"{row.step_ratio:.2f}", f"{row.memory_gib:.2f} GiB"]
+        table.append([row.attention, *costs])
+    return table
+
+
+def _note(rows: list[Row]) -> str:
+    others = [row for row in rows[1:] if row.verdict != "within noise"]
+    first = rows[0].attention
+    found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
+    told = f"Beyond noise against {first}: {found}." if found else f"Every difference to {first} is within noise."
+    return (
+        f"{told} ± is the standard deviation over seeds. Intervals are by bootstrap over groups of items and over "
+        "seeds, each on its own: of twenty comparisons of equals one lies beyond noise by chance. Steps are taken in "
+        f"turn with {first}; its own ratio, against itself, shows how exact the ratios are."
+    )
+
+
+def _markdown(table: list[list[str]]) -> str:
+    header, *rows = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([header, f"|{'|'.join(['---'] + ['---:'] * (len(table[0]) - 1))}|", *rows])
+
+
+def _rich(table: list[list[str]]) -> Table:
+    shown = Table()
+    for i, name in enumerate(table[0]):
+        shown.add_column(name, justify="right" if i else "left")
+    for cells in table[1:]:
+        shown.add_row(*cells)
+    return shown
+
+
+def _write_csv(path: Path, rows: list[Row]) -> None:
+    columns = ["attention", "mean", "standard_deviation", "scores", "difference", "low", "high", "verdict"]
+    columns += ["parameters", "multiply_adds", "step_seconds", "step_ratio", "memory_gib"]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            found = [row.difference, row.low, row.high, row.verdict]
+            costs = [row.parameters, row.multiply_adds, row.step_seconds, row.step_ratio, row.memory_gib]
+            writer.writerow([row.attention, row.mean, row.deviation, json.dumps(row.scores), *found, *costs])
