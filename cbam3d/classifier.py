@@ -58,13 +58,21 @@ class Classifier:
         Raises:
             InputError: a file that cannot be read.
         """
+        return self.score(self.views(path))
+
+    def views(self, path: str | Path) -> list[Tensor]:
+        """What evaluation takes of a file: its clips, uint8 (3, T, H, W), or the picture, (3, H, W), before cropping.
+
+        Raises:
+            InputError: a file that cannot be read.
+        """
         if self.images:
             try:
-                return self.score([read_image(Path(path), self.config.data.short_side)])
+                return [read_image(Path(path), self.config.data.short_side)]
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
         info = self.probe(path)
-        return self.score(self.read(path, info, self.clips(info.num_frames, info.fps)))
+        return self.read(path, info, self.clips(info.num_frames, info.fps))
 
     def clips(self, num_frames: int, fps: float) -> list[list[int]]:
         """The frames of each clip that evaluation takes of a video of so many frames."""
@@ -94,12 +102,16 @@ class Classifier:
         frames = read_clip(path, wanted, size, seek=not info.problem, **options)
         return list(frames.split([len(clip) for clip in clips], dim=1))
 
+    def inputs(self, views: list[Tensor]) -> Tensor:
+        """Views, each uint8 (3, *S) of any size, cropped and normalised as the network takes them: (V, 3, *S)."""
+        packed = pack([Sample(Visit(0, 0), 0, views)]).to(self.device)
+        return self.transform(packed).contiguous(memory_format=self.memory_format)
+
     @torch.no_grad()
     def score(self, views: list[Tensor]) -> Tensor:
         """Probabilities (K,), the mean over views, each uint8 (3, *S) of any size."""
-        packed = pack([Sample(Visit(0, 0), 0, views)]).to(self.device)
-        inputs = self.transform(packed).contiguous(memory_format=self.memory_format)
-        logits = [self.model(part).float() for part in inputs.split(self.config.eval.batch_size)]
+        parts = self.inputs(views).split(self.config.eval.batch_size)
+        logits = [self.model(part).float() for part in parts]
         return torch.cat(logits).softmax(1).mean(0).cpu()
 
 

@@ -13,6 +13,7 @@ USAGE = """usage: cbam3d COMMAND …
   evaluate RUN … [--views 10x3] [--section.key value …]      score runs again, with intervals; compare several
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   predict RUN PATH … [--window SECONDS] [--json]             the most probable classes of files, or of their parts
+  explain RUN PATH … [--out DIR] [--class NAME]              where it looks: attention maps and Grad-CAM as pictures
   export RUN [--format torch|onnx] [--out FILE]              the network for elsewhere, checked, with its facts
   compare CONFIG --attention none,se,cbam [--seeds 3]        train with each mechanism; what differs beyond noise
   list [attention]                                           networks, attention, configurations, recipes
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         from cbam3d import (  # imports torch: not needed for the usage
             compare,
             evaluation,
+            explain,
             export,
             names,
             predict,
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         known = {"train": training.train, "evaluate": evaluation.evaluate}
         known |= {"prepare": prepare.prepare, "list": names.list_names, "export": export.export}
-        known |= {"predict": predict.predict, "compare": compare.compare}
+        known |= {"predict": predict.predict, "compare": compare.compare, "explain": explain.explain}
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

@@ -20,6 +20,7 @@ from cbam3d.attention.gct import GCT
 from cbam3d.attention.ge import GE
 from cbam3d.attention.gsop import GSoP
 from cbam3d.attention.insert import Insertion, insert_attention, list_insertions, remove_attention
+from cbam3d.attention.maps import attention_maps
 from cbam3d.attention.non_local import NonLocal
 from cbam3d.attention.residual import ResidualAttention
 from cbam3d.attention.rga import RGA
@@ -65,6 +66,7 @@ __all__ = [
     "SpatialAttention",
     "TemporalAttention",
     "Triplet",
+    "attention_maps",
     "attention_options",
     "create_attention",
     "describe_attention",

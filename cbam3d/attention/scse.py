@@ -53,15 +53,15 @@ class SCSE(Gate):
             if combine == "sum":
                 self.scale.fill_(1.0)
 
-    def attention_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps of the channels, (N, C, 1, …), and of the positions, (N, 1, *S)."""
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The maps "channel", (N, C, 1, …), and "spatial", (N, 1, *S)."""
         check_rank(x, self.ndim)
         channel = expand_as(self.channel(x.mean(spatial_axes(x))), x)
-        return self.squash(channel), self.squash(self.spatial(x))
+        return {"channel": self.squash(channel), "spatial": self.squash(self.spatial(x))}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        channel, spatial = (one.to(x.dtype) for one in self.attention_maps(x))
+        channel, spatial = (one.to(x.dtype) for one in self.attention_maps(x).values())
         if self.combine == "sum":
             return x * (channel + spatial)
         return torch.maximum(x * channel, x * spatial)

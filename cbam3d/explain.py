@@ -1,0 +1,80 @@
+"""`cbam3d explain`: pictures of where a trained network looks."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from cbam3d.classifier import load_run
+from cbam3d.console import speaker
+from cbam3d.errors import InputError
+from cbam3d.explanation import Explainer, Explanation
+from cbam3d.parsing import CommandParser
+from cbam3d.pictures import draw_sheet, write_moving
+from cbam3d.predict import find_files
+
+
+def explain(arguments: list[str]) -> None:
+    """Show where a network looks in videos or pictures: the maps of its attention and Grad-CAM over the frames, as a
+    PNG sheet, a GIF and an MP4, and all maps as numbers in an NPZ file."""
+    command = CommandParser("cbam3d explain", description=explain.__doc__)
+    command.add_argument("run", help="folder of a run, or a checkpoint")
+    command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
+    command.add_argument("--class", dest="target", help="that Grad-CAM asks for (default: the most probable one)")
+    command.add_argument("--blocks", nargs="+", default=(), help="of attention, by pattern: 'layer4.*' (default: all)")
+    command.add_argument("--layer", help="that Grad-CAM weighs (default: the last one with positions)")
+    command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
+    given = command.parse_args(arguments)
+    console = speaker()
+    classifier = load_run(given.run, given.checkpoint, given.device)
+    has_captum = importlib.util.find_spec("captum") is not None
+    if not has_captum:
+        console.print('no Grad-CAM: captum is not installed (pip install "cbam3d[explain]")', style="yellow")
+    explainer = Explainer(classifier, tuple(given.blocks), given.layer, has_captum)
+    run = Path(given.run)
+    out = Path(given.out) if given.out else (run if run.is_dir() else run.with_suffix("")) / "explain"
+    out.mkdir(parents=True, exist_ok=True)
+    names: dict[str, int] = {}
+    for path in find_files(given.paths, classifier.images):
+        names[path.stem] = names.get(path.stem, 0) + 1
+        stem = out / (path.stem if names[path.stem] == 1 else f"{path.stem}-{names[path.stem]}")
+        found = explainer(path, given.target)
+        if not found.maps and found.grad_cam is None:
+            raise InputError("explain: the network has no attention with maps, and there is no Grad-CAM")
+        suffixes = _write(found, str(path), stem)
+        console.print(_table(found, str(path)))
+        console.print(f"{stem}: {', '.join(suffixes)}")
+
+
+def _write(found: Explanation, name: str, stem: Path) -> list[str]:
+    """Write everything; the suffixes of the files."""
+    best, probability = found.best[0]
+    draw_sheet(found, f"{name}: {best} ({probability:.1%})", stem.with_name(stem.name + ".png"))
+    moves = len(found.frames) > 1
+    if moves:
+        write_moving(found, stem)
+    arrays = {"frames": found.frames} | {
+        f"{block}/{kind}": values for block, views in found.maps.items() for kind, values in views.items()
+    }
+    if found.grad_cam is not None:
+        arrays[f"grad_cam/{found.layer}"] = found.grad_cam
+    np.savez_compressed(stem.with_name(stem.name + ".npz"), **arrays)  # pyright: ignore[reportArgumentType]
+    return ["png", *(["gif", "mp4"] if moves else []), "npz"]
+
+
+def _table(found: Explanation, name: str) -> Table:
+    best, probability = found.best[0]
+    table = Table(title=f"{name}: {best} ({probability:.1%})", title_justify="left")
+    table.add_column("block")
+    table.add_column("map")
+    for column in ("size", "least", "mean", "greatest"):
+        table.add_column(column, justify="right")
+    for block, views in found.maps.items():
+        for kind, values in views.items():
+            size = " x ".join(map(str, values.shape))
+            numbers = (f"{number:.3f}" for number in (values.min(), values.mean(), values.max()))
+            table.add_row(block, kind, size, *numbers)
+    return table
