@@ -14,6 +14,7 @@ USAGE = """usage: cbam3d COMMAND …
   prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
   predict RUN PATH … [--window SECONDS] [--json]             the most probable classes of files, or of their parts
   explain RUN PATH … [--out DIR] [--class NAME]              where it looks: attention maps and Grad-CAM as pictures
+  report RUN [--out FILE]                                    one HTML page about a run
   export RUN [--format torch|onnx] [--out FILE]              the network for elsewhere, checked, with its facts
   compare CONFIG --attention none,se,cbam [--seeds 3]        train with each mechanism; what differs beyond noise
   list [attention]                                           networks, attention, configurations, recipes
@@ -36,12 +37,18 @@ def main(arguments: list[str] | None = None) -> int:
             names,
             predict,
             prepare,
+            report,
             training,
         )
 
         known = {"train": training.train, "evaluate": evaluation.evaluate}
         known |= {"prepare": prepare.prepare, "list": names.list_names, "export": export.export}
-        known |= {"predict": predict.predict, "compare": compare.compare, "explain": explain.explain}
+        known |= {
+            "predict": predict.predict,
+            "compare": compare.compare,
+            "explain": explain.explain,
+            "report": report.report,
+        }
         if arguments[0] not in known:
             raise InputError(unknown("command", arguments[0], known))
         known[arguments[0]](arguments[1:])

@@ -76,10 +76,15 @@ class Explainer:
         Raises:
             InputError: a file that cannot be read, an unknown class, or a network without a layer for Grad-CAM.
         """
+        if target is not None and target not in self.classifier.classes:
+            raise InputError(f"explain: {unknown('class', target, self.classifier.classes)}")
+        (view,) = self.classifier.views(path)
+        return self.explain(view, target)
+
+    def explain(self, view: Tensor, target: str | None = None) -> Explanation:
+        """Explain a clip (or picture) before cropping, uint8 (3, *S); `target` as above."""
         classifier = self.classifier
-        if target is not None and target not in classifier.classes:
-            raise InputError(f"explain: {unknown('class', target, classifier.classes)}")
-        inputs = classifier.inputs(classifier.views(path))
+        inputs = classifier.inputs([view])
         with torch.no_grad():
             probabilities = classifier.model(inputs).float().softmax(1)[0].cpu()
         best = classifier.best(probabilities, 5)

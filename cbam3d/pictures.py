@@ -39,7 +39,7 @@ def layers(found: Explanation) -> dict[str, np.ndarray]:
         shown[f"Grad-CAM of {found.target}\n{found.layer}"] = found.resized(found.grad_cam)
     for name in _spread([name for name, views in found.maps.items() if "spatial" in views]):
         values = found.maps[name]["spatial"]
-        shown[f"spatial map\n{name}\n{values.min():.2f} … {values.max():.2f}"] = found.resized(values)
+        shown[f"spatial map\n{name}\n{values.min():.3f} … {values.max():.3f}"] = found.resized(values)
     return shown
 
 
@@ -87,8 +87,8 @@ def draw_sheet(found: Explanation, title: str, path: Path) -> None:
 
 
 def write_moving(found: Explanation, stem: Path) -> None:
-    """The clip as `stem`.mp4 and .gif, four frames a second: input, Grad-CAM and the deepest spatial map, side by side,
-    over the temporal weights, of which that of the frame is filled."""
+    """The clip as `stem`.mp4 and .gif, four frames a second: input, Grad-CAM and the spatial map that varies most,
+    side by side, over the temporal weights, of which that of the frame is filled."""
     pictures = [Image.fromarray(frame) for frame in _composed(found)]
     stem.parent.mkdir(parents=True, exist_ok=True)
     first, *others = pictures
@@ -100,7 +100,7 @@ def write_moving(found: Explanation, stem: Path) -> None:
 def _composed(found: Explanation) -> Iterator[np.ndarray]:
     shown = layers(found)
     grad_cam = [name for name in shown if name.startswith("Grad-CAM")]
-    spatial = [name for name in shown if name.startswith("spatial")][-1:]
+    spatial = sorted((name for name in shown if name.startswith("spatial")), key=lambda name: np.ptp(shown[name]))[-1:]
     parts = {"input": found.frames} | {name: overlay(found.frames, shown[name]) for name in grad_cam + spatial}
     temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
     weights = next(reversed(temporal.values()), None)

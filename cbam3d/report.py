@@ -1,0 +1,180 @@
+"""`cbam3d report`: a run as one HTML page that needs no other file and no network."""
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+from PIL import Image
+from rich.console import Console
+
+import cbam3d
+from cbam3d.classifier import Classifier
+from cbam3d.console import speaker
+from cbam3d.data.batch import Visit
+from cbam3d.errors import InputError
+from cbam3d.explanation import Explainer, Explanation
+from cbam3d.models.ours import attention_of
+from cbam3d.parsing import CommandParser
+from cbam3d.pictures import layers, overlay
+from cbam3d.saved import Saved, open_saved
+from cbam3d.sources import open_source, with_manifest_of
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_FRAMES = 4  # of a mistake
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An item that was taken for another class: what was said, and how surely; pictures as data URIs, or none."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    frames: str = ""
+    attention: str = ""
+    caption: str = ""
+
+
+def report(arguments: list[str]) -> None:
+    """Write one HTML page about a run: configuration, curves, scores with intervals, classes, confusion, and the most
+    confident mistakes with what the attention did."""
+    command = CommandParser("cbam3d report", description=report.__doc__)
+    command.add_argument("run", help="folder of a run")
+    command.add_argument("--out", help="the page (default: report.html in the folder)")
+    command.add_argument("--mistakes", type=int, default=12, help="how many to show (default: 12)")
+    given = command.parse_args(arguments)
+    folder, console = Path(given.run), speaker()
+    saved = open_saved(folder)
+    if folder.is_file() or not (folder / "predictions.csv").is_file():
+        raise InputError(f"{folder}: no folder of a run whose training has ended (predictions.csv is missing)")
+    if given.mistakes < 0:
+        raise InputError(f"report: --mistakes must be at least 0, got {given.mistakes}")
+    mistakes, trouble = _with_pictures(_mistakes(folder)[: given.mistakes], saved, console)
+    out = Path(given.out) if given.out else folder / "report.html"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(template.render(**_facts(folder, saved), mistakes=mistakes, trouble=trouble), "utf-8")
+    console.print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, all in one file")
+
+
+def _facts(folder: Path, saved: Saved) -> dict[str, Any]:
+    """What the page says, but for the mistakes."""
+    config, metrics = saved.config, json.loads((folder / "metrics.json").read_text())
+    pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
+    again = folder / "evaluation.json"
+    evaluated = json.loads(again.read_text()) if again.is_file() else None
+    versions = saved.state.get("versions", {})
+    return {
+        "name": folder.resolve().name,
+        "model": config.model.name,
+        "attention": attention_of(config.model.name, config.model.attention) or "no attention",
+        "data": f"{config.data.recipe} ({config.data.root})",
+        "top1": "top1" if saved.images else "video_top1",
+        "scores": _scores(metrics),
+        "counts": {key.removeprefix("num_"): n for key, n in metrics.items() if key.startswith("num_")},
+        "metrics": metrics,
+        "evaluated": evaluated and {"facts": evaluated, "scores": _scores(evaluated), "way": _way(evaluated)},
+        "pictures": pictures,
+        "classes": sorted(_rows(folder / "classes.csv"), key=lambda row: float(row["accuracy"] or -1)),
+        "skipped": _rows(folder / "skipped.csv"),
+        "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
+        "trained": versions.get("saved", "")[:10],
+        "written": f"{datetime.now():%Y-%m-%d} by cbam3d {cbam3d.__version__}",
+    }
+
+
+def _scores(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of every score in metrics.json or evaluation.json."""
+    rows = []
+    for name, value in facts.items():
+        if name == "loss":
+            rows.append((name, f"{value:.4f}", ""))
+        elif isinstance(value, float) and not name.startswith("best_"):
+            low, high = facts["intervals_95"].get(name, (None, None))
+            rows.append((name, f"{value:.2%}", "" if low is None else f"{low:.2%} … {high:.2%}"))
+    return rows
+
+
+def _way(evaluated: dict[str, Any]) -> str:
+    scoring = evaluated["config"]["eval"]
+    flip = ", mirrored too" if scoring["flip"] else ""
+    order = "" if scoring["frame_order"] == "natural" else f", frames {scoring['frame_order']}"
+    views = f"{scoring['num_clips']} clips x {scoring['num_crops']} crops{flip}{order}"
+    return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [{key: _printable(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _printable(text: str) -> str:
+    """A name that is no UTF-8 cannot stand in a page as it is."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _mistakes(folder: Path) -> list[Mistake]:
+    """All of them, the surest first."""
+    wrong = [row for row in _rows(folder / "predictions.csv") if row["right"] == "0"]
+    found = [Mistake(row["path"], row["label"], row["top1"], float(row["probability1"])) for row in wrong]
+    return sorted(found, key=lambda one: -one.probability)
+
+
+def _with_pictures(mistakes: list[Mistake], saved: Saved, console: Console) -> tuple[list[Mistake], str]:
+    """The mistakes with their frames, and the attention over them; or without, and the reason."""
+    if not mistakes:
+        return [], ""
+    config = with_manifest_of(saved.folder, saved.config)
+    config = replace(config, eval=replace(config.eval, num_clips=1))
+    try:
+        test = open_source(config, console).test
+    except InputError as error:
+        return mistakes, str(error)
+    classifier = Classifier(saved.model(), saved.classes, saved.config, saved.images)
+    explainer = Explainer(classifier, grad_cam=False)
+    places = {test.name(i): i for i in range(len(test))}
+    shown = []
+    for mistake in mistakes:
+        views = list(test.__getitems__([Visit(0, places[mistake.path])]).views_of_one_shape())
+        shown.append(_with_picture(mistake, explainer.explain(views[0][0])) if views else mistake)
+    return shown, ""
+
+
+def _with_picture(mistake: Mistake, found: Explanation) -> Mistake:
+    over = layers(found)
+    caption = max(over, key=lambda name: np.ptp(over[name]), default="")
+    count = len(found.frames)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
+    attention = _strip(overlay(found.frames, over[caption])[chosen]) if over else ""
+    return replace(mistake, frames=_strip(found.frames[chosen]), attention=attention, caption=" ".join(caption.split()))
+
+
+def _strip(frames: np.ndarray) -> str:
+    """Frames side by side, at most 112 pixels high, as a data URI."""
+    picture = Image.fromarray(np.concatenate(list(frames), axis=1))
+    if picture.height > 112:
+        picture = picture.resize((round(picture.width * 112 / picture.height), 112), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return _uri(buffer.getvalue(), "jpeg")
+
+
+def _picture(path: Path) -> str:
+    return _uri(path.read_bytes(), "png") if path.is_file() else ""
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
