@@ -12,8 +12,8 @@ from cbam3d.data.batch import Sample, Visit, pack
 from cbam3d.data.crop import TestCrops
 from cbam3d.data.decode import read_clip
 from cbam3d.data.images import read_image
+from cbam3d.data.pixels import scaled_size
 from cbam3d.data.probe import VideoInfo, probe_video
-from cbam3d.data.videos import scaled_size
 from cbam3d.errors import InputError
 from cbam3d.saved import open_saved
 from cbam3d.sources import sampling_of

@@ -2,63 +2,70 @@
 
 import glob
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 from rich.table import Table
 
-from cbam3d.classifier import Classifier, load_run
+from cbam3d.classifier import load_run
 from cbam3d.console import speaker
 from cbam3d.data.listing import VIDEO_SUFFIXES
+from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError
 from cbam3d.parsing import CommandParser
+from cbam3d.windows import Prediction, predictions
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """The classes of a file, or of a part of it; times in seconds, None for the whole file."""
-
-    path: str
-    start_seconds: float | None
-    end_seconds: float | None
-    classes: list[tuple[str, float]]  # best first, with probabilities
+_STREAM_WINDOW = 2.0  # seconds, where none is asked for
 
 
 def predict(arguments: list[str]) -> None:
-    """Print the most probable classes of videos or pictures; with --window, of each part of a long video."""
+    """Print the most probable classes of videos or pictures; with --window, of each part of a long video, of a stream
+    or of what a camera sees."""
     command = CommandParser("cbam3d predict", description=predict.__doc__)
     command.add_argument("run", help="folder of a run, or a checkpoint")
-    command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
+    command.add_argument(
+        "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
+    )
     command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
     command.add_argument("--top", type=int, default=5, help="how many classes")
-    command.add_argument("--window", type=float, help="seconds; classify parts of this length")
+    command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
     command.add_argument("--step", type=float, help="seconds from part to part; default: the window")
     command.add_argument("--json", action="store_true", help="a JSON object a line, in place of a table")
+    command.add_argument("--annotate", metavar="DIR", help="write copies of the videos with the classes in the picture")
     command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
     given = command.parse_args(arguments)
     for name in ("top", "window", "step"):
         value = getattr(given, name)
         if value is not None and value <= 0:
             raise InputError(f"predict: --{name} must be above 0, got {value}")
-    if given.step and not given.window:
+    streams = [path for path in given.paths if is_stream(path)]
+    if given.step and not given.window and not streams:
         raise InputError("predict: --step goes with --window")
     classifier = load_run(given.run, given.checkpoint, given.device)
-    if given.window and classifier.images:
-        raise InputError("predict: --window is for videos, the run was trained on pictures")
+    if classifier.images and (given.window or given.annotate or streams):
+        raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on pictures")
+    files = find_files([path for path in given.paths if not is_stream(path)], classifier.images)
+    if given.annotate:
+        Path(given.annotate).mkdir(parents=True, exist_ok=True)
     console, failures = speaker(), []
-    for path in find_files(given.paths, classifier.images):
+    for source in [*map(str, files), *streams]:
+        window = given.window or (_STREAM_WINDOW if source in streams else None)
+        annotated = _annotated_path(given.annotate, source) if given.annotate else None
+        found = predictions(classifier, source, given.top, window, given.step or window, annotated)
         try:
-            found = predictions(classifier, path, given.top, given.window, given.step or given.window)
-            if given.json:
+            if given.json or source in streams:
                 for prediction in found:
-                    print(json.dumps(asdict(prediction)), flush=True)
+                    text = json.dumps(asdict(prediction)) if given.json else _line(prediction)
+                    print(text, flush=True)
             else:
-                console.print(_table(path, list(found)))
+                console.print(_table(source, list(found)))
         except InputError as error:  # the other files are still worth a look
             failures.append(str(error))
             console.print(f"skipped {error}", style="yellow") if not given.json else None
+        except KeyboardInterrupt:  # the way to end a camera
+            found.close()
+            break
     if failures:
         raise InputError(f"predict: {len(failures)} files cannot be read, the first: {failures[0]}")
 
@@ -83,31 +90,21 @@ def find_files(paths: list[str], images: bool) -> list[Path]:
     return list(found)
 
 
-def predictions(
-    classifier: Classifier, path: Path, top: int, window: float | None, step: float | None
-) -> Iterator[Prediction]:
-    """The prediction of a file, or with a window (seconds) of each of its parts, `step` seconds apart.
-
-    The last part is the last whole one; a file shorter than the window is one part. Times follow from the file's
-    mean frame rate.
-
-    Raises:
-        InputError: a file that cannot be read.
-    """
-    if window is None or step is None:
-        yield Prediction(str(path), None, None, classifier(path, top))
-        return
-    info = classifier.probe(path)
-    fps = info.fps or 25.0
-    length = min(info.num_frames, max(1, round(window * fps)))
-    for start in range(0, info.num_frames - length + 1, max(1, round(step * fps))):
-        clips = [[start + frame for frame in clip] for clip in classifier.clips(length, fps)]
-        probabilities = classifier.score(classifier.read(path, info, clips))
-        yield Prediction(str(path), start / fps, (start + length) / fps, classifier.best(probabilities, top))
+def _annotated_path(folder: str, source: str) -> Path:
+    name = f"camera{source}" if source.isdecimal() else Path(source.partition("?")[0]).stem
+    path = Path(folder) / f"{name}.mp4"
+    if Path(source).exists() and path.resolve() == Path(source).resolve():
+        raise InputError(f"predict: --annotate {folder} would overwrite {source}")
+    return path
 
 
-def _table(path: Path, found: list[Prediction]) -> Table:
-    table = Table(title=str(path), title_justify="left", box=None, pad_edge=False)
+def _line(prediction: Prediction) -> str:
+    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
+    return f"{prediction.start_seconds:.2f} … {prediction.end_seconds:.2f} s: {classes}"
+
+
+def _table(name: str, found: list[Prediction]) -> Table:
+    table = Table(title=name, title_justify="left", box=None, pad_edge=False)
     timed = found[0].start_seconds is not None
     for name in ("from", "to") if timed else ():
         table.add_column(name, justify="right")

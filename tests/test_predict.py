@@ -1,13 +1,19 @@
 """Predictions for files, folders, patterns and windows, as a user asks for them."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from cbam3d import load_run
 from cbam3d.cli import main
+from cbam3d.data.decode import read_clip
+from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
-from cbam3d.predict import find_files, predictions
+from cbam3d.predict import find_files
+from cbam3d.windows import predictions
 from tests.conftest import read_numbers
 
 
@@ -87,3 +93,63 @@ def test_mistakes_are_one_line(tiny_run, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of tmp_path's files."""
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_stream_gives_what_the_file_gives(tiny_run, make_video, served, capsys):
+    path = make_video("numbers.ts", 40)
+    assert main(["predict", str(tiny_run), f"{served}/numbers.ts", "--window", "0.4", "--json"]) == 0
+    streamed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["predict", str(tiny_run), str(path), "--window", "0.4", "--json"]) == 0
+    read = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(read) == 4
+    assert [row | {"path": ""} for row in streamed] == [row | {"path": ""} for row in read]
+    assert main(["predict", str(tiny_run), f"{served}/numbers.ts"]) == 0  # shorter than the window of streams
+    assert capsys.readouterr().out.startswith("0.00 … 1.60 s: ")
+
+
+@pytest.mark.parametrize("window", [None, 0.4])
+def test_a_copy_shows_the_classes(tiny_run, make_video, tmp_path, window):
+    path = make_video("numbers.mp4", 40)
+    found = list(predictions(load_run(tiny_run), path, 3, window, window, tmp_path / "copy.mp4"))
+    assert len(found) == (1 if window is None else 4)
+    assert probe_video(tmp_path / "copy.mp4").num_frames == 40
+    before, after = (read_clip(file, range(40)).float() for file in (path, tmp_path / "copy.mp4"))
+    assert (before - after)[:, :, :24].abs().mean() < 8  # the upper half is as it was
+    assert after[:, :, -16:].mean() < 0.8 * before[:, :, -16:].mean()  # the text lies on a dark ground
+    assert after[:, :, -16:].amax() > 200
+
+
+def test_a_copy_that_is_broken_off_is_whole_up_to_there(tiny_run, make_video, tmp_path):
+    found = predictions(load_run(tiny_run), make_video("n.mp4", 40), 1, 0.4, 0.4, tmp_path / "copy.mp4")
+    next(found)
+    found.close()
+    assert 10 <= probe_video(tmp_path / "copy.mp4").num_frames < 40
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_streams_and_cameras_that_are_not_there_are_one_line(tiny_run, served, capsys, tmp_path):
+    for source in (f"{served}/none.ts", "77", "http://127.0.0.1:9/x.mp4"):
+        assert main(["predict", str(tiny_run), source]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "77" in error or "127.0.0.1" in error
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_an_annotated_copy_does_not_overwrite_its_source(tiny_run, make_video, capsys):
+    path = make_video("v.mp4", 20)
+    assert main(["predict", str(tiny_run), str(path), "--annotate", str(path.parent)]) == 2
+    assert "would overwrite" in capsys.readouterr().err

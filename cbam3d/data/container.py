@@ -43,6 +43,10 @@ class Deadline:
         if time.monotonic() > self.until:
             raise self.error()
 
+    def restart(self) -> None:
+        """Grant the time anew: what goes on for ever has a limit for each frame."""
+        self.until = time.monotonic() + self.seconds
+
     def error(self) -> VideoError:
         return VideoError(self.path, f"timeout (not read within {self.seconds:g} seconds)")
 
@@ -67,24 +71,50 @@ def open_video(
         if os.path.getsize(path) == 0:
             raise VideoError(path, "empty file")
         options = {"codec_whitelist": "none"} if trust_header and _describes_itself(path) else {}
+    except FileNotFoundError:
+        raise VideoError(path, "no such file") from None
+    except OSError as error:
+        raise VideoError(path, f"unreadable ({reason_of(error)})") from None
+    with open_input(os.fspath(path), deadline, options=options) as opened:
+        yield opened
+
+
+@contextmanager
+def open_input(
+    source: str, deadline: Deadline, options: dict[str, str] | None = None, format: str | None = None
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """What FFmpeg opens, a file or a stream: the container and its first video stream that is no cover picture.
+
+    Args:
+        source: a path, a URL, or the name of a device.
+        deadline: for opening, and for each further read.
+        options: of FFmpeg.
+        format: name of an FFmpeg input format; None to find it out.
+
+    Raises:
+        VideoError: nothing there, no video stream, or data that cannot be read; also from within the `with` block.
+    """
+    try:
         limits = (deadline.seconds, deadline.seconds)
-        with av.open(os.fspath(path), metadata_errors="ignore", options=options, timeout=limits) as container:
+        with av.open(
+            source, format=format, metadata_errors="ignore", options=options or {}, timeout=limits
+        ) as container:
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not pictures:
-                raise VideoError(path, "no video stream")
+                raise VideoError(source, "no video stream")
             if pictures[0].codec_context is None:
-                raise VideoError(path, "no decoder for the video stream")
+                raise VideoError(source, "no decoder for the video stream")
             for stream in container.streams:
                 if stream is not pictures[0]:
                     stream.discard = Discard.all
             pictures[0].codec_context.thread_count = 1  # parallelism is over videos
             yield container, pictures[0]
     except FileNotFoundError:
-        raise VideoError(path, "no such file") from None
+        raise VideoError(source, "no such file") from None
     except ExitError:
         raise deadline.error() from None
     except (FFmpegError, OSError) as error:  # garbage has been seen to raise PermissionError
-        raise VideoError(path, f"unreadable ({reason_of(error)})") from None
+        raise VideoError(source, f"unreadable ({reason_of(error)})") from None
 
 
 def reason_of(error: Exception) -> str:

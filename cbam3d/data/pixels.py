@@ -15,6 +15,12 @@ def upright_size(frame: VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
 
 
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width in pixels of a picture whose shorter side is scaled to `short_side`."""
+    scale = short_side / min(height, width)
+    return round(height * scale), round(width * scale)
+
+
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     """Scale and convert into `out`, uint8 (3, H, W), RGB, the picture upright."""
     _, height, width = out.shape

@@ -11,15 +11,10 @@ from cbam3d.data.batch import Packed, Sample, Visit, pack
 from cbam3d.data.container import VideoError
 from cbam3d.data.decode import read_clip
 from cbam3d.data.manifest import Manifest
+from cbam3d.data.pixels import scaled_size
 
 # frames in the video, its frames a second, randomness -> the frame numbers of each clip
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
-
-
-def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width in pixels of a picture whose shorter side is scaled to `short_side`."""
-    scale = short_side / min(height, width)
-    return round(height * scale), round(width * scale)
 
 
 class VideoDataset:

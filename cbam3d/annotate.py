@@ -1,0 +1,61 @@
+"""Predictions written into the picture."""
+
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cbam3d.data.encode import VideoWriter
+from cbam3d.data.stream import TimedFrame
+
+_MOST_PIXELS = 480  # of the shorter side
+
+
+class AnnotatedVideo:
+    """A copy of a video with its classes over the frames, at a constant rate, 480 pixels high at most.
+
+    Frames wait until it is known what they show.
+
+    Args:
+        path: of the file, which appears when it is complete.
+        fps: frames a second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.writer = VideoWriter(path, Fraction(fps).limit_denominator(1001))
+        self.waiting: deque[tuple[float, np.ndarray]] = deque()
+        self.text = ""
+
+    def __enter__(self) -> "AnnotatedVideo":
+        self.writer.__enter__()
+        return self
+
+    def see(self, timed: TimedFrame) -> None:
+        """The next frame."""
+        short_side = min(_MOST_PIXELS, timed.frame.height, timed.frame.width)
+        self.waiting.append((timed.seconds, timed.scaled(short_side)))
+
+    def show(self, until_seconds: float, classes: list[tuple[str, float]]) -> None:
+        """What the frames before a moment show: classes with probabilities, best first."""
+        self.text = "   ".join(f"{name} {probability:.0%}" for name, probability in classes[:3])
+        while self.waiting and self.waiting[0][0] < until_seconds:
+            self._write(self.waiting.popleft()[1])
+
+    def _write(self, pixels: np.ndarray) -> None:
+        _, height, width = pixels.shape
+        even = pixels[:, : height // 2 * 2, : width // 2 * 2]  # as the encoder wants it
+        picture = Image.fromarray(np.ascontiguousarray(even.transpose(1, 2, 0)))
+        size = max(8, picture.height // 20)
+        draw = ImageDraw.Draw(picture, "RGBA")
+        draw.rectangle((0, picture.height - 2 * size, picture.width, picture.height), fill=(0, 0, 0, 140))
+        place = (size // 2, picture.height - 1.7 * size)
+        draw.text(place, self.text, "white", ImageFont.load_default(size))
+        self.writer.write(np.asarray(picture))
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            while self.waiting:  # after the last whole window
+                self._write(self.waiting.popleft()[1])
+        self.writer.__exit__(*error)  # type: ignore[arg-type]

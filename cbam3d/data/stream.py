@@ -1,0 +1,66 @@
+"""Frames with their times, one after the other: of a file, of a stream from the network, or of a camera."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from av import VideoFrame
+
+from cbam3d.data.container import Deadline, VideoError, open_input
+from cbam3d.data.decode import all_frames
+from cbam3d.data.pixels import scaled_size, upright_size, write_rgb
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame: seconds since the first one, and the mean rate of its video, frames a second."""
+
+    frame: VideoFrame
+    seconds: float
+    fps: float
+
+    def scaled(self, short_side: int) -> np.ndarray:
+        """Its pixels, uint8 (3, H, W), RGB, upright, the shorter side scaled to `short_side`."""
+        pixels = np.empty((3, *scaled_size(*upright_size(self.frame), short_side)), np.uint8)
+        write_rgb(self.frame, pixels)
+        return pixels
+
+
+def is_stream(source: str) -> bool:
+    """Whether it is a camera's number or a URL, rather than a path."""
+    return source.isdecimal() or "://" in source
+
+
+def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedFrame]:
+    """Every readable frame, as it comes.
+
+    Args:
+        source: a path, a URL that FFmpeg reads (http, rtsp, …), or the number of a camera ("0").
+        timeout_seconds: how long opening, and each frame, may take.
+
+    Raises:
+        VideoError: nothing there, no video in it, or no frame in time.
+    """
+    deadline = Deadline(source, timeout_seconds)
+    place, format = _camera(source) if source.isdecimal() else (source, None)
+    first: float | None = None
+    with open_input(place, deadline, format=format) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or Fraction(25))
+        for number, frame in enumerate(all_frames(container, stream, deadline)):
+            time = number / rate if frame.time is None else frame.time
+            first = time if first is None else first
+            yield TimedFrame(frame, time - first, rate)
+            deadline.restart()
+    if first is None:
+        raise VideoError(source, "no frame can be decoded")
+
+
+def _camera(number: str) -> tuple[str, str]:
+    """A camera as FFmpeg names it on this system, and the input format."""
+    if sys.platform.startswith("linux"):
+        return f"/dev/video{number}", "v4l2"
+    if sys.platform == "darwin":
+        return number, "avfoundation"
+    raise VideoError(number, "cameras are read on Linux and macOS only")

@@ -1,0 +1,48 @@
+"""Frames with their times."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from cbam3d.data.container import VideoError
+from cbam3d.data.decode import read_clip
+from cbam3d.data.stream import is_stream, stream_frames
+
+
+def test_every_frame_with_its_time(make_video):
+    path = make_video(count=30)
+    found = [(timed.seconds, timed.fps, timed.scaled(24)) for timed in stream_frames(str(path))]
+    assert [seconds for seconds, _, _ in found] == pytest.approx([i / 25 for i in range(30)])
+    assert {fps for _, fps, _ in found} == {25.0}
+    pixels = torch.from_numpy(np.stack([one for _, _, one in found], 1))
+    assert torch.equal(pixels, read_clip(path, range(30), (24, 32)))
+
+
+def test_real_times_of_a_variable_rate(shared_data):
+    times = [timed.seconds for timed in stream_frames(str(next((shared_data / "odd").glob("*vfr*"))))]
+    assert times[0] == 0
+    assert len(set(np.diff(times).round(3))) > 1
+    assert (np.diff(times) > 0).all()
+
+
+def test_what_is_no_path():
+    assert is_stream("0")
+    assert is_stream("rtsp://camera/1")
+    assert not is_stream("clips/0")
+    assert not is_stream("video.mp4")
+
+
+def test_nothing_there_is_said(tmp_path, monkeypatch):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"text\.mp4: unreadable"):
+        next(stream_frames(str(tmp_path / "text.mp4")))
+    with pytest.raises(VideoError, match="no such file"):
+        next(stream_frames(str(tmp_path / "none.mp4")))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(VideoError, match="/dev/video77"):
+        next(stream_frames("77"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(VideoError, match="Linux and macOS"):
+        next(stream_frames("0"))

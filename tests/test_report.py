@@ -1,0 +1,138 @@
+"""The page about a run: what it says, and that a browser shows it without any other file."""
+
+import csv
+import html
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbam3d.cli import main
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run, tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("report") / "page.html"
+    assert main(["report", str(tiny_run), "--out", str(out), "--mistakes", "3"]) == 0
+    return out.read_text()
+
+
+def words(page: str) -> str:
+    """The text of a page, on one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_it_says_what_the_files_say(tiny_run, page):
+    text, metrics = words(page), json.loads((tiny_run / "metrics.json").read_text())
+    low, high = metrics["intervals_95"]["video_top1"]
+    assert f"video_top1 {metrics['video_top1']:.2%} {low:.2%} … {high:.2%}" in text
+    assert f"{metrics['num_videos']} videos" in text
+    with open(tiny_run / "classes.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            assert f"{row['class']} {row['items']} {100 * float(row['accuracy']):.1f} %" in text
+    assert "width: 8" in page  # the configuration
+    with open(tiny_run / "predictions.csv", newline="") as file:
+        wrong = [row for row in csv.DictReader(file) if row["right"] == "0"]
+    surest = sorted(wrong, key=lambda row: -float(row["probability1"]))[:3]
+    for row in surest:
+        assert (
+            f"{row['label']} taken for {row['top1']} ({100 * float(row['probability1']):.1f} %) {row['path']}" in text
+        )
+    assert page.count('alt="frames"') == page.count('alt="attention over the frames"') == len(surest)
+
+
+def test_it_needs_nothing_else(page):
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) >= 3
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "<script" not in page
+    assert "@import" not in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_shows_it(page, tmp_path):
+    """Every picture is decoded, and nothing is wider than a telephone's window."""
+    probe = (
+        "<script>addEventListener('load', () => { const all = [...document.images];"
+        "document.title = JSON.stringify([all.length, all.filter(i => i.naturalWidth > 0).length,"
+        "document.documentElement.scrollWidth, innerWidth]); });</script></body>"
+    )
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe))
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=600,900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run([*command, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=100)
+    title = re.search(r"<title>(\[.*?\])</title>", done.stdout)
+    assert title, done.stderr
+    pictures, decoded, width, window = json.loads(title[1])
+    assert pictures == decoded >= 3
+    assert width <= window
+
+
+def test_names_are_no_markup(tiny_run, tmp_path):
+    """A file or class may be called anything."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    for name in ("predictions.csv", "classes.csv"):
+        (run / name).write_text((run / name).read_text().replace("move_left", "<script>x</script>"))
+    assert main(["report", str(run), "--mistakes", "0"]) == 0
+    page = (run / "report.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;x" in page
+
+
+def test_without_the_data_there_are_no_pictures_of_it(tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "manifest.csv").unlink()
+    (tiny_run.parent / "videos").rename(tiny_run.parent / "away")
+    try:
+        assert main(["report", str(run)]) == 0
+    finally:
+        (tiny_run.parent / "away").rename(tiny_run.parent / "videos")
+    text = words((run / "report.html").read_text())
+    assert "the data cannot be read here" in text
+    assert "taken for" in text
+
+
+def test_pictures_are_reported_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, base in (("dark", 0), ("light", 100)):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(base, base + 150, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    arguments = shlex.split(
+        f"train --config cifar10 --data.recipe image_folder --data.root {tmp_path / 'pictures'} --run.dir "
+        f"{tmp_path / 'run'} --model.options.width 8 --model.attention cbam --train.epochs 1 --train.batch_size 4"
+    )
+    assert main(arguments) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--eval.num_crops", "1"]) == 0
+    assert main(["report", str(tmp_path / "run")]) == 0
+    text = words((tmp_path / "run/report.html").read_text())
+    assert "top1, 95 % interval" in text
+    assert "Scored again" in text
+    picture = next((tmp_path / "pictures/test").rglob("*.png"))
+    assert main(["explain", str(tmp_path / "run"), str(picture)]) == 0
+    assert {path.suffix for path in (tmp_path / "run/explain").iterdir()} == {".png", ".npz"}
+
+
+def test_what_is_no_ended_run_is_one_line(tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "predictions.csv").unlink()
+    for arguments in ([str(run)], [str(tmp_path)], [str(tiny_run), "--mistakes", "-1"]):
+        assert main(["report", *arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_lies_in_the_package():
+    assert (Path(__file__).parents[1] / "cbam3d/report.html.jinja").is_file()
