@@ -16,14 +16,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, expand_as, zero_
-from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding, spatial_axes
+from cbam3d.attention.convolve import convolve
+from cbam3d.attention.fused import gated
+from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, zero_
+from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding
+from cbam3d.attention.pooled import ChannelGate, PositionGate
 from cbam3d.errors import unknown
 
 GateName = Literal["channel", "spatial", "temporal"]
 
 
-class ChannelAttention(Gate):
+class ChannelAttention(ChannelGate):
     """Channel attention of CBAM: which channels matter, one weight a channel.
 
     Args:
@@ -38,16 +41,17 @@ class ChannelAttention(Gate):
         ValueError: channels or reduction below 1.
     """
 
+    pools_max = True
+
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False, init: Init = "paper") -> None:
         super().__init__(init)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
-    def logits(self, x: Tensor) -> Tensor:
-        axes = spatial_axes(x)
-        return expand_as(self.mlp(x.mean(axes)) + self.mlp(x.amax(axes)), x)
+    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        return self.mlp(mean) + self.mlp(highest)
 
 
-class SpatialAttention(Gate):
+class SpatialAttention(PositionGate):
     """Spatial attention of CBAM: which positions matter, one weight a position.
 
     Args:
@@ -86,13 +90,14 @@ class SpatialAttention(Gate):
         elif self.identity_init:
             zero_(self.conv)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def check(self, x: Tensor) -> None:
         check_rank(x, self.ndim)
-        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
-        return self.norm(self.conv(pooled))
+
+    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        return self.norm(convolve(self.conv, torch.cat([mean, highest], dim=1)))
 
 
-class TemporalAttention(Gate):
+class TemporalAttention(PositionGate):
     """Temporal attention: which frames of a clip matter, one weight a frame. Ours, after CBAM's pattern.
 
     Args:
@@ -113,9 +118,11 @@ class TemporalAttention(Gate):
         if self.identity_init:
             zero_(self.conv)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def check(self, x: Tensor) -> None:
         check_rank(x, 3)
-        pooled = torch.stack([x.mean((1, 3, 4)), x.amax((1, 3, 4))], dim=1)
+
+    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        pooled = torch.stack([mean.mean((1, 3, 4)), highest.amax((1, 3, 4))], dim=1)
         return self.conv(pooled)[..., None, None]
 
 
@@ -180,7 +187,12 @@ class CBAM(nn.Module):
         return self._attend(x)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        out, _ = self._attend(x)
+        if self.arrangement == "parallel" or "channel" in self.gates[1:]:
+            out, _ = self._attend(x)
+        else:
+            check_rank(x, self.ndim)
+            positions = [getattr(self, name) for name in self.gates if name != "channel"]
+            out = gated(x, self.channel if "channel" in self.gates else None, positions)
         return x + out if self.residual else out
 
     def _attend(self, x: Tensor) -> tuple[Tensor, dict[GateName, Tensor]]:

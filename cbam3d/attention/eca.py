@@ -9,11 +9,12 @@ import math
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, positive, zero_
-from cbam3d.attention.nd import same_padding, spatial_axes
+from cbam3d.attention.gate import Init, positive, zero_
+from cbam3d.attention.nd import same_padding
+from cbam3d.attention.pooled import ChannelGate
 
 
-class ECA(Gate):
+class ECA(ChannelGate):
     """Efficient channel attention: one weight a channel, from its neighbours.
 
     Args:
@@ -43,6 +44,5 @@ class ECA(Gate):
         if self.identity_init:
             zero_(self.conv)
 
-    def logits(self, x: Tensor) -> Tensor:
-        pooled = x.mean(spatial_axes(x))
-        return expand_as(self.conv(pooled[:, None])[:, 0], x)
+    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        return self.conv(mean[:, None])[:, 0]

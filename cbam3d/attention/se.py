@@ -7,11 +7,11 @@ Hu, Shen, Sun, CVPR 2018, https://arxiv.org/abs/1709.01507
 
 from torch import Tensor
 
-from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as
-from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.gate import Init, channel_mlp
+from cbam3d.attention.pooled import ChannelGate
 
 
-class SE(Gate):
+class SE(ChannelGate):
     """Squeeze and excitation: one weight a channel.
 
     Args:
@@ -30,5 +30,5 @@ class SE(Gate):
         super().__init__(init)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return expand_as(self.mlp(x.mean(spatial_axes(x))), x)
+    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        return self.mlp(mean)

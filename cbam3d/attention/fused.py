@@ -1,0 +1,228 @@
+"""Gates over features in few passes over memory.
+
+Attention that pools its features, passes the pooled values through a small network and multiplies costs little
+arithmetic and much memory traffic: written with one PyTorch operation after another, forward and backward read and
+write the features some 25 times. Here the forward pass reads them three times and writes once, and the backward pass
+reads four tensors and writes one, a block of memory that fits the cache at a time; products are never stored.
+
+    a = channel gate of (mean, max of x over positions)                   (N, C)
+    b = product of position gates of (mean, max of a·x over channels)     (N, 1, *S)
+    y = a·b·x
+
+As gates are at least 0, mean and maximum over channels of gated features are the gate times those of the features:
+each position gate after the first one works on planes alone.
+
+`literal` computes the same by ordinary operations. It is used where the fast form does not apply: on other devices
+than CPUs, in torch.compile and torch.export (which fuse by themselves), under functorch, and for second derivatives.
+Of several equal maxima the first gets the gradient in the fast form; `literal` divides it among them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cbam3d.attention.eager import is_eager_on_cpu
+from cbam3d.attention.gate import expand_as
+
+_CACHE = 2 * 2**20  # bytes of a block
+_LEAST = 2**16  # elements; below them, calls cost more than memory traffic
+enabled = True  # False: `literal` always
+
+
+class PooledGate(Protocol):
+    """A gate of pooled features: `gate` gives its values from means and maxima."""
+
+    pools_max: bool  # whether it looks at maxima
+
+    def gate(self, mean: Tensor, highest: Tensor) -> Tensor:
+        """Values at least 0, for channels (N, C), or for positions, broadcastable to (N, 1, *S)."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
+def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
+    """Features (N, C, *S) through a channel gate, then through gates of positions; at least one gate."""
+    if not _applies(x):
+        return literal(x, channel, positions)
+    gates = ([] if channel is None else [channel]) + list(positions)
+    parameters = [p for gate in gates for p in gate.parameters() if p.requires_grad]
+    return _Gated.apply(x, channel, tuple(positions), *parameters)
+
+
+def literal(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
+    """`gated` by ordinary operations."""
+    if channel is not None:
+        axes = tuple(range(2, x.ndim))
+        mean = x.mean(axes)
+        a = channel.gate(mean, x.amax(axes) if channel.pools_max else mean)
+        x = x * expand_as(a, x).to(x.dtype)
+    if positions:
+        x = x * _positions(positions, x.mean(1, keepdim=True), x.amax(1, keepdim=True)).to(x.dtype)
+    return x
+
+
+def _positions(gates: Sequence[PooledGate], mean: Tensor, highest: Tensor) -> Tensor:
+    """The product of position gates, each of which sees what the ones before it left."""
+    first, *others = gates
+    product = first.gate(mean, highest)
+    for gate in others:
+        product = product * gate.gate(mean * product, highest * product)
+    return product
+
+
+def _applies(x: Tensor) -> bool:
+    return enabled and is_eager_on_cpu(x) and x.numel() >= _LEAST
+
+
+class _Gated(torch.autograd.Function):
+    """The fast form; gates are modules, their parameters arguments, so that autograd sees them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, channel: PooledGate | None, positions: tuple[PooledGate, ...], *parameters: Tensor
+    ) -> Tensor:
+        flat, learns = x.flatten(2), any(ctx.needs_input_grad)
+        a, b, ctx.channel, ctx.positions, which = None, None, None, None, None
+        if channel is not None:
+            mean = flat.mean(2)
+            ctx.channel = _Small(channel.gate, mean, flat.amax(2) if channel.pools_max else mean, learns)
+            a = ctx.channel.value.to(x.dtype)
+        if positions:
+            mean, highest, which = _pool_channels(flat, a, learns)
+            ctx.positions = _Small(lambda m, h: _planes(x.shape, positions, m, h), mean, highest, learns)
+            b = ctx.positions.value.to(x.dtype)
+        out = torch.empty_like(x)
+        flat_out = out.flatten(2)
+        for n, s in _blocks(flat):
+            gate = b[n, None, s] if a is None else a[n, :, None]  # type: ignore[index]
+            torch.mul(flat[n, :, s], gate, out=flat_out[n, :, s])
+            if a is not None and b is not None:
+                flat_out[n, :, s].mul_(b[n, None, s])
+        ctx.save_for_backward(x, a, b, which, *parameters)
+        ctx.gates = channel, positions
+        ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, a, b, which, *parameters = ctx.saved_tensors
+        channel, positions = ctx.gates
+        if torch.is_grad_enabled():  # second derivatives are asked for
+            autocasts, dtype = ctx.autocast
+            with torch.autocast("cpu", dtype, autocasts):
+                out = literal(x, channel, positions)
+            found = torch.autograd.grad(out, [x, *parameters], grads[0], create_graph=True, allow_unused=True)
+            return found[0], None, None, *found[1:]
+        flat, grad = x.flatten(2), grads[0].flatten(2)
+        of_parameters: dict[int, Tensor] = {}
+        da, db = _products(flat, grad, a, b)
+        per_plane = per_channel = at_highest = at_highest_place = None  # what dx gets of each pooling
+        if ctx.positions is not None:
+            d_mean, d_highest = ctx.positions.derive(db, parameters, of_parameters)
+            per_plane, at_highest = (d_mean / x.shape[1]).to(x.dtype), d_highest.to(x.dtype)
+            if da is not None:
+                da += torch.bmm(flat, per_plane[:, :, None])[:, :, 0]
+                da.scatter_add_(1, which, flat.gather(1, which[:, None])[:, 0] * at_highest)
+                at_highest = at_highest * a.gather(1, which)
+        if ctx.channel is not None:
+            d_mean, d_highest = ctx.channel.derive(da, parameters, of_parameters)
+            if channel.pools_max:
+                at_highest_place = d_highest.to(x.dtype)
+            else:
+                d_mean = d_mean + d_highest
+            per_channel = (d_mean / flat.shape[2]).to(x.dtype)
+        dx = torch.empty_like(x)
+        flat_dx = dx.flatten(2)
+        for n, s in _blocks(flat):
+            block = flat_dx[n, :, s]
+            if per_plane is None:
+                torch.addcmul(per_channel[n, :, None], grad[n, :, s], a[n, :, None], out=block)  # type: ignore[index]
+                continue
+            torch.addcmul(per_plane[n, None, s], grad[n, :, s], b[n, None, s], out=block)
+            if per_channel is not None:
+                block.mul_(a[n, :, None]).add_(per_channel[n, :, None])
+        if at_highest is not None:
+            flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
+        if at_highest_place is not None:
+            flat_dx.scatter_add_(2, flat.argmax(2, keepdim=True), at_highest_place[:, :, None])
+        return dx, None, None, *(of_parameters.get(id(parameter)) for parameter in parameters)
+
+
+class _Small:
+    """A small network's value for pooled inputs, and what derives it."""
+
+    def __init__(
+        self, network: Callable[[Tensor, Tensor], Tensor], mean: Tensor, highest: Tensor, learns: bool
+    ) -> None:
+        with torch.set_grad_enabled(learns):
+            self.inputs = [one.detach().requires_grad_(learns) for one in (mean, highest)]
+            self.output = network(*self.inputs)
+        self.value = self.output.detach()
+
+    def derive(self, grad: Tensor, parameters: Sequence[Tensor], found: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gradients of the two inputs; those of its parameters go to `found`, by id."""
+        grad = grad.to(self.output.dtype)
+        wanted = [*self.inputs, *parameters]
+        mean, highest, *others = torch.autograd.grad(self.output, wanted, grad, retain_graph=True, allow_unused=True)
+        found |= {id(p): d for p, d in zip(parameters, others, strict=True) if d is not None}
+        zeros = torch.zeros_like(self.inputs[0])
+        return zeros if mean is None else mean, zeros if highest is None else highest
+
+
+def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of samples and of positions of (N, C, S) that fit the cache."""
+    n, c, s = flat.shape
+    columns = max(1, _CACHE // (c * flat.element_size()))
+    samples = max(1, columns // s)
+    for i in range(0, n, samples):
+        for j in range(0, s, columns):
+            yield slice(i, i + samples), slice(j, j + columns)
+
+
+def _pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
+    n, c, s = flat.shape
+    mean, highest = flat.new_empty(n, s), flat.new_empty(n, s)
+    found = (
+        torch.empty(n, 2, s) if wants_places else None
+    )  # sum of the channels that are equal to the maximum; their number
+    counting = torch.stack([torch.arange(c, dtype=torch.float32), torch.ones(c)])
+    for i, j in _blocks(flat):
+        block = flat[i, :, j]
+        if a is not None:
+            block = block * a[i, :, None]
+        torch.amax(block, 1, out=highest[i, j])
+        torch.mean(block, 1, out=mean[i, j])
+        if found is not None:
+            equal = (block == highest[i, None, j]).to(torch.float32)
+            torch.matmul(counting, equal, out=found[i, :, j])
+    if found is None:
+        return mean, highest, None
+    which = found[:, 0].to(torch.int64)
+    for sample, place in (found[:, 1] != 1).nonzero().tolist():
+        values = flat[sample, :, place] if a is None else flat[sample, :, place] * a[sample]
+        which[sample, place] = values.argmax()
+    return mean, highest, which
+
+
+def _products(flat: Tensor, grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a, Σ_s grad·x·b, and of b, Σ_c grad·x·a."""
+    n, c, s = flat.shape
+    da = None if a is None else flat.new_zeros(n, c)
+    db = None if b is None else flat.new_empty(n, s)
+    for i, j in _blocks(flat):
+        product = flat[i, :, j] * grad[i, :, j]
+        if db is not None:
+            db[i, j] = product.sum(1) if a is None else torch.matmul(a[i, None], product)[:, 0]
+        if da is not None:
+            da[i] += product.sum(2) if b is None else torch.matmul(product, b[i, j, None])[:, :, 0]
+    return da, db
+
+
+def _planes(shape: torch.Size, positions: Sequence[PooledGate], mean: Tensor, highest: Tensor) -> Tensor:
+    """The product of the position gates, (N, S), from pooled planes (N, S) of features of that shape."""
+    shape = torch.Size((shape[0], 1, *shape[2:]))
+    return _positions(positions, mean.reshape(shape), highest.reshape(shape)).expand(shape).flatten(1)
