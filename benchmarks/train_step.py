@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.video import r3d_18
+from usual import UsualCBAM
 
 from cbam3d import insert_attention
 from cbam3d.data.loader import Batch
@@ -34,29 +35,12 @@ from cbam3d.engine.train import Settings, Trainer
 CLASSES = 101
 
 
-class UsualCBAM3d(nn.Module):
-    """The port that one finds: channel attention by two pooled MLPs, then a 7x7x7 convolution of two maps."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(channels, channels // 16), nn.ReLU(), nn.Linear(channels // 16, channels))
-        self.conv = nn.Conv3d(2, 1, 7, padding=3, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, c = x.shape[:2]
-        mean = F.adaptive_avg_pool3d(x, 1).view(n, c)
-        highest = F.adaptive_max_pool3d(x, 1).view(n, c)
-        x = x * torch.sigmoid(self.mlp(mean) + self.mlp(highest)).view(n, c, 1, 1, 1).expand_as(x)
-        maps = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
-        return x * torch.sigmoid(self.conv(maps)).expand_as(x)
-
-
 class UsualBlock(nn.Module):
     """A residual block of torchvision with the port at the end of its branch."""
 
     def __init__(self, block: Any, channels: int) -> None:
         super().__init__()
-        self.block, self.attention = block, UsualCBAM3d(channels)
+        self.block, self.attention = block, UsualCBAM(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.attention(self.block.conv2(self.block.conv1(x)))

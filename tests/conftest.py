@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cbam3d.cli import main
 from cbam3d.data import motion
@@ -41,6 +42,24 @@ def tiny_run(tmp_path_factory) -> Path:
         "--train.batch_size 8 --eval.num_clips 2 --data.test_fraction 0.5"
     )
     assert main([*arguments, "--data.root", str(root / "videos"), "--run.dir", str(root / "run")]) == 0
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def picture_run(tmp_path_factory) -> Path:
+    """The folder of a run of one epoch on 24 small pictures, which lie in `pictures` beside it."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, base in (("dark", 0), ("light", 100)):
+            folder = root / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(rng.integers(base, base + 150, (40, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    arguments = shlex.split(
+        f"train --config cifar10 --data.recipe image_folder --data.root {root / 'pictures'} --run.dir {root / 'run'} "
+        "--model.options.width 8 --model.attention cbam --train.epochs 1 --train.batch_size 4 --eval.flip true"
+    )
+    assert main(arguments) == 0
     return root / "run"
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cbam3d import load_run
 from cbam3d.cli import main
@@ -136,27 +135,15 @@ def test_what_cannot_be_scored_is_one_line(runs, tmp_path, capsys):
     assert "the folder of a run comes first" in capsys.readouterr().err
 
 
-def test_pictures_are_classified_too(tmp_path):
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for label, base in (("dark", 0), ("light", 160)):
-            folder = tmp_path / "pictures" / split / label
-            folder.mkdir(parents=True)
-            for i in range(6):
-                Image.fromarray(rng.integers(base, base + 96, (40, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    arguments = shlex.split(
-        f"train --config cifar10 --data.recipe image_folder --data.root {tmp_path / 'pictures'} --run.dir "
-        f"{tmp_path / 'run'} --model.options.width 8 --train.epochs 1 --train.batch_size 4 --eval.flip true"
-    )
-    assert main(arguments) == 0
-    assert main(["evaluate", str(tmp_path / "run")]) == 0
-    classifier = load_run(tmp_path / "run")
-    for row in table(tmp_path / "run/evaluation/predictions.csv")[:3]:
-        (name, value), _ = classifier(tmp_path / "pictures" / row["path"])
+def test_pictures_are_classified_too(picture_run):
+    assert main(["evaluate", str(picture_run)]) == 0
+    classifier, pictures = load_run(picture_run), picture_run.parent / "pictures"
+    for row in table(picture_run / "evaluation/predictions.csv")[:3]:
+        (name, value), _ = classifier(pictures / row["path"])
         assert name == row["top1"]
         assert value == pytest.approx(float(row["probability1"]), abs=1e-5)
     with pytest.raises(InputError, match=r"nowhere\.png: unreadable"):
-        classifier(tmp_path / "nowhere.png")
+        classifier(pictures / "nowhere.png")
 
 
 def test_items_without_a_group_stand_for_themselves():

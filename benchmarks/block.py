@@ -1,0 +1,191 @@
+"""Attention blocks, forward and backward: against the usual port, torch.compile of it, timm, and the memory's speed.
+
+    python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png]
+
+Medians over repeats that take turns. "copies": the time in units of copying the features once. "saves": what is kept
+for the backward pass, in units of the features. Our CBAM has the channel and the spatial gate here, with the port's
+7x7(x7) kernel; the default kernel of cbam3d in clips is 1x7x7.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from timm.layers.create_attn import create_attn
+from torch import Tensor, nn
+from usual import UsualCBAM
+
+from cbam3d import CBAM, create_attention, list_attentions
+
+CLIP = (4, 64, 16, 56, 56)
+SMALL = (2, 64, 8, 14, 14)  # for what compares all positions with all
+ALL_PAIRS = ("non_local", "self_attention", "rga", "criss_cross")
+SHAPES = {
+    "resnet18 3D, layer1": (4, 64, 16, 56, 56),
+    "resnet18 3D, layer2": (4, 128, 8, 28, 28),
+    "resnet18 3D, layer3": (4, 256, 4, 14, 14),
+    "resnet18 3D, layer4": (4, 512, 2, 7, 7),
+    "resnet50 3D, layer1": (2, 256, 16, 28, 28),
+    "resnet50 3D, layer2": (2, 512, 8, 14, 14),
+    "resnet50 3D, layer3": (2, 1024, 4, 7, 7),
+    "resnet50 3D, layer4": (2, 2048, 2, 4, 4),
+    "CIFAR, block 1": (128, 64, 32, 32),
+    "CIFAR, block 2": (128, 128, 16, 16),
+    "CIFAR, block 3": (128, 256, 8, 8),
+    "ImageNet, layer1": (16, 256, 56, 56),
+    "ImageNet, layer2": (16, 512, 28, 28),
+    "ImageNet, layer3": (16, 1024, 14, 14),
+    "ImageNet, layer4": (16, 2048, 7, 7),
+}
+
+
+def ours(shape: tuple[int, ...]) -> nn.Module:
+    return CBAM(shape[1], kernel_size=7, gates=("channel", "spatial"), ndim=len(shape) - 2)
+
+
+def job(block: nn.Module, shape: tuple[int, ...], device: torch.device) -> Callable[[], None]:
+    """One forward and backward pass."""
+    block = block.to(device).train()
+    x, grad = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
+
+    def run() -> None:
+        block(x).backward(grad)
+        x.grad = None
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def copying(shape: tuple[int, ...], device: torch.device) -> Callable[[], None]:
+    x = torch.randn(shape, device=device)
+    out = torch.empty_like(x)
+
+    def run() -> None:
+        out.copy_(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def medians(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Milliseconds of each job; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for repeat in range(repeats + 2):  # two to warm up
+        for name, run in jobs.items():
+            begin = time.perf_counter()
+            run()
+            if repeat > 1:
+                times[name].append(1000 * (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def saved(block: nn.Module, shape: tuple[int, ...]) -> float:
+    """What a forward pass keeps, without the block's own parameters, over the size of the features."""
+    x = torch.randn(shape, requires_grad=True)
+    own = {p.untyped_storage().data_ptr() for p in block.parameters()}
+    sizes: dict[int, int] = {}
+    kept: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            kept.append(tensor)  # no address may be used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        block.cpu()(x)
+    return sum(sizes.values()) / x.untyped_storage().nbytes()
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    print(f"| {' | '.join(header)} |\n|{'|'.join(['---'] + ['---:'] * (len(header) - 1))}|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+def shapes(device: torch.device, repeats: int) -> None:
+    rows = []
+    for name, shape in SHAPES.items():
+        torch.compiler.reset()
+        port, compiled = UsualCBAM(shape[1], len(shape) - 2), torch.compile(UsualCBAM(shape[1], len(shape) - 2))
+        blocks: dict[str, nn.Module] = {"usual": port, "compiled": compiled, "ours": ours(shape)}  # type: ignore[dict-item]
+        found = medians({key: job(block, shape, device) for key, block in blocks.items()}, repeats)
+        copy = medians({"copy": copying(shape, device)}, 20)["copy"]
+        one = found["ours"]
+        ratios = [f"{one / found['usual']:.2f}", f"{one / found['compiled']:.2f}", f"{one / copy:.0f}"]
+        kept = [f"{saved(blocks[key], shape):.2f}" for key in ("usual", "ours")]
+        numbers = [f"{found[key]:.1f}" for key in ("usual", "compiled", "ours")]
+        rows.append([f"{name} {tuple(shape)}", *numbers, *ratios, *kept])
+    ways = ["usual, ms", "compiled, ms", "ours, ms", "ours / usual", "ours / compiled", "ours, copies"]
+    table(["CBAM at", *ways, "usual saves", "ours saves"], rows)
+
+
+def mechanisms(device: torch.device, repeats: int) -> None:
+    rows = []
+    for name in list_attentions():
+        shape = SMALL if name in ALL_PAIRS else CLIP
+        options = {"num_frames": shape[2]} if name == "tam" else {}
+        block = create_attention(name, shape[1], ndim=3, **options)
+        jobs = {"ours": job(block, shape, device), "usual": job(UsualCBAM(shape[1]), shape, device)}
+        found = medians(jobs, max(3, repeats // 2))
+        copy = medians({"copy": copying(shape, device)}, 20)["copy"]
+        numbers = [f"{found['ours']:.1f}", f"{found['ours'] / found['usual']:.2f}", f"{found['ours'] / copy:.0f}"]
+        rows.append([f"{name} {shape}", *numbers, f"{saved(block, shape):.2f}"])
+    table(["mechanism at", "ms", "/ usual CBAM", "copies", "saves"], rows)
+
+
+def against_timm(device: torch.device, repeats: int) -> None:
+    rows = []
+    for ours_name, timms in (("se", "se"), ("eca", "eca"), ("cbam", "cbam")):
+        for shape in (SHAPES["ImageNet, layer1"], SHAPES["ImageNet, layer3"]):
+            one, other = create_attention(ours_name, shape[1], ndim=2), create_attn(timms, shape[1])
+            assert other is not None
+            found = medians({"ours": job(one, shape, device), "timm": job(other, shape, device)}, repeats)
+            numbers = [f"{found['timm']:.1f}", f"{found['ours']:.1f}", f"{found['ours'] / found['timm']:.2f}"]
+            rows.append([f"{ours_name} {shape}", *numbers])
+    table(["images", "timm, ms", "ours, ms", "ratio"], rows)
+
+
+def growth(device: torch.device, repeats: int, path: Path) -> None:
+    """How the cost grows with frames, positions and channels."""
+    base = {"frames T": (2, 64, 8, 28, 28), "side H = W": (2, 64, 8, 28, 28), "channels C": (2, 64, 8, 28, 28)}
+    steps = {"frames T": (2, 4, 8, 16, 32), "side H = W": (14, 28, 42, 56), "channels C": (16, 64, 128, 256)}
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, (what, (n, c, t, h, w)) in zip(figure.subplots(1, 3), base.items(), strict=True):
+        curves: dict[str, list[float]] = {"usual port": [], "ours": []}
+        for value in steps[what]:
+            shape = {"f": (n, c, value, h, w), "s": (n, c, t, value, value), "c": (n, value, t, h, w)}[what[0]]
+            jobs = {"usual port": job(UsualCBAM(shape[1]), shape, device), "ours": job(ours(shape), shape, device)}
+            for name, milliseconds in medians(jobs, repeats).items():
+                curves[name].append(milliseconds)
+        for name, values in curves.items():
+            axes.plot(steps[what], values, marker="o", label=name)
+        axes.set(xlabel=what, ylabel="forward and backward, ms", ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Attention blocks, compared")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--figure", type=Path, help="draw how the cost grows into this PNG")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    shapes(device, given.repeats)
+    mechanisms(device, given.repeats)
+    against_timm(device, given.repeats)
+    if given.figure:
+        growth(device, given.repeats, given.figure)
+
+
+if __name__ == "__main__":
+    main()
