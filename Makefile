@@ -10,7 +10,7 @@ help:
 	@echo "make test-all  run the tests, the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make format    ruff, rewriting"
-	@echo "make bench     the benchmarks (many minutes)"
+	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (many minutes)"
 	@echo "make clean     remove .venv, data/ and runs/"
 
 train: .venv/installed
@@ -32,7 +32,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-bench
-	@for script in benchmarks/*.py; do echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf .venv data runs

@@ -1,0 +1,55 @@
+"""Run benchmarks and keep what they print: each has its section in docs/BENCHMARKS.md, which is replaced.
+
+python benchmarks/run.py [block train_step decode loader start]
+"""
+
+import argparse
+import platform
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "BENCHMARKS.md"
+ARGUMENTS = {"block": ["--figure", "docs/growth.png"]}
+NAMES = ["block", "train_step", "decode", "loader", "start"]
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"model name\s*:\s*(.*)", info.read_text())):
+        cpu = found[1]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cpu}, {torch.get_num_threads()} threads{gpu}; torch {torch.__version__}, {date.today()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Benchmarks into docs/BENCHMARKS.md")
+    parser.add_argument("names", nargs="*", default=NAMES, help=f"of {', '.join(NAMES)} (default: all)")
+    for name in parser.parse_args().names:
+        command = [f"benchmarks/{name}.py", *ARGUMENTS.get(name, [])]
+        print(f"python {' '.join(command)} …", flush=True)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
+        )
+        print(done.stdout)
+        printed = done.stdout.strip()
+        printed = printed if printed.startswith("|") else f"```text\n{printed}\n```"
+        figure = "![How the cost grows](growth.png)\n\n" if name == "block" else ""
+        lines = [f"<!-- {name} -->", f"`python {' '.join(command)}`, {machine()}", "", printed]
+        section = "\n".join([*lines, "", f"{figure}<!-- end of {name} -->"])
+        page = PAGE.read_text()
+        place = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
+        if not place.search(page):
+            raise SystemExit(f"{PAGE}: no place for {name}")
+        PAGE.write_text(place.sub(lambda _, section=section: section, page))
+
+
+if __name__ == "__main__":
+    main()
