@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.eager import is_eager_on_cpu
+from cbam3d.attention.eager import is_eager
 
 _FUNCTION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -18,7 +18,7 @@ def convolve(conv: nn.Module, planes: Tensor) -> Tensor:
     On CPUs the gradient of its input is computed as a convolution with the turned kernel: the library's own is made
     for many channels, and took 16 times as long for 2 -> 1 channels and 7x7x7.
     """
-    if not is_eager_on_cpu(planes):
+    if not is_eager(planes) or planes.device.type != "cpu":
         return conv(planes)
     weight, bias = conv.get_parameter("weight"), conv.bias
     dtype = planes.dtype

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
-def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether x is an ordinary tensor on a CPU, outside of torch.compile, torch.export, tracing and functorch: where
-    operations run as they are written, and PyTorch's own are not always the quickest."""
-    if type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" or not x.is_floating_point():
+def is_eager(x: Tensor) -> bool:
+    """Whether x is an ordinary tensor, outside of torch.compile, torch.export, tracing and functorch: where operations
+    run as they are written, and PyTorch's own are not always the quickest."""
+    if type(x) not in (Tensor, nn.Parameter) or not x.is_floating_point():
         return False
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return not traced and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore

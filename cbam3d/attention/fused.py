@@ -12,8 +12,8 @@ reads four tensors and writes one, a block of memory that fits the cache at a ti
 As gates are at least 0, mean and maximum over channels of gated features are the gate times those of the features:
 each position gate after the first one works on planes alone.
 
-`literal` computes the same by ordinary operations. It is used where the fast form does not apply: on other devices
-than CPUs, in torch.compile and torch.export (which fuse by themselves), under functorch, and for second derivatives.
+`literal` computes the same by ordinary operations. It is used where the fast form does not apply: on GPUs (but see
+`on_cuda`), in torch.compile and torch.export (which fuse by themselves), under functorch, and for second derivatives.
 Of several equal maxima the first gets the gradient in the fast form; `literal` divides it among them.
 """
 
@@ -23,12 +23,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cbam3d.attention.eager import is_eager_on_cpu
+from cbam3d.attention import passes
+from cbam3d.attention.eager import is_eager
 from cbam3d.attention.gate import expand_as
 
-_CACHE = 2 * 2**20  # bytes of a block
 _LEAST = 2**16  # elements; below them, calls cost more than memory traffic
 enabled = True  # False: `literal` always
+on_cuda = False  # True: Triton kernels on GPUs, tested with its interpreter, but not yet measured on one
 
 
 class PooledGate(Protocol):
@@ -74,7 +75,18 @@ def _positions(gates: Sequence[PooledGate], mean: Tensor, highest: Tensor) -> Te
 
 
 def _applies(x: Tensor) -> bool:
-    return enabled and is_eager_on_cpu(x) and x.numel() >= _LEAST
+    if not enabled or not is_eager(x) or x.numel() < _LEAST:
+        return False
+    return x.device.type == "cpu" or (on_cuda and x.device.type == "cuda" and x.dtype != torch.float64)
+
+
+def _passes(x: Tensor) -> Any:
+    """The module with the passes for the device of x."""
+    if x.device.type == "cpu":
+        return passes
+    from cbam3d.attention import triton_passes  # Triton is there with PyTorch for CUDA only
+
+    return triton_passes
 
 
 class _Gated(torch.autograd.Function):
@@ -84,23 +96,18 @@ class _Gated(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, channel: PooledGate | None, positions: tuple[PooledGate, ...], *parameters: Tensor
     ) -> Tensor:
-        flat, learns = x.flatten(2), any(ctx.needs_input_grad)
+        flat, learns, passes = x.flatten(2), any(ctx.needs_input_grad), _passes(x)
         a, b, ctx.channel, ctx.positions, which = None, None, None, None, None
         if channel is not None:
-            mean = flat.mean(2)
-            ctx.channel = _Small(channel.gate, mean, flat.amax(2) if channel.pools_max else mean, learns)
+            mean, highest = passes.pool_positions(flat, channel.pools_max)
+            ctx.channel = _Small(channel.gate, mean, highest, learns)
             a = ctx.channel.value.to(x.dtype)
         if positions:
-            mean, highest, which = _pool_channels(flat, a, learns)
+            mean, highest, which = passes.pool_channels(flat, a, learns)
             ctx.positions = _Small(lambda m, h: _planes(x.shape, positions, m, h), mean, highest, learns)
             b = ctx.positions.value.to(x.dtype)
         out = torch.empty_like(x)
-        flat_out = out.flatten(2)
-        for n, s in _blocks(flat):
-            gate = b[n, None, s] if a is None else a[n, :, None]  # type: ignore[index]
-            torch.mul(flat[n, :, s], gate, out=flat_out[n, :, s])
-            if a is not None and b is not None:
-                flat_out[n, :, s].mul_(b[n, None, s])
+        passes.multiply(flat, a, b, out.flatten(2))
         ctx.save_for_backward(x, a, b, which, *parameters)
         ctx.gates = channel, positions
         ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
@@ -116,9 +123,9 @@ class _Gated(torch.autograd.Function):
                 out = literal(x, channel, positions)
             found = torch.autograd.grad(out, [x, *parameters], grads[0], create_graph=True, allow_unused=True)
             return found[0], None, None, *found[1:]
-        flat, grad = x.flatten(2), grads[0].flatten(2)
+        flat, grad, passes = x.flatten(2), grads[0].flatten(2), _passes(x)
         of_parameters: dict[int, Tensor] = {}
-        da, db = _products(flat, grad, a, b)
+        da, db = passes.products(flat, grad, a, b)
         per_plane = per_channel = at_highest = at_highest_place = None  # what dx gets of each pooling
         if ctx.positions is not None:
             d_mean, d_highest = ctx.positions.derive(db, parameters, of_parameters)
@@ -136,14 +143,7 @@ class _Gated(torch.autograd.Function):
             per_channel = (d_mean / flat.shape[2]).to(x.dtype)
         dx = torch.empty_like(x)
         flat_dx = dx.flatten(2)
-        for n, s in _blocks(flat):
-            block = flat_dx[n, :, s]
-            if per_plane is None:
-                torch.addcmul(per_channel[n, :, None], grad[n, :, s], a[n, :, None], out=block)  # type: ignore[index]
-                continue
-            torch.addcmul(per_plane[n, None, s], grad[n, :, s], b[n, None, s], out=block)
-            if per_channel is not None:
-                block.mul_(a[n, :, None]).add_(per_channel[n, :, None])
+        passes.combine(grad, a, b, per_channel, per_plane, flat_dx)
         if at_highest is not None:
             flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
         if at_highest_place is not None:
@@ -170,56 +170,6 @@ class _Small:
         found |= {id(p): d for p, d in zip(parameters, others, strict=True) if d is not None}
         zeros = torch.zeros_like(self.inputs[0])
         return zeros if mean is None else mean, zeros if highest is None else highest
-
-
-def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of samples and of positions of (N, C, S) that fit the cache."""
-    n, c, s = flat.shape
-    columns = max(1, _CACHE // (c * flat.element_size()))
-    samples = max(1, columns // s)
-    for i in range(0, n, samples):
-        for j in range(0, s, columns):
-            yield slice(i, i + samples), slice(j, j + columns)
-
-
-def _pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
-    n, c, s = flat.shape
-    mean, highest = flat.new_empty(n, s), flat.new_empty(n, s)
-    found = (
-        torch.empty(n, 2, s) if wants_places else None
-    )  # sum of the channels that are equal to the maximum; their number
-    counting = torch.stack([torch.arange(c, dtype=torch.float32), torch.ones(c)])
-    for i, j in _blocks(flat):
-        block = flat[i, :, j]
-        if a is not None:
-            block = block * a[i, :, None]
-        torch.amax(block, 1, out=highest[i, j])
-        torch.mean(block, 1, out=mean[i, j])
-        if found is not None:
-            equal = (block == highest[i, None, j]).to(torch.float32)
-            torch.matmul(counting, equal, out=found[i, :, j])
-    if found is None:
-        return mean, highest, None
-    which = found[:, 0].to(torch.int64)
-    for sample, place in (found[:, 1] != 1).nonzero().tolist():
-        values = flat[sample, :, place] if a is None else flat[sample, :, place] * a[sample]
-        which[sample, place] = values.argmax()
-    return mean, highest, which
-
-
-def _products(flat: Tensor, grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of a, Σ_s grad·x·b, and of b, Σ_c grad·x·a."""
-    n, c, s = flat.shape
-    da = None if a is None else flat.new_zeros(n, c)
-    db = None if b is None else flat.new_empty(n, s)
-    for i, j in _blocks(flat):
-        product = flat[i, :, j] * grad[i, :, j]
-        if db is not None:
-            db[i, j] = product.sum(1) if a is None else torch.matmul(a[i, None], product)[:, 0]
-        if da is not None:
-            da[i] += product.sum(2) if b is None else torch.matmul(product, b[i, j, None])[:, :, 0]
-    return da, db
 
 
 def _planes(shape: torch.Size, positions: Sequence[PooledGate], mean: Tensor, highest: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cbam3d import CBAM, create_attention
-from cbam3d.attention import fused
+from cbam3d.attention import fused, passes
 from cbam3d.attention.convolve import convolve
 
 GATES = [
@@ -28,7 +28,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 def small_blocks(monkeypatch):
     """The fast form also for small features, in several blocks of samples and of positions."""
     monkeypatch.setattr(fused, "_LEAST", 0)
-    monkeypatch.setattr(fused, "_CACHE", 5000)
+    monkeypatch.setattr(passes, "_CACHE", 5000)
 
 
 def build(name: str, dtype: torch.dtype = torch.float64, spread: float = 1.0) -> nn.Module:
