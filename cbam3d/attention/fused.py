@@ -26,6 +26,7 @@ from torch import Tensor
 from cbam3d.attention import passes
 from cbam3d.attention.eager import is_eager
 from cbam3d.attention.gate import expand_as
+from cbam3d.attention.nd import CHANNELS_LAST
 
 _LEAST = 2**16  # elements; below them, calls cost more than memory traffic
 enabled = True  # False: `literal` always
@@ -50,7 +51,10 @@ def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]
         return literal(x, channel, positions)
     gates = ([] if channel is None else [channel]) + list(positions)
     parameters = [p for gate in gates for p in gate.parameters() if p.requires_grad]
-    return _Gated.apply(x, channel, tuple(positions), *parameters)
+    learns = torch.is_grad_enabled() and (x.requires_grad or bool(parameters))
+    if not _is_flat(x):
+        x = x.contiguous()
+    return _Gated.apply(x, channel, tuple(positions), learns, *parameters)
 
 
 def literal(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
@@ -80,6 +84,11 @@ def _applies(x: Tensor) -> bool:
     return x.device.type == "cpu" or (on_cuda and x.device.type == "cuda" and x.dtype != torch.float64)
 
 
+def _is_flat(x: Tensor) -> bool:
+    """Whether the positions lie one after the other in memory, so that (N, C, S) is a view, also of what is like x."""
+    return x.is_contiguous() or x.is_contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
+
+
 def _passes(x: Tensor) -> Any:
     """The module with the passes for the device of x."""
     if x.device.type == "cpu":
@@ -94,9 +103,14 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, channel: PooledGate | None, positions: tuple[PooledGate, ...], *parameters: Tensor
+        ctx: Any,
+        x: Tensor,
+        channel: PooledGate | None,
+        positions: tuple[PooledGate, ...],
+        learns: bool,
+        *parameters: Tensor,
     ) -> Tensor:
-        flat, learns, passes = x.flatten(2), any(ctx.needs_input_grad), _passes(x)
+        flat, passes = x.flatten(2), _passes(x)
         a, b, ctx.channel, ctx.positions, which = None, None, None, None, None
         if channel is not None:
             mean, highest = passes.pool_positions(flat, channel.pools_max)
@@ -121,8 +135,11 @@ class _Gated(torch.autograd.Function):
             autocasts, dtype = ctx.autocast
             with torch.autocast("cpu", dtype, autocasts):
                 out = literal(x, channel, positions)
-            found = torch.autograd.grad(out, [x, *parameters], grads[0], create_graph=True, allow_unused=True)
-            return found[0], None, None, *found[1:]
+            wanted = [one for one in (x, *parameters) if one.requires_grad]
+            derived = torch.autograd.grad(out, wanted, grads[0], create_graph=True, allow_unused=True)
+            given = {id(one): d for one, d in zip(wanted, derived, strict=True)}
+            found = [given.get(id(one)) for one in (x, *parameters)]
+            return found[0], None, None, None, *found[1:]
         flat, grad, passes = x.flatten(2), grads[0].flatten(2), _passes(x)
         of_parameters: dict[int, Tensor] = {}
         da, db = passes.products(flat, grad, a, b)
@@ -132,7 +149,7 @@ class _Gated(torch.autograd.Function):
             per_plane, at_highest = (d_mean / x.shape[1]).to(x.dtype), d_highest.to(x.dtype)
             if da is not None:
                 da += torch.bmm(flat, per_plane[:, :, None])[:, :, 0]
-                da.scatter_add_(1, which, flat.gather(1, which[:, None])[:, 0] * at_highest)
+                da.scatter_add_(1, which, (flat.gather(1, which[:, None])[:, 0] * at_highest).to(da.dtype))
                 at_highest = at_highest * a.gather(1, which)
         if ctx.channel is not None:
             d_mean, d_highest = ctx.channel.derive(da, parameters, of_parameters)
@@ -141,6 +158,9 @@ class _Gated(torch.autograd.Function):
             else:
                 d_mean = d_mean + d_highest
             per_channel = (d_mean / flat.shape[2]).to(x.dtype)
+        found = [of_parameters.get(id(parameter)) for parameter in parameters]
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, *found
         dx = torch.empty_like(x)
         flat_dx = dx.flatten(2)
         passes.combine(grad, a, b, per_channel, per_plane, flat_dx)
@@ -148,7 +168,7 @@ class _Gated(torch.autograd.Function):
             flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
         if at_highest_place is not None:
             flat_dx.scatter_add_(2, flat.argmax(2, keepdim=True), at_highest_place[:, :, None])
-        return dx, None, None, *(of_parameters.get(id(parameter)) for parameter in parameters)
+        return dx, None, None, None, *found
 
 
 class _Small:

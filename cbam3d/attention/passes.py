@@ -52,7 +52,8 @@ def multiply(flat: Tensor, a: Tensor | None, b: Tensor | None, out: Tensor) -> N
 def products(flat: Tensor, grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of a, Σ_s grad·x·b, and of b, Σ_c grad·x·a."""
     n, c, s = flat.shape
-    da = None if a is None else flat.new_zeros(n, c)
+    wide = torch.promote_types(flat.dtype, torch.float32)  # for sums over blocks
+    da = None if a is None else torch.zeros(n, c, dtype=wide)
     db = None if b is None else flat.new_empty(n, s)
     for i, j in _blocks(flat):
         product = flat[i, :, j] * grad[i, :, j]

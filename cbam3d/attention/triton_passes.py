@@ -144,7 +144,7 @@ def products(flat: Tensor, grad: Tensor, a: Tensor | None, b: Tensor | None) -> 
     gates = (flat if gate is None else gate.contiguous() for gate in (a, b))
     flags = {"HAS_A": a is not None, "HAS_B": b is not None}
     _launch(_products, grid, flat, grad, *gates, da, db, c, s, *flat.stride(), *grad.stride(), **flags, **tile)
-    return None if a is None else da.sum(1).to(flat.dtype), None if b is None else db.to(flat.dtype)
+    return None if a is None else da.sum(1), None if b is None else db.to(flat.dtype)
 
 
 def combine(

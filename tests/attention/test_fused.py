@@ -155,6 +155,37 @@ def test_what_is_saved_is_little_more_than_the_features():
     assert sum(sizes.values()) <= 1.2 * x.nbytes
 
 
+@pytest.mark.parametrize(
+    "stray",
+    [
+        lambda: torch.randn(2, 4, 8, 6, 5).transpose(1, 2),  # frames before channels
+        lambda: torch.randn(2, 8, 6, 5, 4).movedim(4, 2),
+        lambda: torch.randn(2, 16, 4, 6, 5)[:, ::2],
+        lambda: torch.randn(1, 8, 4, 6, 5).expand(2, -1, -1, -1, -1),
+        lambda: torch.randn(0, 8, 4, 6, 5),
+    ],
+)
+def test_features_in_any_order_in_memory(stray):
+    block, x = build("channel+spatial+temporal"), stray().double()
+    for grad in (torch.randn(x.shape, dtype=torch.float64), torch.ones((), dtype=torch.float64).expand(x.shape)):
+        fast, literal = (derived(block, x, grad, way) for way in (True, False))
+        for one, other in zip(fast, literal, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_what_does_not_learn_is_not_derived():
+    block, x = build("channel+spatial"), torch.randn(2, 8, 2, 4, 4, dtype=torch.float64)
+    block(x).sum().backward()  # the parameters alone
+    assert all(p.grad is not None for p in block.parameters())
+    frozen = build("channel+spatial").requires_grad_(False)
+    (grad,) = torch.autograd.grad(frozen(x.requires_grad_()).sum(), x)
+    assert grad.shape == x.shape
+    with torch.no_grad():
+        assert torch.equal(block(x), frozen(x))
+    with torch.inference_mode():
+        assert torch.equal(block(x.detach()), frozen(x.detach()))
+
+
 def test_activation_checkpointing_gives_the_same_gradients():
     block, x = build("channel+spatial+temporal"), torch.randn(2, 8, 4, 6, 5, dtype=torch.float64)
     expected = derived(block, x, torch.ones_like(x), fast=True)
