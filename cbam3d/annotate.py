@@ -34,7 +34,7 @@ class AnnotatedVideo:
 
     def see(self, timed: TimedFrame) -> None:
         """The next frame."""
-        short_side = min(_MOST_PIXELS, timed.frame.height, timed.frame.width)
+        short_side = min(_MOST_PIXELS, *timed.size)
         self.waiting.append((timed.seconds, timed.scaled(short_side)))
 
     def show(self, until_seconds: float, classes: list[tuple[str, float]]) -> None:

@@ -33,8 +33,12 @@ class Classifier:
     def __init__(
         self, model: nn.Module, classes: list[str], config: Config, images: bool, device: torch.device | str = "cpu"
     ) -> None:
-        self.model, self.classes, self.config, self.images = model.to(device), classes, config, images
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            self.model = model.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch says so in both ways
+            raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
+        self.classes, self.config, self.images = classes, config, images
         crops = TestCrops(config.data.size, config.eval.num_crops, config.eval.flip)
         self.transform = BatchTransform([crops], [], config.data.mean, config.data.std, 0)
         self.memory_format = memory_format(config, images)

@@ -1,8 +1,10 @@
 """`cbam3d compare`: one recipe trained with each of several mechanisms and seeds -> one table."""
 
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +25,9 @@ from cbam3d.data.manifest import write_manifest
 from cbam3d.devices import environments
 from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.errors import InputError, check_options
+from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser, parse_config
-from cbam3d.sources import open_source
+from cbam3d.sources import open_source, with_manifest_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "metrics.json").is_file()
+        return (self.folder / "metrics.json").is_file() and (self.folder / "predictions.csv").is_file()
 
 
 def compare(arguments: list[str]) -> None:
@@ -67,8 +70,9 @@ def compare(arguments: list[str]) -> None:
     more than noise. When broken off, the same command goes on where it stopped."""
     base, variants, given = _parse(arguments)
     console, out = speaker(), Path(given.out)
-    source = open_source(base, console)  # what is wrong with the data is said now; scans and downloads happen once
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    # what is wrong with the data is said now; scans and downloads happen once, and every run has the same videos
+    source = open_source(with_manifest_of(out, base), console)
     if source.manifest is not None:
         write_manifest(source.manifest, out / "manifest.csv")
         base = replace(base, data=replace(base.data, manifest=str(out / "manifest.csv"), groups=None))
@@ -169,33 +173,47 @@ def _refuse_other(run: Run) -> None:
     path = run.folder / "config.yaml"
     if path.is_file():
         changed = changed_keys(yaml.safe_load(path.read_text()), plain(run.config))
-        changed.pop("run.dir", None)
+        for key in ("run.dir", "data.manifest"):  # the folder may have moved; it has one table
+            changed.pop(key, None)
         if changed:
             key, (then, now) = next(iter(changed.items()))
             raise InputError(f"{run.folder} was begun with {key} {then}, now it is {now}; take another --out")
 
 
 def _train_all(runs: list[Run], jobs: int | None, console: Console) -> list[str]:
-    """Train each in a process of its own; what went wrong, a line a run."""
+    """Train each in a process of its own; what went wrong, a line a run. When this process is told to end, so are
+    they, and leave their checkpoints."""
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     places = environments(jobs, runs[0].config.run) if runs else []
     for place in places:
         free.put(place)
+    going: set[subprocess.Popen] = set()
+    ending = threading.Event()
 
     def train(run: Run) -> str | None:
         place = free.get()
         try:
-            return _train(run, place, console)
+            return None if ending.is_set() else _train(run, place, console, going)
         finally:
             free.put(place)
 
-    with ThreadPoolExecutor(max(1, len(places))) as pool:
-        return [failure for failure in pool.map(train, runs) if failure]
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with ThreadPoolExecutor(max(1, len(places))) as pool:
+            try:
+                return [failure for failure in pool.map(train, runs) if failure]
+            except BaseException:
+                ending.set()
+                for process in list(going):
+                    process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _train(run: Run, environment: dict[str, str], console: Console) -> str | None:
-    """Train, or go on; what went wrong, or None."""
-    run.folder.mkdir(parents=True, exist_ok=True)
+def _train(run: Run, environment: dict[str, str], console: Console, going: set[subprocess.Popen]) -> str | None:
+    """Train, or go on; what went wrong, or None. The process is in `going` as long as it lives."""
+    make_folder(run.folder)
     recipe = run.folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(plain(run.config), sort_keys=False))
     command = [sys.executable, "-m", "cbam3d", "train", "--config", str(recipe)]
@@ -203,7 +221,10 @@ def _train(run: Run, environment: dict[str, str], console: Console) -> str | Non
         command.append("--resume")
     begin, log = time.perf_counter(), run.folder / "log.txt"
     with open(log, "a") as file:
-        status = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        going.add(process)
+        status = process.wait()
+        going.remove(process)
     name = f"{run.variant.word}, seed {run.seed}"
     if status:
         last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]

@@ -10,6 +10,7 @@ from cbam3d.classifier import load_run
 from cbam3d.console import speaker
 from cbam3d.errors import InputError
 from cbam3d.explanation import Explainer, Explanation
+from cbam3d.outputs import distinct, make_folder
 from cbam3d.parsing import CommandParser
 from cbam3d.pictures import draw_sheet, write_moving
 from cbam3d.predict import find_files
@@ -36,17 +37,23 @@ def explain(arguments: list[str]) -> None:
     explainer = Explainer(classifier, tuple(given.blocks), given.layer, has_captum)
     run = Path(given.run)
     out = Path(given.out) if given.out else (run if run.is_dir() else run.with_suffix("")) / "explain"
-    out.mkdir(parents=True, exist_ok=True)
-    names: dict[str, int] = {}
-    for path in find_files(given.paths, classifier.images):
-        names[path.stem] = names.get(path.stem, 0) + 1
-        stem = out / (path.stem if names[path.stem] == 1 else f"{path.stem}-{names[path.stem]}")
-        found = explainer(path, given.target)
+    make_folder(out)
+    paths, failures = find_files(given.paths, classifier.images), []
+    for path, name in zip(paths, distinct(path.stem for path in paths), strict=True):
+        try:
+            (view,) = explainer.classifier.views(path)
+        except InputError as error:  # the other files are still worth a look
+            failures.append(str(error))
+            console.print(f"skipped {error}", style="yellow")
+            continue
+        stem, found = out / name, explainer.explain(view, given.target)
         if not found.maps and found.grad_cam is None:
             raise InputError("explain: the network has no attention with maps, and there is no Grad-CAM")
         suffixes = _write(found, str(path), stem)
         console.print(_table(found, str(path)))
         console.print(f"{stem}: {', '.join(suffixes)}")
+    if failures:
+        raise InputError(f"explain: {len(failures)} files cannot be read, the first: {failures[0]}")
 
 
 def _write(found: Explanation, name: str, stem: Path) -> list[str]:

@@ -61,7 +61,7 @@ class Explainer:
         config = replace(classifier.config, eval=scoring)
         self.classifier = Classifier(classifier.model, classifier.classes, config, classifier.images, classifier.device)
         self.blocks, self.grad_cam = blocks, grad_cam
-        names = dict(classifier.model.named_modules())
+        names = [name for name, _ in classifier.model.named_modules() if name]
         if layer is not None and layer not in names:
             raise InputError(f"explain: {unknown('layer', layer, names)}")
         self.layer = layer
@@ -76,14 +76,14 @@ class Explainer:
         Raises:
             InputError: a file that cannot be read, an unknown class, or a network without a layer for Grad-CAM.
         """
-        if target is not None and target not in self.classifier.classes:
-            raise InputError(f"explain: {unknown('class', target, self.classifier.classes)}")
         (view,) = self.classifier.views(path)
         return self.explain(view, target)
 
     def explain(self, view: Tensor, target: str | None = None) -> Explanation:
         """Explain a clip (or picture) before cropping, uint8 (3, *S); `target` as above."""
         classifier = self.classifier
+        if target is not None and target not in classifier.classes:
+            raise InputError(f"explain: {unknown('class', target, classifier.classes)}")
         inputs = classifier.inputs([view])
         with torch.no_grad():
             probabilities = classifier.model(inputs).float().softmax(1)[0].cpu()
@@ -126,6 +126,8 @@ def last_with_positions(model: nn.Module, inputs: Tensor) -> str:
     found: list[str] = []
 
     def look(name: str, module: nn.Module, output: Any) -> None:
+        if isinstance(module, nn.LayerNorm) and output.ndim > 2 and output.numel() > output.shape[-1] * len(inputs):
+            found.clear()  # tokens: from here on channels may lie last
         if not isinstance(output, Tensor) or output.ndim != inputs.ndim or len(output) != len(inputs):
             return
         convolves = any(isinstance(part, nn.Conv2d | nn.Conv3d) for part in module.modules())
@@ -153,7 +155,13 @@ def _grad_cam(model: nn.Module, layer: str, inputs: Tensor, target: int) -> np.n
     """Grad-CAM, (T', H', W') (Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391)."""
     from captum.attr import LayerGradCam
 
-    module = model.get_submodule(layer)
+    module, calls = model.get_submodule(layer), []
+    handle = module.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        model(inputs)
+    handle.remove()
+    if not calls:
+        raise InputError(f"explain: {layer} is not called as a module of its own; name another --layer")
     found = LayerGradCam(model, module).attribute(inputs, target=target, relu_attributions=True)
     if not isinstance(found, Tensor) or found.ndim != inputs.ndim:
         raise InputError(f"explain: the features of {layer} have no positions for Grad-CAM; name another --layer")

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from cbam3d.console import speaker
 from cbam3d.data.listing import VIDEO_SUFFIXES
 from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError
+from cbam3d.outputs import distinct, make_folder
 from cbam3d.parsing import CommandParser
 from cbam3d.windows import Prediction, predictions
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
+_LEAST_SECONDS = 0.001  # of a window and a step
 
 
 def predict(arguments: list[str]) -> None:
@@ -37,7 +40,7 @@ def predict(arguments: list[str]) -> None:
     given = command.parse_args(arguments)
     for name in ("top", "window", "step"):
         value = getattr(given, name)
-        if value is not None and value <= 0:
+        if value is not None and not _LEAST_SECONDS <= value < math.inf:
             raise InputError(f"predict: --{name} must be above 0, got {value}")
     streams = [path for path in given.paths if is_stream(path)]
     if given.step and not given.window and not streams:
@@ -46,12 +49,11 @@ def predict(arguments: list[str]) -> None:
     if classifier.images and (given.window or given.annotate or streams):
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on pictures")
     files = find_files([path for path in given.paths if not is_stream(path)], classifier.images)
-    if given.annotate:
-        Path(given.annotate).mkdir(parents=True, exist_ok=True)
+    sources = [*map(str, files), *streams]
+    copies = _copies(given.annotate, sources) if given.annotate else [None] * len(sources)
     console, failures = speaker(), []
-    for source in [*map(str, files), *streams]:
+    for source, annotated in zip(sources, copies, strict=True):
         window = given.window or (_STREAM_WINDOW if source in streams else None)
-        annotated = _annotated_path(given.annotate, source) if given.annotate else None
         found = predictions(classifier, source, given.top, window, given.step or window, annotated)
         try:
             if given.json or source in streams:
@@ -90,12 +92,18 @@ def find_files(paths: list[str], images: bool) -> list[Path]:
     return list(found)
 
 
-def _annotated_path(folder: str, source: str) -> Path:
-    name = f"camera{source}" if source.isdecimal() else Path(source.partition("?")[0]).stem
-    path = Path(folder) / f"{name}.mp4"
-    if Path(source).exists() and path.resolve() == Path(source).resolve():
-        raise InputError(f"predict: --annotate {folder} would overwrite {source}")
-    return path
+def _copies(folder: str, sources: list[str]) -> list[Path]:
+    """Where the annotated copy of each source goes.
+
+    Raises:
+        InputError: onto one of the sources, or the folder cannot be made.
+    """
+    stems = [f"camera{one}" if one.isdecimal() else Path(one.partition("?")[0]).stem for one in sources]
+    paths = [make_folder(folder) / f"{stem}.mp4" for stem in distinct(stems)]
+    originals = {Path(one).resolve() for one in sources if not is_stream(one)}
+    if lost := [path for path in paths if path.resolve() in originals]:
+        raise InputError(f"predict: --annotate {folder} would overwrite {lost[0]}")
+    return paths
 
 
 def _line(prediction: Prediction) -> str:
@@ -105,7 +113,7 @@ def _line(prediction: Prediction) -> str:
 
 def _table(name: str, found: list[Prediction]) -> Table:
     table = Table(title=name, title_justify="left", box=None, pad_edge=False)
-    timed = found[0].start_seconds is not None
+    timed = bool(found) and found[0].start_seconds is not None
     for name in ("from", "to") if timed else ():
         table.add_column(name, justify="right")
     table.add_column("class")

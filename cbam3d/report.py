@@ -22,6 +22,7 @@ from cbam3d.data.batch import Visit
 from cbam3d.errors import InputError
 from cbam3d.explanation import Explainer, Explanation
 from cbam3d.models.ours import attention_of
+from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser
 from cbam3d.pictures import layers, overlay
 from cbam3d.saved import Saved, open_saved
@@ -62,8 +63,12 @@ def report(arguments: list[str]) -> None:
     out = Path(given.out) if given.out else folder / "report.html"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(template.render(**_facts(folder, saved), mistakes=mistakes, trouble=trouble), "utf-8")
+    make_folder(out.parent)
+    if out.is_dir():
+        raise InputError(f"report: --out {out} is a folder")
+    shown = [replace(one, path=_printable(one.path)) for one in mistakes]
+    page = template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble))
+    out.write_text(page, "utf-8")
     console.print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, all in one file")
 
 
@@ -85,7 +90,7 @@ def _facts(folder: Path, saved: Saved) -> dict[str, Any]:
         "metrics": metrics,
         "evaluated": evaluated and {"facts": evaluated, "scores": _scores(evaluated), "way": _way(evaluated)},
         "pictures": pictures,
-        "classes": sorted(_rows(folder / "classes.csv"), key=lambda row: float(row["accuracy"] or -1)),
+        "classes": sorted(_rows(folder / "classes.csv"), key=lambda row: float(row["accuracy"] or 2)),
         "skipped": _rows(folder / "skipped.csv"),
         "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
@@ -114,11 +119,12 @@ def _way(evaluated: dict[str, Any]) -> str:
     return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, raw: bool = False) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [{key: _printable(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return rows if raw else [{key: _printable(value) for key, value in row.items()} for row in rows]
 
 
 def _printable(text: str) -> str:
@@ -128,7 +134,7 @@ def _printable(text: str) -> str:
 
 def _mistakes(folder: Path) -> list[Mistake]:
     """All of them, the surest first."""
-    wrong = [row for row in _rows(folder / "predictions.csv") if row["right"] == "0"]
+    wrong = [row for row in _rows(folder / "predictions.csv", raw=True) if row["right"] == "0"]
     found = [Mistake(row["path"], row["label"], row["top1"], float(row["probability1"])) for row in wrong]
     return sorted(found, key=lambda one: -one.probability)
 
@@ -146,11 +152,18 @@ def _with_pictures(mistakes: list[Mistake], saved: Saved, console: Console) -> t
     classifier = Classifier(saved.model(), saved.classes, saved.config, saved.images)
     explainer = Explainer(classifier, grad_cam=False)
     places = {test.name(i): i for i in range(len(test))}
-    shown = []
+    shown, trouble = [], ""
     for mistake in mistakes:
-        views = list(test.__getitems__([Visit(0, places[mistake.path])]).views_of_one_shape())
+        if mistake.path not in places:
+            trouble = f"{mistake.path}: not there any more"
+            shown.append(mistake)
+            continue
+        packed = test.__getitems__([Visit(0, places[mistake.path])])
+        for path, reason in packed.problems:
+            trouble = f"{path}: {reason}"
+        views = list(packed.views_of_one_shape()) if packed.shapes else []
         shown.append(_with_picture(mistake, explainer.explain(views[0][0])) if views else mistake)
-    return shown, ""
+    return shown, trouble
 
 
 def _with_picture(mistake: Mistake, found: Explanation) -> Mistake:

@@ -286,10 +286,10 @@ def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Pat
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     facts = result.facts() | {"num_skipped": len(trainer.skipped.reasons), "epoch": trainer.state.epoch}
-    write_json(folder / "metrics.json", facts | best)
     result.write(folder)
     plot_curves(table, folder / "curves.png", [name for name in result.scores if "top" in name])
     plot_steps(folder / "steps.csv", folder / "steps.png")
+    write_json(folder / "metrics.json", facts | best)  # the last of all: where it is, the run has ended
 
 
 def _versions() -> dict[str, Any]:

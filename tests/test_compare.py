@@ -3,9 +3,14 @@
 import csv
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -108,7 +113,7 @@ def test_real_runs_end_in_one_table(compared):
     assert float(se["difference"]) == pytest.approx(np.mean(right["se"]) - np.mean(right["none"]))
     assert float(se["low"]) <= float(se["difference"]) <= float(se["high"])
     text = (out / "comparison.md").read_text()
-    assert re.search(r"\| se \| \d+\.\d\d \| [+-]\d+\.\d\d \| [+-]\d+\.\d\d … [+-]\d+\.\d\d \| (within|be|wo)", text)
+    assert re.search(r"\| se \| \d+\.\d\d \| [+-]\d+\.\d\d \| [+-]\d+\.\d\d … [+-]\d+\.\d\d \| one seed tells", text)
     assert (out / "comparison.png").stat().st_size > 5000
 
 
@@ -121,6 +126,42 @@ def test_what_is_done_is_not_done_again(compared, capsys):
     assert checkpoint.stat().st_mtime_ns == then
     assert main([*command, "--train.epochs", "2"]) == 2
     assert "was begun with train.epochs 1, now it is 2" in capsys.readouterr().err
+
+
+def test_a_mechanism_that_is_added_sees_the_same_videos(compared, tiny_run, tmp_path, capsys):
+    """Also where the data has grown, and the folder of the comparison has moved."""
+    out, command = compared
+    moved, added = tmp_path / "moved", tiny_run.parent / "videos/zoom_in/added.avi"
+    shutil.copytree(out, moved)
+    shutil.copy(next((tiny_run.parent / "videos/zoom_in").iterdir()), added)
+    again = list(command)
+    again[3], again[5] = "none,se,eca", str(moved)
+    try:
+        assert main(again) == 0
+    finally:
+        added.unlink()
+    assert capsys.readouterr().out.count("trained in") == 1
+    tables = [(moved / name / "seed0/manifest.csv").read_text() for name in ("none", "eca")]
+    assert tables[0] == tables[1]
+
+
+def test_ending_it_ends_its_trainings(compared, tmp_path):
+    """SIGTERM while the first run trains."""
+    _, command = compared
+    command = [*command, "--train.epochs", "200"]
+    command[5] = str(tmp_path / "out")
+    process = subprocess.Popen([sys.executable, "-m", "cbam3d", *command])
+    steps = tmp_path / "out/none/seed0/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not steps.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 1
+    process.terminate()
+    assert process.wait(60) == 143
+    assert not children[0].is_running()
+    assert (tmp_path / "out/none/seed0/checkpoints/last.ckpt").exists()
+    assert not (tmp_path / "out/se").exists()
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(compared, capsys):

@@ -1,6 +1,7 @@
 """Pictures of where a network looks: on a network made by hand, on real runs, and on a trained one."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_grad_cam_takes_the_last_layer_with_positions(name, ndim, size, layer):
 
 def test_transformers_have_their_channels_elsewhere():
     model = create_model("torchvision/swin3d_t", 5, ndim=3).eval()
-    assert last_with_positions(model, torch.zeros(1, 3, 4, 64, 64)).startswith("patch_embed")
+    with pytest.raises(InputError, match="name a --layer"):
+        last_with_positions(model, torch.zeros(1, 3, 4, 64, 64))
 
 
 def test_an_overlay_goes_from_blue_to_red():
@@ -121,12 +123,28 @@ def test_bad_input_is_one_line(tiny_run, tmp_path, capsys):
         ([video, "--layer", "layer5"], "did you mean 'layer"),
         ([video, "--blocks", "layer9.*"], "no block fits layer9"),
         ([video, "--layer", "fc"], "have no positions"),
+        ([video, "--layer", "layer1.0.attention.channel"], "is not called as a module of its own"),
         ([empty], "empty file"),
     ):
         assert main(["explain", str(tiny_run), *map(str, arguments), "--out", str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert reason in error
         assert error.count("\n") == 1
+
+
+def test_a_bad_file_does_not_keep_the_others_from_being_explained(tiny_run, tmp_path, capsys):
+    (video, *_) = sorted((tiny_run.parent / "videos").rglob("*.avi"))
+    for name in ("a/x.avi", "b/x.avi", "b/x-2.avi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(video, tmp_path / name)
+    (tmp_path / "a/bad.avi").touch()
+    paths = [str(tmp_path / name) for name in ("a", "b")]
+    assert main(["explain", str(tiny_run), *paths, "--out", str(tmp_path / "out")]) == 2
+    assert "1 files cannot be read, the first" in capsys.readouterr().err
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"x", "x-2", "x-3"}
+    (tmp_path / "file").touch()
+    assert main(["explain", str(tiny_run), str(video), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot be used as a folder" in capsys.readouterr().err
 
 
 def test_blocks_may_be_chosen(tiny_run):

@@ -10,11 +10,12 @@ import pytest
 from cbam3d import load_run
 from cbam3d.cli import main
 from cbam3d.data.decode import read_clip
+from cbam3d.data.encode import write_video
 from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
 from cbam3d.predict import find_files
 from cbam3d.windows import predictions
-from tests.conftest import read_numbers
+from tests.conftest import numbered_frames, read_numbers
 
 
 def test_a_folder_as_json_lines(tiny_run, capsys):
@@ -149,7 +150,31 @@ def test_streams_and_cameras_that_are_not_there_are_one_line(tiny_run, served, c
     assert not list(tmp_path.glob("*.mp4"))
 
 
-def test_an_annotated_copy_does_not_overwrite_its_source(tiny_run, make_video, capsys):
-    path = make_video("v.mp4", 20)
-    assert main(["predict", str(tiny_run), str(path), "--annotate", str(path.parent)]) == 2
+def test_an_annotated_copy_overwrites_no_source(tiny_run, make_video, capsys):
+    path, other = make_video("a/v.mp4", 20), make_video("b/v.mp4", 30)
+    before = other.read_bytes()
+    assert main(["predict", str(tiny_run), str(path), str(other), "--annotate", str(other.parent)]) == 2
     assert "would overwrite" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert main(["predict", str(tiny_run), str(path), str(other), "--annotate", str(path.parents[1] / "out")]) == 0
+    counts = {file.name: probe_video(file).num_frames for file in (path.parents[1] / "out").iterdir()}
+    assert counts == {"v.mp4": 20, "v-2.mp4": 30}
+    assert main(["predict", str(tiny_run), str(path), "--annotate", str(path)]) == 2
+    assert "cannot be used as a folder" in capsys.readouterr().err
+
+
+def test_a_video_that_changes_its_size_keeps_the_first(tiny_run, make_video, tmp_path):
+    parts = [make_video("small.h264", 20, bf="0"), tmp_path / "large.h264"]
+    write_video(parts[1], numbered_frames(20, 96, 128), 25, "libx264", bf="0")
+    (tmp_path / "joined.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = list(predictions(load_run(tiny_run), tmp_path / "joined.h264", 1, 0.5, 0.5, tmp_path / "copy.mp4"))
+    assert len(found) == 3
+    assert probe_video(tmp_path / "copy.mp4").height == 48
+
+
+@pytest.mark.parametrize("seconds", ["1e-7", "nan", "-1", "inf"])
+def test_windows_are_times(tiny_run, seconds, capsys):
+    assert main(["predict", str(tiny_run), str(tiny_run.parent / "videos"), "--window", seconds]) == 2
+    assert "--window must be above 0" in capsys.readouterr().err
+    assert main(["predict", str(tiny_run), str(tiny_run.parent / "videos"), "--device", "tpu"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

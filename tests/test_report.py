@@ -112,11 +112,38 @@ def test_pictures_are_reported_too(picture_run, tmp_path):
     assert {path.suffix for path in (run / "explain").iterdir()} == {".png", ".npz"}
 
 
+def test_a_mistake_that_is_gone_is_shown_without_its_picture(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    with open(run / "predictions.csv", newline="") as file:
+        wrong = [row for row in csv.DictReader(file) if row["right"] == "0"]
+    video = tiny_run.parent / "videos" / max(wrong, key=lambda row: float(row["probability1"]))["path"]
+    video.rename(tmp_path / "away")
+    try:
+        assert main(["report", str(run), "--mistakes", "2"]) == 0
+    finally:
+        (tmp_path / "away").rename(video)
+    page = (run / "report.html").read_text()
+    assert page.count('alt="frames"') == 1
+    assert "no such file" in words(page)
+
+
+def test_classes_without_items_come_last(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    lines = (run / "classes.csv").read_text().splitlines()
+    (run / "classes.csv").write_text("\n".join([lines[0], "nothing,0,,,0", *lines[1:]]))
+    assert main(["report", str(run), "--mistakes", "0"]) == 0
+    text = words((run / "report.html").read_text())
+    assert text.index("nothing 0") > text.index("zoom_out")
+
+
 def test_what_is_no_ended_run_is_one_line(tiny_run, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     (run / "predictions.csv").unlink()
-    for arguments in ([str(run)], [str(tmp_path)], [str(tiny_run), "--mistakes", "-1"]):
+    folder = ["--out", str(tmp_path)]
+    for arguments in ([str(run)], [str(tmp_path)], [str(tiny_run), "--mistakes", "-1"], [str(tiny_run), *folder]):
         assert main(["report", *arguments]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.eager import is_eager
+from cbam3d.attention.nd import CONV
 
 _FUNCTION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -18,13 +19,15 @@ def convolve(conv: nn.Module, planes: Tensor) -> Tensor:
     On CPUs the gradient of its input is computed as a convolution with the turned kernel: the library's own is made
     for many channels, and took 16 times as long for 2 -> 1 channels and 7x7x7.
     """
-    if not is_eager(planes) or planes.device.type != "cpu":
-        return conv(planes)
-    weight, bias = conv.get_parameter("weight"), conv.bias
+    hooked = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
+    if not is_eager(planes) or planes.device.type != "cpu" or hooked or type(conv) not in CONV.values():
+        return conv(planes)  # pruned or parametrised, too
+    weight: Any = conv.weight
+    bias: Any = conv.bias
     dtype = planes.dtype
     if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
-    bias = None if bias is None else bias.to(dtype)  # type: ignore[operator]
+    bias = None if bias is None else bias.to(dtype)
     return _Convolve.apply(planes.to(dtype), weight.to(dtype), bias, conv.padding)
 
 

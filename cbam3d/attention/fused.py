@@ -44,6 +44,8 @@ class PooledGate(Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
+    def buffers(self) -> Iterator[Tensor]: ...
+
 
 def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
     """Features (N, C, *S) through a channel gate, then through gates of positions; at least one gate."""
@@ -51,6 +53,8 @@ def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]
         return literal(x, channel, positions)
     gates = ([] if channel is None else [channel]) + list(positions)
     parameters = [p for gate in gates for p in gate.parameters() if p.requires_grad]
+    if any(p._backward_hooks for p in parameters):  # they would run twice
+        return literal(x, channel, positions)
     learns = torch.is_grad_enabled() and (x.requires_grad or bool(parameters))
     if not _is_flat(x):
         x = x.contiguous()
@@ -133,8 +137,12 @@ class _Gated(torch.autograd.Function):
         channel, positions = ctx.gates
         if torch.is_grad_enabled():  # second derivatives are asked for
             autocasts, dtype = ctx.autocast
+            buffers = [b for gate in (channel, *positions) if gate is not None for b in gate.buffers()]
+            before = [b.clone() for b in buffers]
             with torch.autocast("cpu", dtype, autocasts):
                 out = literal(x, channel, positions)
+            for buffer, value in zip(buffers, before, strict=True):  # batch statistics are counted once
+                buffer.data.copy_(value)
             wanted = [one for one in (x, *parameters) if one.requires_grad]
             derived = torch.autograd.grad(out, wanted, grads[0], create_graph=True, allow_unused=True)
             given = {id(one): d for one, d in zip(wanted, derived, strict=True)}

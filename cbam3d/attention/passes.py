@@ -34,9 +34,12 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[T
     if found is None:
         return mean, highest, None
     which = found[:, 0].to(torch.int64)
-    for sample, place in (found[:, 1] != 1).nonzero().tolist():
-        values = flat[sample, :, place] if a is None else flat[sample, :, place] * a[sample]
-        which[sample, place] = values.argmax()
+    tied = found[:, 1] != 1  # or no number
+    if tied.any():
+        values = flat.movedim(1, 2)[tied]
+        if a is not None:
+            values = values * a[tied.nonzero()[:, 0]]
+        which[tied] = values.argmax(1)
     return mean, highest, which
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.packet import Packet
 from torch import Tensor
 
@@ -87,6 +87,8 @@ def all_frames(
             frames = cast(list[av.VideoFrame], packet.decode())
         except StopIteration:
             return
+        except (ExitError, ConnectionError, TimeoutError):  # no damage: there is nothing more to read
+            raise
         except (FFmpegError, OSError) as error:
             if errors is not None:
                 errors.append(reason_of(error))

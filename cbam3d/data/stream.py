@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from av import VideoFrame
@@ -15,22 +16,24 @@ from cbam3d.data.pixels import scaled_size, upright_size, write_rgb
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A decoded frame: seconds since the first one, and the mean rate of its video, frames a second."""
+    """A decoded frame: seconds since the first one, the mean rate of its video (frames a second), and the size (height,
+    width) of its first frame, which holds for all of them."""
 
     frame: VideoFrame
     seconds: float
     fps: float
+    size: tuple[int, int]
 
     def scaled(self, short_side: int) -> np.ndarray:
         """Its pixels, uint8 (3, H, W), RGB, upright, the shorter side scaled to `short_side`."""
-        pixels = np.empty((3, *scaled_size(*upright_size(self.frame), short_side)), np.uint8)
+        pixels = np.empty((3, *scaled_size(*self.size, short_side)), np.uint8)
         write_rgb(self.frame, pixels)
         return pixels
 
 
 def is_stream(source: str) -> bool:
     """Whether it is a camera's number or a URL, rather than a path."""
-    return source.isdecimal() or "://" in source
+    return (source.isdecimal() and not Path(source).exists()) or "://" in source
 
 
 def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedFrame]:
@@ -44,14 +47,14 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
         VideoError: nothing there, no video in it, or no frame in time.
     """
     deadline = Deadline(source, timeout_seconds)
-    place, format = _camera(source) if source.isdecimal() else (source, None)
-    first: float | None = None
+    place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
+    first: tuple[float, tuple[int, int]] | None = None  # time and size
     with open_input(place, deadline, format=format) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or Fraction(25))
         for number, frame in enumerate(all_frames(container, stream, deadline)):
             time = number / rate if frame.time is None else frame.time
-            first = time if first is None else first
-            yield TimedFrame(frame, time - first, rate)
+            first = first or (time, upright_size(frame))
+            yield TimedFrame(frame, time - first[0], rate, first[1])
             deadline.restart()
     if first is None:
         raise VideoError(source, "no frame can be decoded")

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from cbam3d import CBAM, create_attention
 from cbam3d.attention import fused, passes
@@ -184,6 +186,40 @@ def test_what_does_not_learn_is_not_derived():
         assert torch.equal(block(x), frozen(x))
     with torch.inference_mode():
         assert torch.equal(block(x.detach()), frozen(x.detach()))
+
+
+def test_hooks_of_parameters_run_once():
+    block, x = build("channel+spatial"), torch.randn(1, 8, 2, 4, 4, dtype=torch.float64)
+    once = derived(block, x, torch.ones_like(x), fast=True)
+    for parameter in block.parameters():
+        parameter.register_hook(lambda grad: 2 * grad)
+    for twice, one in zip(derived(block, x, torch.ones_like(x), fast=True)[2:], once[2:], strict=True):
+        torch.testing.assert_close(twice, 2 * one)
+
+
+def test_parametrised_and_swapped_weights():
+    block, x = build("channel+spatial"), torch.randn(1, 8, 2, 4, 4, dtype=torch.float64)
+    expected = block(x)
+    swapped = {key: value * 1 for key, value in block.state_dict().items()}
+    torch.testing.assert_close(torch.func.functional_call(block, swapped, (x,)), expected)
+    conv = block.spatial.conv
+    nn.utils.parametrizations.weight_norm(conv)
+    torch.testing.assert_close(block(x), expected)
+    nn.utils.parametrize.remove_parametrizations(conv, "weight")
+    prune.random_unstructured(conv, "weight", 0.5)
+    block(x).sum().backward()
+    assert (conv.weight_orig.grad[conv.weight_mask == 0] == 0).all()
+
+
+def test_flops_are_those_of_the_literal_form():
+    block, x = build("channel+spatial", torch.float32).eval(), torch.randn(1, 8, 4, 12, 12)
+    counted = []
+    for fused.enabled in (True, False):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            block(x)
+        counted.append(counter.get_total_flops())
+    fused.enabled = True
+    assert counted[0] == counted[1]
 
 
 def test_activation_checkpointing_gives_the_same_gradients():
