@@ -96,7 +96,7 @@ def plot_comparison(
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
     left.set(xlabel=f"{score}, %", title="each seed, and their mean")
-    right.set(xlabel="points", title=f"against {names[0]}, 95 % intervals (grey: within noise)")
+    right.set(xlabel="points, with 95 % intervals", title=f"against {names[0]} (grey: within noise)")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)

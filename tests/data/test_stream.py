@@ -1,6 +1,10 @@
 """Frames with their times."""
 
+import contextlib
+import socket
+import struct
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -27,8 +31,40 @@ def test_real_times_of_a_variable_rate(shared_data):
     assert (np.diff(times) > 0).all()
 
 
-def test_what_is_no_path():
+@pytest.mark.parametrize(("ending", "reason"), [("stalls", "timeout"), ("breaks", "unreadable")])
+def test_a_stream_that_does_not_come_to_its_end_is_said(make_video, ending, reason):
+    content = make_video("whole.ts", 60).read_bytes()
+    header = f"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\nContent-Length: {len(content)}\r\n\r\n"
+    kept = []
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                client.recv(4096)
+                client.sendall(header.encode() + content[: len(content) // 2])
+                if ending == "breaks":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.close()
+                else:
+                    kept.append(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=[server], daemon=True)
+        thread.start()
+        with pytest.raises(VideoError, match=reason):
+            list(stream_frames(f"http://127.0.0.1:{server.getsockname()[1]}/x.ts", timeout_seconds=2))
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for client in kept:
+        client.close()
+
+
+def test_what_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert is_stream("0")
+    (tmp_path / "0").touch()
+    assert not is_stream("0")
     assert is_stream("rtsp://camera/1")
     assert not is_stream("clips/0")
     assert not is_stream("video.mp4")
