@@ -1,6 +1,7 @@
 """The command line: which command is meant, and how errors are said."""
 
 import sys
+from importlib import import_module
 
 from rich.console import Console
 
@@ -22,6 +23,10 @@ USAGE = """usage: cbam3d COMMAND …
 `cbam3d train --help` documents every key."""
 
 
+_COMMANDS = {name: f"{name}.{name}" for name in ("train", "evaluate", "compare", "explain", "report", "predict")}
+_COMMANDS |= {"prepare": "prepare.prepare", "export": "export.export", "list": "names.list_names"}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -29,29 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        from cbam3d import (  # imports torch: not needed for the usage
-            compare,
-            evaluation,
-            explain,
-            export,
-            names,
-            predict,
-            prepare,
-            report,
-            training,
-        )
-
-        known = {"train": training.train, "evaluate": evaluation.evaluate}
-        known |= {"prepare": prepare.prepare, "list": names.list_names, "export": export.export}
-        known |= {
-            "predict": predict.predict,
-            "compare": compare.compare,
-            "explain": explain.explain,
-            "report": report.report,
-        }
-        if arguments[0] not in known:
-            raise InputError(unknown("command", arguments[0], known))
-        known[arguments[0]](arguments[1:])
+        if arguments[0] not in _COMMANDS:
+            raise InputError(unknown("command", arguments[0], _COMMANDS))
+        module, _, function = _COMMANDS[arguments[0]].partition(".")
+        command = getattr(import_module(f"cbam3d.commands.{module}"), function)  # torch is not needed for the usage
+        command(arguments[1:])
     except InputError as error:
         _say(str(error), "red")
         return 2

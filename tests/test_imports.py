@@ -63,3 +63,9 @@ def test_every_module_has_a_test():
         parts = {"nd", "gate", "eager", "pooled", "passes", "convolve"}
         parts |= {"batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
         assert modules - tested <= parts, room
+
+
+def test_nobody_but_the_command_line_knows_the_commands():
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "commands":
+            assert not any(name.startswith("cbam3d.commands") for name in imported(path)), path

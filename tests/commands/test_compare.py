@@ -16,10 +16,10 @@ import torch
 import yaml
 
 from cbam3d.cli import main
-from cbam3d.compare import parse_variants
+from cbam3d.commands.compare import parse_variants
+from cbam3d.commands.cost import multiply_adds
+from cbam3d.commands.devices import environments
 from cbam3d.config import Config, Run
-from cbam3d.cost import multiply_adds
-from cbam3d.devices import environments
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
 

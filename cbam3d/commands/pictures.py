@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from cbam3d.commands.explanation import Explanation
 from cbam3d.data.encode import write_video
-from cbam3d.explanation import Explanation
 
 _MOST_COLUMNS, _MOST_ROWS = 8, 4
 _SIDE = 256  # pixels, height of a moving picture's frames

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cbam3d.assemble import build_model
+from cbam3d.commands.cost import multiply_adds, paired_steps
 from cbam3d.config import Config
-from cbam3d.cost import multiply_adds, paired_steps
 from cbam3d.engine.plots import plot_comparison
 from cbam3d.engine.scores import compare_trainings
 from cbam3d.engine.tables import read_hits

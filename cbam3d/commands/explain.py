@@ -7,13 +7,13 @@ import numpy as np
 from rich.table import Table
 
 from cbam3d.classifier import load_run
+from cbam3d.commands.explanation import Explainer, Explanation
+from cbam3d.commands.pictures import draw_sheet, write_moving
+from cbam3d.commands.predict import find_files
 from cbam3d.console import speaker
 from cbam3d.errors import InputError
-from cbam3d.explanation import Explainer, Explanation
 from cbam3d.outputs import distinct, make_folder
 from cbam3d.parsing import CommandParser
-from cbam3d.pictures import draw_sheet, write_moving
-from cbam3d.predict import find_files
 
 
 def explain(arguments: list[str]) -> None:

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from cbam3d.assemble import create_fabric, plain
 from cbam3d.attention import attention_options
-from cbam3d.comparison import tell
+from cbam3d.commands.comparison import tell
+from cbam3d.commands.devices import environments
 from cbam3d.config import Config
 from cbam3d.console import speaker
 from cbam3d.data.manifest import write_manifest
-from cbam3d.devices import environments
 from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.errors import InputError, check_options
 from cbam3d.outputs import make_folder

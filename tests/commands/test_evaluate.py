@@ -13,10 +13,10 @@ import torch
 
 from cbam3d import load_run
 from cbam3d.cli import main
+from cbam3d.commands.evaluate import Scored, together
 from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.errors import InputError
-from cbam3d.evaluation import Scored, together
 from cbam3d.results import Result, groups_of
 
 TINY = shlex.split(

@@ -26,9 +26,9 @@ from cbam3d.assemble import (
     new_parameters,
     plain,
 )
+from cbam3d.commands.cost import multiply_adds
 from cbam3d.config import Config
 from cbam3d.console import print_skipped, speaker
-from cbam3d.cost import multiply_adds
 from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine import evaluate as scoring

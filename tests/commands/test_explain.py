@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from cbam3d import CBAM3d, load_run
 from cbam3d.classifier import Classifier
 from cbam3d.cli import main
+from cbam3d.commands.explanation import Explainer, last_with_positions
+from cbam3d.commands.pictures import overlay
 from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
-from cbam3d.explanation import Explainer, last_with_positions
 from cbam3d.models import create_model
-from cbam3d.pictures import overlay
 
 
 class Bright(nn.Module):

@@ -9,12 +9,12 @@ import pytest
 
 from cbam3d import load_run
 from cbam3d.cli import main
+from cbam3d.commands.predict import find_files
+from cbam3d.commands.windows import predictions
 from cbam3d.data.decode import read_clip
 from cbam3d.data.encode import write_video
 from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
-from cbam3d.predict import find_files
-from cbam3d.windows import predictions
 from tests.conftest import numbered_frames, read_numbers
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 from rich.table import Table
 
 from cbam3d.classifier import load_run
+from cbam3d.commands.windows import Prediction, predictions
 from cbam3d.console import speaker
 from cbam3d.data.listing import VIDEO_SUFFIXES
 from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError
 from cbam3d.outputs import distinct, make_folder
 from cbam3d.parsing import CommandParser
-from cbam3d.windows import Prediction, predictions
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _LEAST_SECONDS = 0.001  # of a window and a step

@@ -17,14 +17,14 @@ from rich.console import Console
 
 import cbam3d
 from cbam3d.classifier import Classifier
+from cbam3d.commands.explanation import Explainer, Explanation
+from cbam3d.commands.pictures import layers, overlay
 from cbam3d.console import speaker
 from cbam3d.data.batch import Visit
 from cbam3d.errors import InputError
-from cbam3d.explanation import Explainer, Explanation
 from cbam3d.models.ours import attention_of
 from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser
-from cbam3d.pictures import layers, overlay
 from cbam3d.saved import Saved, open_saved
 from cbam3d.sources import open_source, with_manifest_of
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cbam3d.cli import main
+from cbam3d.commands import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -149,4 +150,4 @@ def test_what_is_no_ended_run_is_one_line(tiny_run, tmp_path, capsys):
 
 
 def test_the_page_lies_in_the_package():
-    assert (Path(__file__).parents[1] / "cbam3d/report.html.jinja").is_file()
+    assert Path(report.__file__).with_name("report.html.jinja").is_file()
