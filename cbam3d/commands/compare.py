@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cbam3d.assemble import create_fabric, plain
 from cbam3d.attention import attention_options
-from cbam3d.commands.comparison import tell
+from cbam3d.commands.comparison import measure, tell
 from cbam3d.commands.devices import environments
 from cbam3d.config import Config
 from cbam3d.console import speaker
@@ -87,7 +87,8 @@ def compare(arguments: list[str]) -> None:
     if variants[0] in whole and len(whole) > 1:
         folders = {v.word: [run.folder for run in runs if run.variant == v] for v in whole}
         configs = {v.word: v.config(base) for v in whole}
-        tell(create_fabric(base), folders, configs, num_classes, images, out, console)
+        rows, heading = measure(create_fabric(base), folders, configs, num_classes, images)
+        tell(rows, heading, "top1" if images else "video_top1", out, console)
     if failures:
         raise InputError(f"compare: {len(failures)} of {len(runs)} runs did not end, the first: {failures[0]}")
 

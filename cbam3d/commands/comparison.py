@@ -54,16 +54,10 @@ class Row:
         return "better" if self.difference > 0 else "worse"
 
 
-def tell(
-    fabric: Fabric,
-    folders: dict[str, list[Path]],
-    configs: dict[str, Config],
-    num_classes: int,
-    images: bool,
-    out: Path,
-    console: Console,
-) -> None:
-    """Compare trainings with those of the first mechanism, and write `comparison.md`, `.csv` and `.png`.
+def measure(
+    fabric: Fabric, folders: dict[str, list[Path]], configs: dict[str, Config], num_classes: int, images: bool
+) -> tuple[list[Row], str]:
+    """Compare trainings with those of the first mechanism.
 
     Args:
         fabric: where the time of a step is measured.
@@ -71,8 +65,8 @@ def tell(
         configs: of each mechanism.
         num_classes: of the data.
         images: whether inputs are images, rather than clips.
-        out: where the files go.
-        console: shows the table.
+
+    Returns: a row a mechanism, and what was compared, in words.
 
     Raises:
         InputError: runs that were scored on different items.
@@ -80,21 +74,24 @@ def tell(
     first = next(iter(folders))
     hits = {name: [read_hits(folder / "predictions.csv") for folder in places] for name, places in folders.items()}
     names, groups, _ = hits[first][0]
-    for name, tables in hits.items():
-        if any(table[0] != names for table in tables):
-            raise InputError(f"{out}: {name} was scored on other items than {first}: remove what differs")
     rows = []
     for name, places in folders.items():
+        if any(table[0] != names for table in hits[name]):
+            raise InputError(f"{places[0].parent} was scored on other items than {first}: remove what differs")
         a, b = (np.stack([right for _, _, right in hits[key]]) for key in (first, name))
         found = compare_trainings(a, b, np.array(groups)) if name != first else (0.0, 0.0, 0.0)
         costs = _costs(fabric, configs[first], configs[name], num_classes, images)
         memory = max(_memory_gib(folder / "metrics.csv") for folder in places)
         rows.append(Row(name, b.mean(1).tolist(), *found, *costs, memory))
-    score, model, epochs = "top1" if images else "video_top1", configs[first].model.name, configs[first].train.epochs
     items = f"{len(names):,} {'images' if images else 'videos'}"
     if len(set(groups)) < len(names):
         items += f" of {len(set(groups)):,} groups"
-    heading = f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
+    model, epochs = configs[first].model.name, configs[first].train.epochs
+    return rows, f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
+
+
+def tell(rows: list[Row], heading: str, score: str, out: Path, console: Console) -> None:
+    """Show the comparison, and write it to `comparison.md`, `.csv` and `.png`; `score` is the name of what is shown."""
     tables, note = (_scores(rows, score), _all_costs(rows)), _note(rows)
     (out / "comparison.md").write_text("\n\n".join([heading, *map(_markdown, tables), note]) + "\n")
     _write_csv(out / "comparison.csv", rows)
