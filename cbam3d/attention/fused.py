@@ -128,7 +128,8 @@ class _Gated(torch.autograd.Function):
         passes.multiply(flat, a, b, out.flatten(2))
         ctx.save_for_backward(x, a, b, which, *parameters)
         ctx.gates = channel, positions
-        ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        device = x.device.type
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         return out
 
     @staticmethod
@@ -136,10 +137,9 @@ class _Gated(torch.autograd.Function):
         x, a, b, which, *parameters = ctx.saved_tensors
         channel, positions = ctx.gates
         if torch.is_grad_enabled():  # second derivatives are asked for
-            autocasts, dtype = ctx.autocast
             buffers = [b for gate in (channel, *positions) if gate is not None for b in gate.buffers()]
             before = [b.clone() for b in buffers]
-            with torch.autocast("cpu", dtype, autocasts):
+            with torch.autocast(*ctx.autocast):
                 out = literal(x, channel, positions)
             for buffer, value in zip(buffers, before, strict=True):  # batch statistics are counted once
                 buffer.data.copy_(value)
