@@ -41,7 +41,7 @@ def main() -> None:
         make_images(root / "images")
         for name in CONFIGS:
             data = ["--data.recipe", "image_folder", "--data.root", str(root / "images")]
-            limits = ["--train.epochs", "2", "--train.warmup_epochs", "0", "--train.limit_batches", str(given.batches)]
+            limits = ["--train.epochs", "2", "--train.warmup_epochs", "1", "--train.limit_batches", str(given.batches)]
             limits += ["--eval.every_epochs", "2"]
             with redirect_stdout(StringIO()):
                 status = cbam3d(["train", "--config", name, *data, *limits, "--run.dir", str(root / name), *others])

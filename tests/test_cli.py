@@ -155,6 +155,7 @@ def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, 
     assert "data.groups has no effect beside" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_survive_bad_files_in_one_of_them(videos):
     """A share of a batch that is empty in one process must not leave the other waiting."""
     assert main(["prepare", "folder", "--root", str(videos)]) == 0
@@ -197,6 +198,7 @@ def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos, capsys)
     assert sorted(videos.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_workers_need_no_fork(videos, monkeypatch):
     """Where processes are spawned (macOS, Windows, Python 3.14), the data set must be picklable."""
     import torch.utils.data

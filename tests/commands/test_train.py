@@ -246,6 +246,7 @@ def test_any_number_of_processes_has_the_same_losses(tmp_path, processes):
     assert other == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_command(videos, tmp_path):
     """Two processes, of which one writes; the second signal-free run of the same command resumes in one process."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
