@@ -11,9 +11,9 @@ import warnings
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cbam3d import create_model, insert_attention, list_insertions
+from cbam3d.commands.cost import multiply_adds
 
 # name -> shape of an input; the sizes that the networks were made for, where they insist on them
 NETWORKS = {
@@ -42,12 +42,6 @@ POSITIONS = ("residual", "block", "stage", "last_stage")
 def build(name: str, shape: tuple[int, ...]) -> nn.Module:
     torch.manual_seed(0)
     return create_model(name.removesuffix(" 2d"), 400, ndim=len(shape) - 2).eval()
-
-
-def gmacs(model: nn.Module, x: torch.Tensor) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(x)
-    return counter.get_total_flops() / 2e9
 
 
 def checks(name: str, x: torch.Tensor, model: nn.Module, position: str) -> str:
@@ -88,7 +82,7 @@ def main() -> None:
     for name in options.names:
         x = torch.randn(NETWORKS[name])
         plain = build(name, NETWORKS[name])
-        base, cost = sum(p.numel() for p in plain.parameters()), gmacs(plain, x)
+        base, cost = sum(p.numel() for p in plain.parameters()), multiply_adds(plain, x) / 1e9
         size = "×".join(map(str, NETWORKS[name][2:]))
         print(f"| {name} | {size} | none | 0 | | {base / 1e6:.2f} M | {cost:.2f} | |")
         for position in POSITIONS:
@@ -99,7 +93,7 @@ def main() -> None:
                 print(f"| {name} | {size} | {position} | – | {error} | | | |")
                 continue
             found = list_insertions(model)
-            added, extra = sum(i.num_parameters for i in found), gmacs(model, x) - cost
+            added, extra = sum(i.num_parameters for i in found), multiply_adds(model, x) / 1e9 - cost
             works = "" if options.count_only else checks(name, x, model, position)
             where = f"{found[0].where} … {found[-1].where}"
             print(

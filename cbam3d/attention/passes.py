@@ -18,9 +18,8 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[T
     """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
     n, c, s = flat.shape
     mean, highest = flat.new_empty(n, s), flat.new_empty(n, s)
-    found = (
-        torch.empty(n, 2, s) if wants_places else None
-    )  # sum of the channels that are equal to the maximum; their number
+    # of the channels that are equal to the maximum: the sum of their numbers, and how many they are
+    found = torch.empty(n, 2, s) if wants_places else None
     counting = torch.stack([torch.arange(c, dtype=torch.float32), torch.ones(c)])
     for i, j in _blocks(flat):
         block = flat[i, :, j]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cbam3d.assemble import build_model
 from cbam3d.commands.cost import multiply_adds, paired_steps
+from cbam3d.commands.export import input_shape
 from cbam3d.config import Config
 from cbam3d.engine.plots import plot_comparison
 from cbam3d.engine.scores import compare_trainings
@@ -110,9 +111,7 @@ def _costs(
 ) -> tuple[int, int, float, float]:
     """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's."""
     reference, network = (build_model(each, num_classes, images) for each in (first, config))
-    data = config.data
-    shape = (data.size, data.size) if images else (data.num_frames, data.size, data.size)
-    inputs = torch.randn(config.train.batch_size // config.train.accumulate, 3, *shape)
+    inputs = torch.randn(config.train.batch_size // config.train.accumulate, *input_shape(config, images))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     operations = multiply_adds(network, inputs[:1])
     seconds, ratio = paired_steps(fabric, reference, network, inputs, num_classes)

@@ -91,7 +91,7 @@ class Explainer:
         target = best[0][0] if target is None else target
         grad_cam, layer = None, ""
         if self.grad_cam:
-            layer = self.layer or last_with_positions(classifier.model, inputs)
+            self.layer = layer = self.layer or last_with_positions(classifier.model, inputs)  # the same for every file
             grad_cam = _grad_cam(classifier.model, layer, inputs, classifier.classes.index(target))
         return Explanation(self._frames(inputs), best, target, self._maps(inputs), grad_cam, layer)
 

@@ -12,6 +12,7 @@ from cbam3d.config import Config
 from cbam3d.console import speaker
 from cbam3d.engine.records import write_json
 from cbam3d.errors import InputError
+from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser
 from cbam3d.saved import Saved, open_saved
 
@@ -34,10 +35,7 @@ def export(arguments: list[str]) -> None:
     path = Path(given.out) if given.out else saved.folder / "export" / f"model{suffix}"
     if path.suffix != suffix:
         raise InputError(f"{path}: --format {given.format} writes files that end in {suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path.parent}: {error.strerror}") from None
+    make_folder(path.parent)
     model = saved.model()
     shape = input_shape(saved.config, saved.images)
     write = {"torch": write_program, "onnx": write_onnx}[given.format]
