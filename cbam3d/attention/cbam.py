@@ -48,7 +48,8 @@ class ChannelAttention(ChannelGate):
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
     def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
-        return self.mlp(mean) + self.mlp(highest)
+        of_mean, of_highest = self.mlp(torch.stack([mean, highest]))
+        return of_mean + of_highest
 
 
 class SpatialAttention(PositionGate):

@@ -28,7 +28,7 @@ from cbam3d.attention.eager import is_eager
 from cbam3d.attention.gate import expand_as
 from cbam3d.attention.nd import CHANNELS_LAST
 
-_LEAST = 2**16  # elements; below them, calls cost more than memory traffic
+_LEAST = 2**18  # elements; below them, calls cost more than memory traffic
 enabled = True  # False: `literal` always
 on_cuda = False  # True: Triton kernels on GPUs, tested with its interpreter, but not yet measured on one
 
@@ -156,7 +156,7 @@ class _Gated(torch.autograd.Function):
             d_mean, d_highest = ctx.positions.derive(db, parameters, of_parameters)
             per_plane, at_highest = (d_mean / x.shape[1]).to(x.dtype), d_highest.to(x.dtype)
             if da is not None:
-                da += torch.bmm(flat, per_plane[:, :, None])[:, :, 0]
+                da += passes.weigh_positions(flat, per_plane)
                 da.scatter_add_(1, which, (flat.gather(1, which[:, None])[:, 0] * at_highest).to(da.dtype))
                 at_highest = at_highest * a.gather(1, which)
         if ctx.channel is not None:
@@ -175,7 +175,8 @@ class _Gated(torch.autograd.Function):
         if at_highest is not None:
             flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
         if at_highest_place is not None:
-            flat_dx.scatter_add_(2, flat.argmax(2, keepdim=True), at_highest_place[:, :, None])
+            places = passes.positions_of(flat, ctx.channel.inputs[1])
+            flat_dx.scatter_add_(2, places[:, :, None], at_highest_place[:, :, None])
         return dx, None, None, None, *found
 
 

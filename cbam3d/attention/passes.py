@@ -1,11 +1,16 @@
-"""The passes over the features (N, C, S) that fused gates take on a CPU: a block that fits the cache at a time."""
+"""The passes over the features (N, C, S) that fused gates take on a CPU: a block that fits the cache at a time.
 
-from collections.abc import Iterator
+Written for what PyTorch does quickly there. Comparisons that write numbers run at the memory's speed, those that write
+booleans do not; `argmax` is not vectorised, a comparison and a product with the positions' numbers are; a product
+(N, C, S) x (N, S, 1) is ten times slower than the transposed one.
+"""
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-_CACHE = 2 * 2**20  # bytes of a block
+_CACHE = 4 * 2**20  # bytes of a block; what is less than two blocks stays one
 
 
 def pool_positions(flat: Tensor, with_max: bool) -> tuple[Tensor, Tensor]:
@@ -18,9 +23,8 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[T
     """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
     n, c, s = flat.shape
     mean, highest = flat.new_empty(n, s), flat.new_empty(n, s)
-    # of the channels that are equal to the maximum: the sum of their numbers, and how many they are
     found = torch.empty(n, 2, s) if wants_places else None
-    counting = torch.stack([torch.arange(c, dtype=torch.float32), torch.ones(c)])
+    counting = _counting(c)
     for i, j in _blocks(flat):
         block = flat[i, :, j]
         if a is not None:
@@ -28,18 +32,32 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[T
         torch.amax(block, 1, out=highest[i, j])
         torch.mean(block, 1, out=mean[i, j])
         if found is not None:
-            equal = (block == highest[i, None, j]).to(torch.float32)
-            torch.matmul(counting, equal, out=found[i, :, j])
+            torch.matmul(counting, _equal(block, highest[i, None, j]), out=found[i, :, j])
     if found is None:
         return mean, highest, None
-    which = found[:, 0].to(torch.int64)
-    tied = found[:, 1] != 1  # or no number
-    if tied.any():
-        values = flat.movedim(1, 2)[tied]
-        if a is not None:
-            values = values * a[tied.nonzero()[:, 0]]
-        which[tied] = values.argmax(1)
-    return mean, highest, which
+
+    def tied(where: Tensor) -> Tensor:
+        values = flat.movedim(1, 2)[where]
+        return values if a is None else values * a[where.nonzero()[:, 0]]
+
+    return mean, highest, _places(found, tied)
+
+
+def positions_of(flat: Tensor, highest: Tensor) -> Tensor:
+    """The position of each channel's maximum, (N, C); the first of several."""
+    n, c, s = flat.shape
+    if s > 2**24:  # float32 counts no further
+        return flat.argmax(2)
+    found = torch.zeros(n, 2, c)
+    counting = _counting(s)
+    for i, j in _blocks(flat):
+        found[i] += torch.matmul(counting[:, j], _equal(flat[i, :, j], highest[i, :, None]).transpose(1, 2))
+    return _places(found, lambda where: flat[where])
+
+
+def weigh_positions(flat: Tensor, weights: Tensor) -> Tensor:
+    """Σ_s of features (N, C, S) times weights (N, S): (N, C)."""
+    return torch.bmm(weights[:, None], flat.transpose(1, 2))[:, 0]
 
 
 def multiply(flat: Tensor, a: Tensor | None, b: Tensor | None, out: Tensor) -> None:
@@ -62,7 +80,7 @@ def products(flat: Tensor, grad: Tensor, a: Tensor | None, b: Tensor | None) -> 
         if db is not None:
             db[i, j] = product.sum(1) if a is None else torch.matmul(a[i, None], product)[:, 0]
         if da is not None:
-            da[i] += product.sum(2) if b is None else torch.matmul(product, b[i, j, None])[:, :, 0]
+            da[i] += product.sum(2) if b is None else weigh_positions(product, b[i, j])
     return da, db
 
 
@@ -85,10 +103,30 @@ def combine(
             block.mul_(a[n, :, None]).add_(per_channel[n, :, None])
 
 
+def _counting(count: int) -> Tensor:
+    """Rows for a product with what `_equal` finds: the sum of the numbers of those equal, and how many they are."""
+    return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count)])
+
+
+def _equal(block: Tensor, highest: Tensor) -> Tensor:
+    """1 where they are equal, else 0, as float32."""
+    return torch.eq(block, highest, out=torch.empty(block.shape))
+
+
+def _places(found: Tensor, tied: Callable[[Tensor], Tensor]) -> Tensor:
+    """Indices from sums and counts (N, 2, M); `tied` gives the values (K, L) where the maximum is not the only one."""
+    which = found[:, 0].to(torch.int64)
+    unclear = found[:, 1] != 1  # or no number
+    if unclear.any():
+        which[unclear] = tied(unclear).argmax(1)
+    return which
+
+
 def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
     """Slices of samples and of positions of (N, C, S) that fit the cache."""
     n, c, s = flat.shape
-    columns = max(1, _CACHE // (c * flat.element_size()))
+    size = n * c * s * flat.element_size()
+    columns = max(1, (size if size < 2 * _CACHE else _CACHE) // (c * flat.element_size()))
     samples = max(1, columns // s)
     for i in range(0, n, samples):
         for j in range(0, s, columns):

@@ -129,6 +129,16 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_places: bool) -> tuple[T
     return mean, highest, which if wants_places else None
 
 
+def positions_of(flat: Tensor, highest: Tensor) -> Tensor:
+    """The position of each channel's maximum, (N, C); the first of several."""
+    return flat.argmax(2)
+
+
+def weigh_positions(flat: Tensor, weights: Tensor) -> Tensor:
+    """Σ_s of features (N, C, S) times weights (N, S): (N, C)."""
+    return torch.bmm(flat, weights[:, :, None])[:, :, 0]
+
+
 def multiply(flat: Tensor, a: Tensor | None, b: Tensor | None, out: Tensor) -> None:
     """x·a·b into `out`; one of the gates may be missing."""
     _combined(flat, a, b, None, None, out)
