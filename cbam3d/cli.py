@@ -2,29 +2,32 @@
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from rich.console import Console
 
 from cbam3d.errors import InputError, Stopped, unknown
 
-USAGE = """usage: cbam3d COMMAND …
+USAGE = """usage: cbam3d COMMAND ...
 
-  train [--config FILE] [--section.key value …] [--resume] [--dry-run]
-                                                             train and score; without arguments: the demo
-  evaluate RUN … [--views 10x3] [--section.key value …]      score runs again, with intervals; compare several
-  prepare RECIPE --root DIR [--short-side N --gop K]         read every video once, write DIR/manifest.csv
-  predict RUN PATH … [--window SECONDS] [--json]             the most probable classes of files, or of their parts
-  explain RUN PATH … [--out DIR] [--class NAME]              where it looks: attention maps and Grad-CAM as pictures
-  report RUN [--out FILE]                                    one HTML page about a run
-  export RUN [--format torch|onnx] [--out FILE]              the network for elsewhere, checked, with its facts
-  compare CONFIG --attention none,se,cbam [--seeds 3]        train with each mechanism; what differs beyond noise
-  list [attention]                                           networks, attention, configurations, recipes
+Action recognition in video with 3D attention.
 
-`cbam3d train --help` documents every key."""
+  train       train and score; without arguments, the demo
+  evaluate    score runs again, with intervals; compare several
+  compare     train with each mechanism: which differences are more than noise
+  explain     where a network looks: attention maps and Grad-CAM as pictures
+  report      one HTML page about a run
+  predict     the most probable classes of files, parts of files, streams
+  prepare     read every video of a data set once, and write what is known of it
+  export      a network for elsewhere, checked, with what is needed to use it
+  list        networks, attention mechanisms, configurations, data sets
+  completion  a script that completes commands and options in your shell
 
+`cbam3d COMMAND --help` says what each takes, `cbam3d --version` what this is."""
 
-_COMMANDS = {name: f"{name}.{name}" for name in ("train", "evaluate", "compare", "explain", "report", "predict")}
-_COMMANDS |= {"prepare": "prepare.prepare", "export": "export.export", "list": "names.list_names"}
+# module and function; torch is imported with them, and not for the usage
+COMMANDS = {name: f"{name}.{name}" for name in ("train", "evaluate", "compare", "explain", "report", "predict")}
+COMMANDS |= {name: f"{name}.{name}" for name in ("prepare", "export", "completion")} | {"list": "names.list_names"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,11 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
+    if arguments[0] == "--version":
+        print(f"cbam3d {version('cbam3d')}")
+        return 0
     try:
-        if arguments[0] not in _COMMANDS:
-            raise InputError(unknown("command", arguments[0], _COMMANDS))
-        module, _, function = _COMMANDS[arguments[0]].partition(".")
-        command = getattr(import_module(f"cbam3d.commands.{module}"), function)  # torch is not needed for the usage
+        if arguments[0] not in COMMANDS:
+            raise InputError(unknown("command", arguments[0], COMMANDS))
+        module, _, function = COMMANDS[arguments[0]].partition(".")
+        command = getattr(import_module(f"cbam3d.commands.{module}"), function)
         command(arguments[1:])
     except InputError as error:
         _say(str(error), "red")

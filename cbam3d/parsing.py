@@ -1,8 +1,7 @@
 """YAML files and the command line -> a `Config`."""
 
 import argparse
-import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +10,71 @@ import yaml
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError, unknown
+from cbam3d.keys import keys, sections
 from cbam3d.resources import find_config
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything here does."""
+    """The options of a command; says what is wrong in one line, as everything here does.
+
+    Args:
+        command: of `cbam3d`, a word.
+        about: what it does, for its help.
+        takes_keys: whether keys of a configuration follow; they are in its help, and left to `parse_config`.
+    """
+
+    def __init__(self, command: str, about: str | None, takes_keys: bool = False) -> None:
+        super().__init__(f"cbam3d {command}", description=about, allow_abbrev=False)
+        self.takes_keys = takes_keys
+
+    def add_config(self, default: str | Path) -> None:
+        """The option --config."""
+        text = "YAML file, or the name of a bundled configuration"
+        self.add_argument("--config", default=str(default), metavar="FILE", help=text)
 
     def error(self, message: str):
         raise InputError(f"{self.prog.split()[-1]}: {message}")
 
+    def format_help(self) -> str:
+        return self.with_keys().format_help() if self.takes_keys else super().format_help()
 
-def config_keys(cls: type = Config, prefix: str = "") -> list[str]:
-    """Every key, dotted, in the order of the page."""
-    keys = []
-    for entry in fields(cls):
-        name = prefix + entry.name
-        keys += config_keys(entry.type, name + ".") if is_dataclass(entry.type) else [name]  # type: ignore[arg-type]
-    return keys
+    def with_keys(self) -> argparse.ArgumentParser:
+        """The same with every key as an option, for help and completion."""
+        if not self.takes_keys:
+            return self
+        usage = self.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
+        usage += "\n" + " " * len(f"usage: {self.prog} ") + "[--section.key VALUE ...]"
+        whole = argparse.ArgumentParser(self.prog, usage, self.description, parents=[self], add_help=False)
+        groups = {section: whole.add_argument_group(section, what) for section, what in sections().items()}
+        for key in keys():
+            text = f"{key.meaning} (default: {key.default})"
+            options = {"choices": key.choices} if key.choices else {"metavar": key.name.split(".")[1].upper()}
+            group = groups[key.name.split(".")[0]]
+            group.add_argument(f"--{key.name}", help=text.replace("%", "%%"), **options)  # type: ignore[arg-type]
+        return whole
 
 
-def parse_config(
-    arguments: list[str], default: str | Path, command: CommandParser
-) -> tuple[Config, Path, argparse.Namespace]:
-    """Read `--config FILE` (or `default`), then the keys of the command line over it.
+def parse_config(arguments: list[str], command: CommandParser) -> tuple[Config, Path, argparse.Namespace]:
+    """Read the command's `config`, then the keys of the command line over it.
 
     Args:
         arguments: of the command line.
-        default: configuration where none is named.
-        command: the options of the command that are no keys, without --help.
+        command: the options of the command that are no keys.
 
     Returns: the configuration, the file it comes from, and the command's own options.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a value of the wrong type or out of range.
     """
-    command.add_argument("--config", default=str(default), help="YAML file, or the name of a bundled configuration")
-    parser = jsonargparse.ArgumentParser(prog=command.prog, usage=f"{command.prog} [options]", exit_on_error=False)
-    parser.add_argument("--config", action="config", help=argparse.SUPPRESS)
+    parser = jsonargparse.ArgumentParser(prog=command.prog, exit_on_error=False)
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Config)
-    if "-h" in arguments or "--help" in arguments:
-        print(command.format_help())
-        parser.print_help()
-        sys.exit(0)
-    options, keys = command.parse_known_args(arguments)
+    options, given = command.parse_known_args(arguments)
     path = find_config(options.config)
     _check_keys(_keys_of_file(path), str(path))
-    _check_keys([key[2:].split("=")[0] for key in keys if key.startswith("--")], "command line")
+    _check_keys([key[2:].split("=")[0] for key in given if key.startswith("--")], "command line")
     try:
-        parsed = parser.instantiate(parser.parse_args(["--config", str(path), *keys]))
+        parsed = parser.instantiate(parser.parse_args(["--config", str(path), *given]))
     except InputError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:
@@ -89,18 +105,18 @@ def _keys_of_file(path: Path) -> list[str]:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections with keys, got {type(content).__name__}")
-    keys = []
+    found = []
     for section, entries in content.items():
         if str(section) in {entry.name for entry in fields(Config)} and not isinstance(entries, dict):
             raise InputError(f"{path}: section {section!r} must hold keys, got {entries!r}")
-        keys += [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else [str(section)]
-    return keys
+        found += [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else [str(section)]
+    return found
 
 
-def _check_keys(keys: list[str], where: str) -> None:
-    known = config_keys()
-    leaves = [key for key in known if key.endswith("options")]
-    for key in keys:
-        inside = any(key.startswith(leaf + ".") for leaf in leaves)
-        if key not in known and not inside:
-            raise InputError(f"{where}: {unknown('key', key, known)}")
+def _check_keys(given: list[str], where: str) -> None:
+    known = [key.name for key in keys()]
+    leaves = [name for name in known if name.endswith("options")]
+    for name in given:
+        inside = any(name.startswith(leaf + ".") for leaf in leaves)
+        if name not in known and not inside:
+            raise InputError(f"{where}: {unknown('key', name, known)}")

@@ -13,8 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cbam3d.cli import main
+import cbam3d
+from cbam3d.cli import COMMANDS, main
 from cbam3d.data import motion
+from cbam3d.keys import keys
 
 TINY = shlex.split(
     "--run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 --data.num_workers 0 "
@@ -336,7 +338,22 @@ def test_unknown_commands_and_names(capsys):
     listed = capsys.readouterr().out
     assert all(name in listed for name in ("resnet18", "cbam", "motion", "ucf101"))
     assert main([]) == 0
-    assert "usage: cbam3d COMMAND" in capsys.readouterr().out
+    usage = capsys.readouterr().out
+    assert "usage: cbam3d COMMAND" in usage
+    assert {line.split()[0] for line in usage.splitlines() if line.startswith("  ")} == set(COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cbam3d {cbam3d.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_of_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: cbam3d {command} ")
+    assert max(map(len, lines)) <= 80
 
 
 def test_train_py_exits_with_the_status_and_one_line(tmp_path):
@@ -351,10 +368,7 @@ def test_train_py_exits_with_the_status_and_one_line(tmp_path):
 
 
 def test_config_yaml_holds_every_key(videos):
-    from cbam3d.parsing import config_keys
-
     assert train(videos, "--run.dir", "run") == 0
     written = yaml.safe_load(Path("run/config.yaml").read_text())
-    keys = [f"{section}.{key}" for section, entries in written.items() for key in entries]
-    assert keys == config_keys()
+    assert [f"{section}.{key}" for section, entries in written.items() for key in entries] == [k.name for k in keys()]
     assert written["run"]["dir"] is None  # so that --config run/config.yaml can be given as it is

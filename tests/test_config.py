@@ -3,7 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-from cbam3d.parsing import config_keys
+import yaml
+
+from cbam3d.keys import keys
 
 KEYS = """
 run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm run.wandb
@@ -24,13 +26,23 @@ eval.num_clips eval.num_crops eval.flip eval.batch_size eval.every_epochs eval.f
 
 
 def test_the_list_of_keys_changes_on_purpose_only():
-    assert config_keys() == KEYS.split()
+    assert [key.name for key in keys()] == KEYS.split()
 
 
-def test_the_readme_has_the_table_of_keys():
+def test_the_page_of_keys_is_up_to_date():
     docs = Path(__file__).parents[1] / "docs" / "make_keys.py"
     spec = importlib.util.spec_from_file_location("make_keys", docs)
     make_keys = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_keys)
-    assert make_keys.table() in make_keys.README.read_text(), "run: python docs/make_keys.py"
-    assert [key for key, _, _ in make_keys.rows()] == KEYS.split()
+    assert make_keys.tables() in make_keys.PAGE.read_text(), "run: python docs/make_keys.py"
+
+
+def test_defaults_and_choices_are_as_yaml_writes_them():
+    found = {key.name: key for key in keys()}
+    assert found["run.dir"].default == "null"
+    assert found["run.compile"].default == "false"
+    assert found["run.compile"].choices == ("true", "false")
+    assert found["data.mean"].default.startswith("[0.43")
+    assert found["run.precision"].choices == ("32-true", "bf16-mixed", "16-mixed")
+    for key in keys():
+        yaml.safe_load(key.default)

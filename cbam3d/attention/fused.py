@@ -174,7 +174,7 @@ class _Gated(torch.autograd.Function):
         passes.combine(grad, a, b, per_channel, per_plane, flat_dx)
         if at_highest is not None:
             flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
-        if at_highest_place is not None:
+        if ctx.channel is not None and at_highest_place is not None:
             places = passes.positions_of(flat, ctx.channel.inputs[1])
             flat_dx.scatter_add_(2, places[:, :, None], at_highest_place[:, :, None])
         return dx, None, None, None, *found

@@ -8,6 +8,7 @@ Misra, Nalamada, Arasanipalai, Hou, WACV 2021, https://arxiv.org/abs/2010.03045
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.convolve import convolve
 from cbam3d.attention.gate import Gate, Init, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, same_padding
 
@@ -46,9 +47,9 @@ class Triplet(Gate):
         """The map of each axis pooled away, with size 1 there: first that of C."""
         check_rank(x, self.ndim)
         maps = []
-        for axis, branch in enumerate(self.branches, start=1):
+        for axis, (conv, norm) in enumerate(self.branches, start=1):  # type: ignore[misc]
             pooled = torch.stack([x.amax(axis), x.mean(axis)], dim=1)
-            maps.append(self.squash(branch(pooled)).movedim(1, axis))
+            maps.append(self.squash(norm(convolve(conv, pooled))).movedim(1, axis))
         return maps
 
     def attention_map(self, x: Tensor) -> Tensor:

@@ -93,9 +93,10 @@ def compare(arguments: list[str]) -> None:
         raise InputError(f"compare: {len(failures)} of {len(runs)} runs did not end, the first: {failures[0]}")
 
 
-def _parse(arguments: list[str]) -> tuple[Config, list[Variant], Namespace]:
-    command = CommandParser("cbam3d compare", description=compare.__doc__, add_help=False)
-    command.add_argument("recipe", metavar="CONFIG", help="a configuration; it comes first")
+def parser() -> CommandParser:
+    """The options of the command that are no keys of a configuration."""
+    command = CommandParser("compare", compare.__doc__, takes_keys=True)
+    command.add_argument("config", metavar="CONFIG", help="a configuration; it comes first")
     command.add_argument(
         "--attention",
         required=True,
@@ -106,13 +107,15 @@ def _parse(arguments: list[str]) -> tuple[Config, list[Variant], Namespace]:
     command.add_argument("--seeds", type=int, default=3, help="how many, from run.seed on (default: 3)")
     command.add_argument("--out", help="folder of the runs and the table (default: runs/compare-CONFIG)")
     command.add_argument("--jobs", type=int, help="runs at a time (default: as many as GPUs, else 1)")
-    is_help = {"-h", "--help"} & set(arguments)
-    if not is_help and (not arguments or arguments[0].startswith("-")):
+    return command
+
+
+def _parse(arguments: list[str]) -> tuple[Config, list[Variant], Namespace]:
+    if parser().parse_known_args(arguments)[0].config != arguments[0]:
         raise InputError("compare: the configuration comes first: cbam3d compare motion --attention none,cbam")
-    recipe = "motion" if is_help else arguments[0]
-    base, path, given = parse_config(arguments, recipe, command)
-    if given.config != recipe or base.run.dir is not None:
-        raise InputError("compare: the recipe is named first, and --out takes the place of run.dir; no --config")
+    base, path, given = parse_config(arguments, parser())
+    if base.run.dir is not None:
+        raise InputError("compare: --out takes the place of run.dir")
     for name in ("seeds", "jobs"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")

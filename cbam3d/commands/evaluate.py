@@ -34,12 +34,10 @@ class Scored:
 def evaluate(arguments: list[str]) -> None:
     """Score the checkpoint of a run again, with its configuration or parts of it changed; of several runs, also
     compare them on the same items, or average them over the splits that they were trained on."""
-    if {"-h", "--help"} & set(arguments):
-        parse_config(arguments, "motion", _command())
+    given, _ = parser().parse_known_args(arguments)
     paths = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     if not paths:
         raise InputError("the folder of a run comes first: cbam3d evaluate runs/motion")
-    given, _ = _command().parse_known_args(arguments)
     scored = []
     for path in paths:
         saved = open_saved(path, given.checkpoint)
@@ -50,8 +48,10 @@ def evaluate(arguments: list[str]) -> None:
             console.print(text)
 
 
-def _command() -> CommandParser:
-    command = CommandParser("cbam3d evaluate", description=evaluate.__doc__, add_help=False)
+def parser(default: str | Path = "motion") -> CommandParser:
+    """The options of the command that are no keys of a configuration."""
+    command = CommandParser("evaluate", evaluate.__doc__, takes_keys=True)
+    command.add_config(default)
     command.add_argument("runs", nargs="+", help="folders of runs, or checkpoints; they come first")
     command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
     command.add_argument("--views", type=_views, metavar="10x3", help="clips and crops: eval.num_clips, eval.num_crops")
@@ -69,7 +69,7 @@ def _config(saved: Saved, arguments: list[str]) -> Config:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(saved.state["config"], sort_keys=False))
-        config, _, given = parse_config(["run", *arguments], path, _command())
+        config, _, given = parse_config(["run", *arguments], parser(path))
     if given.views is not None:
         clips, crops = given.views
         config = replace(config, eval=replace(config.eval, num_clips=clips, num_crops=crops))

@@ -19,16 +19,7 @@ from cbam3d.parsing import CommandParser
 def explain(arguments: list[str]) -> None:
     """Show where a network looks in videos or pictures: the maps of its attention and Grad-CAM over the frames, as a
     PNG sheet, a GIF and an MP4, and all maps as numbers in an NPZ file."""
-    command = CommandParser("cbam3d explain", description=explain.__doc__)
-    command.add_argument("run", help="folder of a run, or a checkpoint")
-    command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
-    command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
-    command.add_argument("--class", dest="target", help="that Grad-CAM asks for (default: the most probable one)")
-    command.add_argument("--blocks", nargs="+", default=(), help="of attention, by pattern: 'layer4.*' (default: all)")
-    command.add_argument("--layer", help="that Grad-CAM weighs (default: the last one with positions)")
-    command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
-    given = command.parse_args(arguments)
+    given = parser().parse_args(arguments)
     console = speaker()
     classifier = load_run(given.run, given.checkpoint, given.device)
     has_captum = importlib.util.find_spec("captum") is not None
@@ -54,6 +45,20 @@ def explain(arguments: list[str]) -> None:
         console.print(f"{stem}: {', '.join(suffixes)}")
     if failures:
         raise InputError(f"explain: {len(failures)} files cannot be read, the first: {failures[0]}")
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("explain", explain.__doc__)
+    command.add_argument("run", help="folder of a run, or a checkpoint")
+    command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
+    command.add_argument("--class", dest="target", help="that Grad-CAM asks for (default: the most probable one)")
+    command.add_argument("--blocks", nargs="+", default=(), help="of attention, by pattern: 'layer4.*' (default: all)")
+    command.add_argument("--layer", help="that Grad-CAM weighs (default: the last one with positions)")
+    command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
+    return command
 
 
 def _write(found: Explanation, name: str, stem: Path) -> list[str]:

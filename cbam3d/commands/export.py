@@ -23,12 +23,7 @@ _BATCHES = (1, 3)  # sizes of the random batches that the exported network is he
 
 def export(arguments: list[str]) -> None:
     """Write a run's network as a program of torch.export or as ONNX, for batches of any size."""
-    command = CommandParser("cbam3d export", description=export.__doc__)
-    command.add_argument("run", help="folder of a run, or a checkpoint")
-    command.add_argument("--format", choices=tuple(_SUFFIXES), default="torch")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
-    command.add_argument("--out", help="file to write; default: RUN/export/model, with .pt2 or .onnx")
-    given = command.parse_args(arguments)
+    given = parser().parse_args(arguments)
     console = speaker()
     saved = open_saved(given.run, given.checkpoint)
     suffix = _SUFFIXES[given.format]
@@ -47,6 +42,16 @@ def export(arguments: list[str]) -> None:
     facts = path.with_suffix(".json")
     write_json(facts, describe(saved, shape))
     console.print(f"{path}: logits within {difference:.1e} of the original's; what it expects is in {facts}")
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("export", export.__doc__)
+    command.add_argument("run", help="folder of a run, or a checkpoint")
+    command.add_argument("--format", choices=tuple(_SUFFIXES), default="torch")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--out", help="file to write; default: RUN/export/model, with .pt2 or .onnx")
+    return command
 
 
 def input_shape(config: Config, images: bool) -> tuple[int, ...]:

@@ -13,17 +13,7 @@ from cbam3d.resources import bundled
 
 def list_names(arguments: list[str]) -> None:
     """Print what can be named in a configuration; `list attention` also what each mechanism is and costs."""
-    command = CommandParser("cbam3d list", description=list_names.__doc__)
-    command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
-    command.add_argument("--channels", type=int, default=64, help="of the features that the table's costs are for")
-    command.add_argument(
-        "--size",
-        type=features_size,
-        metavar="SIZE",
-        default=(8, 28, 28),
-        help="theirs: 8,28,28 for clips, 28,28 for images",
-    )
-    given = command.parse_args(arguments)
+    given = parser().parse_args(arguments)
     console = speaker()
     if given.channels < 1:
         raise InputError(f"list: --channels must be at least 1, got {given.channels}")
@@ -37,6 +27,21 @@ def list_names(arguments: list[str]) -> None:
         ("recipes", sorted(path.parent.name for path in bundled("datasets").glob("*/recipe.yaml"))),
     ):
         console.print(f"{title}: {', '.join(names)}")
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("list", list_names.__doc__)
+    command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
+    command.add_argument("--channels", type=int, default=64, help="of the features that the table's costs are for")
+    command.add_argument(
+        "--size",
+        type=features_size,
+        metavar="SIZE",
+        default=(8, 28, 28),
+        help="theirs: 8,28,28 for clips, 28,28 for images",
+    )
+    return command
 
 
 def features_size(text: str) -> tuple[int, ...]:

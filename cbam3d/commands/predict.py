@@ -25,19 +25,7 @@ _LEAST_SECONDS = 0.001  # of a window and a step
 def predict(arguments: list[str]) -> None:
     """Print the most probable classes of videos or pictures; with --window, of each part of a long video, of a stream
     or of what a camera sees."""
-    command = CommandParser("cbam3d predict", description=predict.__doc__)
-    command.add_argument("run", help="folder of a run, or a checkpoint")
-    command.add_argument(
-        "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
-    )
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
-    command.add_argument("--top", type=int, default=5, help="how many classes")
-    command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
-    command.add_argument("--step", type=float, help="seconds from part to part; default: the window")
-    command.add_argument("--json", action="store_true", help="a JSON object a line, in place of a table")
-    command.add_argument("--annotate", metavar="DIR", help="write copies of the videos with the classes in the picture")
-    command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
-    given = command.parse_args(arguments)
+    given = parser().parse_args(arguments)
     for name in ("top", "window", "step"):
         value = getattr(given, name)
         if value is not None and not _LEAST_SECONDS <= value < math.inf:
@@ -70,6 +58,23 @@ def predict(arguments: list[str]) -> None:
             break
     if failures:
         raise InputError(f"predict: {len(failures)} files cannot be read, the first: {failures[0]}")
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("predict", predict.__doc__)
+    command.add_argument("run", help="folder of a run, or a checkpoint")
+    command.add_argument(
+        "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
+    )
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--top", type=int, default=5, help="how many classes")
+    command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
+    command.add_argument("--step", type=float, help="seconds from part to part; default: the window")
+    command.add_argument("--json", action="store_true", help="a JSON object a line, in place of a table")
+    command.add_argument("--annotate", metavar="DIR", help="write copies of the videos with the classes in the picture")
+    command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
+    return command
 
 
 def find_files(paths: list[str], images: bool) -> list[Path]:

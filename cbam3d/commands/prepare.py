@@ -68,8 +68,9 @@ def prepare(arguments: list[str]) -> None:
         console.print(f"train on the copies with --data.root {copies.root}")
 
 
-def _parse(arguments: list[str]) -> Namespace:
-    command = CommandParser("cbam3d prepare", description=prepare.__doc__)
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("prepare", prepare.__doc__)
     command.add_argument("recipe", help="name of a recipe, see cbam3d list")
     command.add_argument("--root", required=True, help="folder of the data")
     command.add_argument("--groups", help="CSV with columns path and group (and label)")
@@ -81,7 +82,11 @@ def _parse(arguments: list[str]) -> Namespace:
     command.add_argument("--short-side", type=int, help="write copies, the shorter side this many pixels long")
     command.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe of a copy")
     command.add_argument("--copies", help="folder of the copies; ROOT-<short side>p if not given")
-    given = command.parse_args(arguments)
+    return command
+
+
+def _parse(arguments: list[str]) -> Namespace:
+    given = parser().parse_args(arguments)
     for name, value in (("workers", given.workers), ("short-side", given.short_side), ("gop", given.gop)):
         if value is not None and value < 1:
             raise InputError(f"prepare: --{name} must be at least 1, got {value}")

@@ -48,11 +48,7 @@ class Mistake:
 def report(arguments: list[str]) -> None:
     """Write one HTML page about a run: configuration, curves, scores with intervals, classes, confusion, and the most
     confident mistakes with what the attention did."""
-    command = CommandParser("cbam3d report", description=report.__doc__)
-    command.add_argument("run", help="folder of a run")
-    command.add_argument("--out", help="the page (default: report.html in the folder)")
-    command.add_argument("--mistakes", type=int, default=12, help="how many to show (default: 12)")
-    given = command.parse_args(arguments)
+    given = parser().parse_args(arguments)
     folder, console = Path(given.run), speaker()
     saved = open_saved(folder)
     if folder.is_file() or not (folder / "predictions.csv").is_file():
@@ -70,6 +66,15 @@ def report(arguments: list[str]) -> None:
     page = template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble))
     out.write_text(page, "utf-8")
     console.print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, all in one file")
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    command = CommandParser("report", report.__doc__)
+    command.add_argument("run", help="folder of a run")
+    command.add_argument("--out", help="the page (default: report.html in the folder)")
+    command.add_argument("--mistakes", type=int, default=12, help="how many to show (default: 12)")
+    return command
 
 
 def _facts(folder: Path, saved: Saved) -> dict[str, Any]:

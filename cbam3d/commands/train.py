@@ -98,11 +98,17 @@ def train(arguments: list[str]) -> None:
         console.print(f"everything is in {folder}")
 
 
-def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Namespace]:
-    command = CommandParser("cbam3d train", description=train.__doc__, add_help=False)
+def parser(default: str | Path = "motion") -> CommandParser:
+    """The options of the command that are no keys of a configuration."""
+    command = CommandParser("train", train.__doc__, takes_keys=True)
+    command.add_config(default)
     command.add_argument("--resume", action="store_true", help="continue the run in its folder, with its configuration")
     command.add_argument("--dry-run", action="store_true", help="build everything, try one batch, and leave nothing")
-    config, path, given = parse_config(arguments, default, command)
+    return command
+
+
+def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Namespace]:
+    config, path, given = parse_config(arguments, parser(default))
     if given.resume and given.dry_run:
         raise InputError("--dry-run tries a run that has not begun: not with --resume")
     return config, path, given
