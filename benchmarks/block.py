@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from markdown import table
 from matplotlib.figure import Figure
 from timm.layers.create_attn import create_attn
 from torch import Tensor, nn
@@ -101,13 +102,6 @@ def saved(block: nn.Module, shape: tuple[int, ...]) -> float:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         block.cpu()(x)
     return sum(sizes.values()) / x.untyped_storage().nbytes()
-
-
-def table(header: list[str], rows: list[list[str]]) -> None:
-    print(f"| {' | '.join(header)} |\n|{'|'.join(['---'] + ['---:'] * (len(header) - 1))}|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
 
 
 def shapes(device: torch.device, repeats: int) -> None:

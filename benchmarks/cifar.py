@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from markdown import table
 from PIL import Image
 
 from cbam3d.cli import main as cbam3d
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Images a second")
     parser.add_argument("--batches", type=int, default=20, help="of an epoch; the second of two is measured")
     given, others = parser.parse_known_args()
-    print("| configuration | batch | images a second | seconds for 50,000 |\n|---|---:|---:|---:|")
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         make_images(root / "images")
@@ -51,7 +52,8 @@ def main() -> None:
                 speed = float(list(csv.DictReader(file))[-1]["clips_per_second"])
             config = (root / name / "config.yaml").read_text()
             batch = next(line.split(":")[1].strip() for line in config.splitlines() if "  batch_size:" in line)
-            print(f"| {name} | {batch} | {speed:,.0f} | {50_000 / speed:,.0f} |", flush=True)
+            rows.append([name, batch, f"{speed:,.0f}", f"{50_000 / speed:,.0f}"])
+    table(["configuration", "batch", "images a second", "seconds for 50,000"], rows)
 
 
 if __name__ == "__main__":

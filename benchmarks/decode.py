@@ -10,6 +10,7 @@ decoded, without scaling, converting or keeping anything.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,9 +21,8 @@ import cv2  # type: ignore[import-not-found]
 import decord  # type: ignore[import-not-found]
 import numpy as np
 import torch
+from markdown import table
 from pytorchvideo.data.encoded_video import EncodedVideo
-from rich.console import Console
-from rich.table import Table
 from torch.nn import functional as F
 from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
 
@@ -149,7 +149,7 @@ def measure(jobs: dict[str, Callable[[int], object]], repeats: int, calls: int) 
         try:
             jobs[name](0)
         except Exception as error:  # a peer that cannot read this file
-            print(f"  {name}: {type(error).__name__}: {str(error).splitlines()[0][:90]}")
+            print(f"  {name}: {type(error).__name__}: {str(error).splitlines()[0][:90]}", file=sys.stderr)
             del jobs[name], times[name]
     for repeat in range(repeats):
         for name, job in jobs.items():
@@ -196,14 +196,12 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         paths = given.videos or render(Path(folder))
-        table = Table("video", "clip", *(name for name in READERS if name != "floor"), "share of the floor")
-        passes = Table("video", "ten clips, one pass", "ten reads", "ratio")
-        copies = Table("video", "as it is", "copy", "copy : torchcodec on the original")
+        reads, passes, copies = [], [], []
         for path in paths:
             info = probe_video(path)
             speeds = {}
             for stride in (1, 4):
-                print(f"{path.name}, stride {stride}")
+                print(f"{path.name}, stride {stride} …", file=sys.stderr)
                 s = speeds[stride] = random_clips(path, info.num_frames, info.fps, stride, given.repeats)
                 row = [
                     f"{s[name]:.0f} ({s['cbam3d'] / s[name]:.2f}x)" if name in s else "cannot"
@@ -211,24 +209,22 @@ def main() -> None:
                     if name != "floor"
                 ]
                 share = f"{s['cbam3d'] / s['floor']:.0%}" if "floor" in s else "unknown"
-                table.add_row(path.name, f"stride {stride}", *row, share)
+                reads.append([f"{path.name}, {stride}", *row, share])
             once = ten_clips(path, info.num_frames, given.repeats)
             ratio = f"{once['one pass'] / once['ten reads']:.2f}x"
-            passes.add_row(path.name, f"{once['one pass']:.0f}", f"{once['ten reads']:.0f}", ratio)
+            passes.append([path.name, f"{once['one pass']:.0f}", f"{once['ten reads']:.0f}", ratio])
             copy = Path(folder) / f"copy_{path.stem}.avi"
             probe_video(path, copy=Copy(copy, short_side=128, gop=12))
             quick = random_clips(copy, info.num_frames, info.fps, 1, given.repeats)["cbam3d"]
             against = speeds[1].get("torchcodec")
             gain = f"{quick / against:.1f}x" if against else "unknown"
-            copies.add_row(path.name, f"{speeds[1]['cbam3d']:.0f}", f"{quick:.0f}", gain)
-    console = Console(width=200)
-    for shown, title in (
-        (table, "clips a second, 16 frames to 112x112 (in brackets: cbam3d against it)"),
-        (passes, "clips a second, ten clips of one video"),
-        (copies, "clips a second, prepared copies (short side 128, GOP 12), stride 1"),
-    ):
-        shown.title = title
-        console.print(shown)
+            copies.append([path.name, f"{speeds[1]['cbam3d']:.0f}", f"{quick:.0f}", gain])
+    print("Clips a second, 16 frames to 112x112, one core; in brackets, cbam3d against it:\n")
+    table(["video, stride", *(name for name in READERS if name != "floor"), "share of the floor"], reads)
+    print("Clips a second, ten clips of one video:\n")
+    table(["video", "ten clips, one pass", "ten reads", "ratio"], passes)
+    print("Clips a second, prepared copies (short side 128, GOP 12), stride 1:\n")
+    table(["video", "as it is", "copy", "copy : torchcodec on the original"], copies)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,9 @@ def compare(root: Path, table: Manifest, repeats: int) -> None:
             if repeat:
                 speeds[name].append(count / (time.perf_counter() - started))
     base = statistics.median(speeds["pytorchvideo"])
-    for name, values in speeds.items():
-        speed = statistics.median(values)
-        print(f"{name}: {speed:.1f} clips/s, {speed / base:.2f}x")
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    rows = [[name, f"{speed:.1f}", f"{speed / base:.2f}"] for name, speed in medians.items()]
+    table(["loader", "clips/s", "ratio"], rows)
 
 
 if __name__ == "__main__":

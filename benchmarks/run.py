@@ -39,10 +39,8 @@ def main() -> None:
             [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
         )
         print(done.stdout)
-        printed = done.stdout.strip()
-        printed = printed if printed.startswith("|") else f"```text\n{printed}\n```"
         figure = "![How the cost grows](growth.png)\n\n" if name == "block" else ""
-        lines = [f"<!-- {name} -->", f"`python {' '.join(command)}`, {machine()}", "", printed]
+        lines = [f"<!-- {name} -->", f"`python {' '.join(command)}`, {machine()}", "", done.stdout.strip()]
         section = "\n".join([*lines, "", f"{figure}<!-- end of {name} -->"])
         page = PAGE.read_text()
         place = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)

@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from markdown import table
+
 HEADER = "path,label,group,split,num_frames,fps,width,height,duration_seconds,problem"
 OPEN = """
 import time
@@ -34,8 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Starting on large tables")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     given = parser.parse_args()
-    print("| rows | seconds | memory, MiB |\n|---|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
+        rows = []
         for count in given.rows:
             path = Path(folder) / f"{count}.csv"
             with open(path, "w") as file:
@@ -45,9 +47,10 @@ def main() -> None:
                     print(f"{name},class_{i % 400:03d},source_{i // 3},,{250 + i % 50},25,340,256,10,", file=file)
             code = OPEN.format(path=path)
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            rows, seconds, gib = done.stdout.split()
-            assert int(rows) == count
-            print(f"| {count:,} | {float(seconds):.2f} | {1024 * float(gib):.0f} |")
+            opened, seconds, gib = done.stdout.split()
+            assert int(opened) == count
+            rows.append([f"{count:,}", f"{float(seconds):.2f}", f"{1024 * float(gib):.0f}"])
+    table(["rows", "seconds", "memory, MiB"], rows)
 
 
 if __name__ == "__main__":

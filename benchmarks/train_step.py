@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from markdown import table
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,13 +151,10 @@ def main() -> None:
                     times[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in times.items()}
     shape, threads = f"{given.frames}x{given.size}x{given.size}", torch.get_num_threads()
-    print(f"{given.batch_size} clips of {shape} on {device}, {threads} threads")
-    for name, seconds in medians.items():
-        share = medians["r3d_18"] / seconds
-        against = medians["r3d_18, bare loop"] / seconds
-        print(
-            f"{name}: {n / seconds:.2f} clips/s, {against:.1%} of the bare loop's, {share:.1%} of r3d_18's in our loop"
-        )
+    bare_loop, ours_alone = medians["r3d_18, bare loop"], medians["r3d_18"]
+    rows = [[name, f"{n / s:.2f}", f"{bare_loop / s:.1%}", f"{ours_alone / s:.1%}"] for name, s in medians.items()]
+    what = f"{given.batch_size} clips of {shape}, {device}, {threads} threads"
+    table([what, "clips/s", "of the bare loop's", "of r3d_18's in our loop"], rows)
 
 
 if __name__ == "__main__":

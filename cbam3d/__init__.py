@@ -16,6 +16,7 @@ from cbam3d.attention import (
     insert_attention,
     list_attentions,
     list_insertions,
+    register_attention,
     remove_attention,
 )
 from cbam3d.models import ResNet, create_model, list_models, load_weights
@@ -44,6 +45,7 @@ __all__ = [
     "list_models",
     "load_run",
     "load_weights",
+    "register_attention",
     "remove_attention",
 ]
 

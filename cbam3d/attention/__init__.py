@@ -7,6 +7,7 @@ from cbam3d.attention.catalog import (
     create_attention,
     describe_attention,
     list_attentions,
+    register_attention,
 )
 from cbam3d.attention.cbam import CBAM, CBAM2d, CBAM3d, ChannelAttention, SpatialAttention, TemporalAttention
 from cbam3d.attention.coordinate import Coordinate
@@ -73,5 +74,6 @@ __all__ = [
     "insert_attention",
     "list_attentions",
     "list_insertions",
+    "register_attention",
     "remove_attention",
 ]

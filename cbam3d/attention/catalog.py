@@ -69,6 +69,24 @@ def list_attentions() -> list[str]:
     return sorted(_CATALOG)
 
 
+def register_attention(name: str, block: type[nn.Module]) -> None:
+    """Make a mechanism of your own known by name: to `create_attention`, `insert_attention` and `create_model`.
+
+    Args:
+        name: lower case, with underscores; not one of `list_attentions()`.
+        block: the class. Its first parameter is `channels`; `init` ("paper" or "identity") is needed for insertion;
+            `ndim`, if it has one, is 2 or 3; the others are options. Its instances map (N, C, *S) to the same shape.
+
+    Raises:
+        ValueError: a name that is taken or no identifier, or a class without `channels`.
+    """
+    if not name.isidentifier() or name in (*_CATALOG, "none"):
+        raise ValueError(f"a new mechanism needs a name of its own, an identifier, got {name!r}")
+    if "channels" not in inspect.signature(block).parameters:
+        raise ValueError(f"{block.__name__} must take channels as its first parameter")
+    _CATALOG[name] = block
+
+
 def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) -> nn.Module:
     """Build an attention block by name.
 
@@ -139,7 +157,7 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
         block = create_attention(name, channels, ndim=len(size), **frames).eval()
         x = torch.randn(2, channels, *size)
     about = sys.modules[_CATALOG[name].__module__].__doc__ or ""
-    links = re.findall(r"https://\S+", about)
+    links = [*re.findall(r"https://\S+", about), ""]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         same = torch.equal(block(x), x)
     return AttentionFacts(

@@ -1,6 +1,6 @@
 """scSE: concurrent spatial and channel squeeze and excitation.
 
-Roy, Navab, Wachinger, MICCAI 2018, https://arxiv.org/abs/1808.08127
+Roy, Navab, Wachinger, MICCAI 2018, https://arxiv.org/abs/1803.02579
 
     x σ(W2 relu(W1 GAP x)) + x σ(w · x),  or the larger of the two
 """

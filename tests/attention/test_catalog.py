@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from cbam3d import CBAM, create_attention, describe_attention, list_attentions
+from cbam3d import (
+    CBAM,
+    create_attention,
+    create_model,
+    describe_attention,
+    insert_attention,
+    list_attentions,
+    register_attention,
+)
+from cbam3d.attention import catalog
 from tests.attention.reference import randomised
 
 CASES = [(name, ndim) for name in list_attentions() for ndim in (2, 3) if (name, ndim) != ("tam", 2)]
@@ -39,6 +48,37 @@ def test_creates_by_name_with_options():
     assert isinstance(block, CBAM)
     assert block.gates == ("spatial",)
     assert block(torch.zeros(1, 32, 4, 4)).shape == (1, 32, 4, 4)
+
+
+class Halved(nn.Module):
+    """Half of what comes in, or all of it."""
+
+    def __init__(self, channels, factor=0.5, init="paper"):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0 if init == "identity" else factor))
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def test_a_mechanism_of_ones_own_has_a_name_too(monkeypatch):
+    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
+    register_attention("halved", Halved)
+    x = torch.ones(1, 4, 3, 3)
+    assert torch.equal(create_attention("halved", 4, ndim=2)(x), x / 2)
+    with pytest.raises(ValueError, match="did you mean 'factor'"):
+        create_attention("halved", 4, facto=2)
+    assert describe_attention("halved", 4, (3, 3)).num_parameters == 1
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    image = torch.randn(1, 3, 8, 8)
+    before = network(image)
+    assert torch.equal(insert_attention(network, "halved", "0")(image), before)
+    assert torch.allclose(
+        create_model("resnet10", 3, ndim=2, attention="halved").layer1[0].attention.factor, x[0, 0, 0, 0] / 2
+    )
+    for name, block in (("halved", Halved), ("se", Halved), ("none", Halved), ("two words", Halved), ("b", nn.ReLU)):
+        with pytest.raises(ValueError, match="a name of its own|must take channels"):
+            register_attention(name, block)
 
 
 def test_mistakes_are_named():
