@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test test-all lint format bench clean
+.PHONY: help train test test-all lint format docs bench clean
 
 help:
 	@echo "make train     train and score the demo (about 3 minutes on 2 cores)"
@@ -10,8 +10,9 @@ help:
 	@echo "make test-all  run the tests, the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make format    ruff, rewriting"
+	@echo "make docs      the site, into site/"
 	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (many minutes)"
-	@echo "make clean     remove .venv, data/ and runs/"
+	@echo "make clean     remove .venv, data/, runs/ and site/"
 
 train: .venv/installed
 	$(BIN)/python train.py
@@ -31,11 +32,14 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv data runs site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

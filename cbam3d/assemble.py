@@ -101,7 +101,9 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
             **options,
         )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
-        raise InputError(f"model: {' '.join(str(error).split())}") from None
+        foreign = "unexpected keyword argument" in str(error)  # of the network that the configuration names
+        advice = "; --model.options {} drops the options of the configuration" if foreign else ""
+        raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
     if run.sync_batchnorm:
         network = keep_hooks_and_sync_batchnorm(network)
     return network.to(memory_format=memory_format(config, images))  # type: ignore[call-overload]

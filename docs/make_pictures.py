@@ -43,7 +43,8 @@ def draw_rooms(path: Path) -> None:
 
     room(1.9, 4.35, 5.2, 0.7, "commands/", "train, evaluate, compare, explain, report, predict, prepare, …", "#f5e6d3")
     room(1.9, 2.75, 5.2, 1.15, "where the rooms meet",
-         "config, keys, parsing · sources: configuration → data set\nassemble: → network and loaders · results: → files\n"
+         "config, keys, parsing · sources: configuration → data set\n"
+         "assemble: → network and loaders · results: → files\n"
          "saved, classifier: a run → predictions", "#efefef")  # fmt: skip
     room(0.15, 1.0, 2.7, 1.25, "data/", "files → batches\nrecipes, decoding, sampling,\naugmentation", "#d8e8f5")
     room(3.2, 1.3, 2.6, 0.95, "models/", "networks, weights", "#dcf0dc")
