@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from markdown import table
 from matplotlib.figure import Figure
+from tables import table
 from timm.layers.create_attn import create_attn
 from torch import Tensor, nn
 from usual import UsualCBAM

@@ -13,8 +13,8 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from markdown import table
 from PIL import Image
+from tables import table
 
 from cbam3d.cli import main as cbam3d
 

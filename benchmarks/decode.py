@@ -21,8 +21,8 @@ import cv2  # type: ignore[import-not-found]
 import decord  # type: ignore[import-not-found]
 import numpy as np
 import torch
-from markdown import table
 from pytorchvideo.data.encoded_video import EncodedVideo
+from tables import table
 from torch.nn import functional as F
 from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from pytorchvideo.data import LabeledVideoDataset, RandomClipSampler
+from tables import table
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
@@ -75,15 +76,15 @@ def main() -> None:
         if given.folder is None:
             motion.render(root, num_groups=30)
         path, recipe = root / "manifest.csv", load_recipe(find_recipe("folder"))
-        table = read_manifest(path) if path.exists() else scan_videos(root, list_videos(root, recipe)).manifest
-        compare(root, table.select(table.usable), given.repeats)
+        videos = read_manifest(path) if path.exists() else scan_videos(root, list_videos(root, recipe)).manifest
+        compare(root, videos.select(videos.usable), given.repeats)
 
 
-def compare(root: Path, table: Manifest, repeats: int) -> None:
+def compare(root: Path, videos: Manifest, repeats: int) -> None:
     loaders: dict[str, Any] = {
-        "cbam3d": ours(root, table, 1),
-        "cbam3d, data.clips_per_visit 4": ours(root, table, 4),
-        "pytorchvideo": theirs(root, table),
+        "cbam3d": ours(root, videos, 1),
+        "cbam3d, data.clips_per_visit 4": ours(root, videos, 4),
+        "pytorchvideo": theirs(root, videos),
     }
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for repeat in range(repeats + 1):  # the first starts the workers

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from markdown import table
+from tables import table
 
 HEADER = "path,label,group,split,num_frames,fps,width,height,duration_seconds,problem"
 OPEN = """

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from markdown import table
 from rich.console import Console
+from tables import table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.video import r3d_18
