@@ -42,7 +42,7 @@ def ours(root: Path, table: Manifest, clips_per_visit: int) -> Loader:
     return Loader(data, batches, BatchTransform(train_cuts(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
 
 
-def theirs(root: Path, table: Manifest) -> DataLoader:
+def theirs(root: Path, table: Manifest) -> DataLoader[Any]:
     codes, _ = table.label.codes()
     paths: list[Any] = [(str(root / path), {"label": int(code)}) for path, code in zip(table.path, codes, strict=True)]
     seconds = LENGTH / float(table.fps.mean())
@@ -52,7 +52,7 @@ def theirs(root: Path, table: Manifest) -> DataLoader:
     return DataLoader(data, batch_size=BATCH, num_workers=WORKERS, persistent_workers=True)
 
 
-def prepare_sample(sample: dict) -> tuple[torch.Tensor, int]:
+def prepare_sample(sample: dict[str, Any]) -> tuple[torch.Tensor, int]:
     """What a user of pytorchvideo writes: LENGTH frames, shorter side SIDE, a random cut, normalised."""
     clip = sample["video"]
     frames = torch.linspace(0, clip.shape[1] - 1, LENGTH).long()

@@ -1,7 +1,7 @@
 """A configuration -> loaders, network and devices: where the rooms meet."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.attention import attention_options
 from cbam3d.config import Config
-from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
+from cbam3d.data.augment import BatchTransform, Mix, Step, train_changes, train_cuts
 from cbam3d.data.crop import TestCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, Samples, TrainBatches
@@ -46,7 +46,13 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     test_crops = TestCrops(data.size, config.eval.num_crops, config.eval.flip)
     views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.eval.flip)
 
-    def loader(items: Samples, batches: TrainBatches | EvalBatches, cuts, changes=(), mix=None) -> Loader:
+    def loader(
+        items: Samples,
+        batches: TrainBatches | EvalBatches,
+        cuts: Sequence[Step],
+        changes: Sequence[Step] = (),
+        mix: Mix | None = None,
+    ) -> Loader:
         if isinstance(items, ImageDataset) and data.on_device:
             items = items.to(fabric.device)
         transform = BatchTransform(cuts, changes, data.mean, data.std, seed)

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonargparse
 import yaml
@@ -32,7 +32,7 @@ class CommandParser(argparse.ArgumentParser):
         text = "YAML file, or the name of a bundled configuration"
         self.add_argument("--config", default=str(default), metavar="FILE", help=text)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog.split()[-1]}: {message}")
 
     def format_help(self) -> str:

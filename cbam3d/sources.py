@@ -1,6 +1,6 @@
 """A configuration -> the data set that it names, ready to be loaded."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import scan_videos
 from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of
-from cbam3d.data.videos import VideoDataset
+from cbam3d.data.videos import Clips, VideoDataset
 from cbam3d.errors import InputError
 from cbam3d.resources import find_recipe
 
@@ -78,7 +78,7 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
     test_clips = partial(_test_clips, sampling=sampling, num_clips=config.eval.num_clips, order=config.eval.frame_order)
 
-    def dataset(split: str, clips) -> VideoDataset:
+    def dataset(split: str, clips: Clips) -> VideoDataset:
         return VideoDataset(
             Path(data.root),
             rows_of(manifest, split),
@@ -238,7 +238,7 @@ def _check_classes(
         console.print(f"{root}: nothing of {len(absent)} of {len(classes)} classes: {names}", style="yellow")
 
 
-def progress_over(console: Console, text: str):
+def progress_over(console: Console, text: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     """A function that shows the progress of an iteration of known length."""
 
     def wrap(items: Iterable[Any], total: int) -> Iterable[Any]:

@@ -11,7 +11,7 @@ there. Shapes are (N, C, *S), S = (H, W) or (T, H, W).
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -212,7 +212,9 @@ class CBAM(nn.Module):
 class CBAM2d(CBAM):
     """`CBAM` for images, (N, C, H, W)."""
 
-    def __init__(self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options) -> None:
+    def __init__(
+        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options: Any
+    ) -> None:
         super().__init__(channels, reduction, kernel_size, ndim=2, **options)
 
 
@@ -220,7 +222,7 @@ class CBAM3d(CBAM):
     """`CBAM` for clips, (N, C, T, H, W)."""
 
     def __init__(
-        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options
+        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options: Any
     ) -> None:
         super().__init__(channels, reduction, kernel_size, ndim=3, **options)
 

@@ -95,7 +95,8 @@ class Gate(Multiplicative):
     The factor before σ is the buffer `scale`, so that it travels with the weights that were trained under it.
     """
 
-    base = 0.0
+    base: float = 0.0
+    identity_init: bool
     scale: Tensor
 
     def __init__(self, init: Init = "paper") -> None:

@@ -4,6 +4,9 @@ Features may lie in any order in memory (contiguous or channels last), in float3
 float32. Each program works on a tile of channels and positions whose longer side runs along the memory.
 """
 
+# pyright: reportMissingParameterType=false, reportUnknownParameterType=false
+# (Triton compiles its kernels from their source, and gives their parameters types of its own)
+
 from typing import Any
 
 import torch

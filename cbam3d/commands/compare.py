@@ -191,7 +191,7 @@ def _train_all(runs: list[Run], jobs: int | None, console: Console) -> list[str]
     places = environments(jobs, runs[0].config.run) if runs else []
     for place in places:
         free.put(place)
-    going: set[subprocess.Popen] = set()
+    going: set[subprocess.Popen[bytes]] = set()
     ending = threading.Event()
 
     def train(run: Run) -> str | None:
@@ -215,7 +215,7 @@ def _train_all(runs: list[Run], jobs: int | None, console: Console) -> list[str]
         signal.signal(signal.SIGTERM, before)
 
 
-def _train(run: Run, environment: dict[str, str], console: Console, going: set[subprocess.Popen]) -> str | None:
+def _train(run: Run, environment: dict[str, str], console: Console, going: set[subprocess.Popen[bytes]]) -> str | None:
     """Train, or go on; what went wrong, or None. The process is in `going` as long as it lives."""
     make_folder(run.folder)
     recipe = run.folder / "recipe.yaml"

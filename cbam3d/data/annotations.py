@@ -87,7 +87,7 @@ def without_suffix(video: str) -> str:
     return re.sub(r"\.(avi|mp4|mkv|webm|mov|m4v|mpg|mpeg|wmv|flv)$", "", video, flags=re.IGNORECASE)
 
 
-class _Known(dict):
+class _Known(dict[str, Any]):
     """The fields of a row; one that the row lacks is empty."""
 
     def __missing__(self, key: str) -> str:

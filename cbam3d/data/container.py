@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import av.logging
@@ -28,7 +29,7 @@ class VideoError(InputError):
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path, self.reason = Path(path), reason
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return VideoError, (self.path, self.reason)
 
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import chain, dropwhile, islice
 from threading import Lock
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import av
 import numpy as np
@@ -197,7 +197,7 @@ def _decode_run(
     return True
 
 
-def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Iterator[Packet]:
+def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> "Iterator[Packet[Any]]":
     """The stream's packets; of MPEG-4 Part 2, where two pictures may lie in one, unpacked."""
     mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream) if mpeg4 else None

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from av.codec import Codec
 from av.packet import Packet
@@ -58,12 +58,12 @@ class Run:
     stop: int
 
 
-def seek_time(packet: Packet, container_format: str) -> int | None:
+def seek_time(packet: "Packet[Any]", container_format: str) -> int | None:
     """The time by which a container finds a packet: of presentation in Matroska, elsewhere of decoding."""
     return packet.pts if container_format == "matroska,webm" else packet.dts
 
 
-def describe(packet: Packet, codec: Codec, container_format: str) -> Entry:
+def describe(packet: "Packet[Any]", codec: Codec, container_format: str) -> Entry:
     """The entry of a packet; those of MPEG-4 Part 2 must hold one picture each."""
     vop = _kind_of_vop(packet) if codec.canonical_name == "mpeg4" else None
     return Entry(packet.pts, seek_time(packet, container_format), packet.is_keyframe, packet.is_discard, vop)
@@ -136,7 +136,7 @@ def _is_even(times: Sequence[int]) -> bool:
     return not steps or max(steps) < 1.5 * min(steps)
 
 
-def _kind_of_vop(packet: Packet) -> int | None:
+def _kind_of_vop(packet: "Packet[Any]") -> int | None:
     data = bytes(packet)
     start = data.find(_VOP_START)
     if start < 0 or start + 4 >= len(data):

@@ -14,7 +14,7 @@ class TextColumn:
         values: of type binary, without nulls.
     """
 
-    def __init__(self, values: pa.Array) -> None:
+    def __init__(self, values: pa.Array) -> None:  # pyright: ignore[reportUnknownParameterType]  (pyarrow has no types)
         self.values = values
 
     @classmethod
