@@ -2,17 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test test-all lint format docs bench clean
+.PHONY: help train test test-all test-oldest test-wheel lint format docs bench clean
 
 help:
 	@echo "make train     train and score the demo (about 3 minutes on 2 cores)"
 	@echo "make test      run the tests (minutes)"
 	@echo "make test-all  run the tests, the slow ones too"
+	@echo "make test-oldest, make test-wheel   with the oldest PyTorch; of the wheel in an empty environment"
 	@echo "make lint      ruff and pyright"
 	@echo "make format    ruff, rewriting"
 	@echo "make docs      the site, into site/"
 	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (many minutes)"
-	@echo "make clean     remove .venv, data/, runs/ and site/"
+	@echo "make clean     remove all environments, data/, runs/ and site/"
 
 train: .venv/installed
 	$(BIN)/python train.py
@@ -22,6 +23,21 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The oldest PyTorch that pyproject.toml allows, in an environment of its own.
+test-oldest: .venv/bin/python
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check "torch==2.9.*" "torchvision==0.24.*" -e ".[test]"
+	.venv-oldest/bin/python -m pytest
+
+# sdist, from it the wheel, and the wheel in an environment of its own.
+test-wheel: .venv/bin/python
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet build
+	$(BIN)/python -m build
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --disable-pip-version-check dist/*.whl
+	tests/check_wheel.sh .venv-wheel/bin
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -39,7 +55,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv data runs site
+	rm -rf .venv .venv-oldest .venv-wheel dist data runs site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
