@@ -61,7 +61,7 @@ def test_every_module_has_a_test():
         tested = {path.stem.removeprefix("test_") for path in (tests / room).glob("test_*.py")}
         # parts of what is tested as a whole: the blocks, the fused gates, the loaders, listing, scan
         parts = {"nd", "gate", "eager", "pooled", "passes", "convolve"}
-        parts |= {"batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
+        parts |= {"download", "batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
         assert modules - tested <= parts, room
 
 

@@ -1,10 +1,6 @@
-"""Weights on the Hugging Face hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`.
-
-Needs the extra `hub` (huggingface_hub); imported only when asked for.
-"""
+"""Weights on the Hugging Face hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,18 +9,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cbam3d.errors import InputError
+from cbam3d.models.download import CONFIG, WEIGHTS, download, hub
 from cbam3d.models.weights import load_weights
 from cbam3d.models.zoo import create_model
-
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> None:
     """Write the weights, and the arguments of `create_model` that build the network, into a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / _WEIGHTS)
-    (folder / _CONFIG).write_text(json.dumps(arguments, indent=2) + "\n")
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(arguments, indent=2) + "\n")
 
 
 def from_pretrained(source: str | Path) -> nn.Module:
@@ -35,45 +30,23 @@ def from_pretrained(source: str | Path) -> nn.Module:
     """
     folder = Path(source)
     if not folder.is_dir():
-        folder = _download(str(source))
+        folder = download(str(source))
     try:
-        arguments = json.loads((folder / _CONFIG).read_text())
+        arguments = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{source}: no readable {_CONFIG} ({error})") from None
+        raise InputError(f"{source}: no readable {CONFIG} ({error})") from None
     try:
         model = create_model(**arguments)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{source}: {_CONFIG} builds no network ({error})") from None
-    load_weights(model, folder / _WEIGHTS, require_complete=True)
+        raise InputError(f"{source}: {CONFIG} builds no network ({error})") from None
+    load_weights(model, folder / WEIGHTS, require_complete=True)
     return model
 
 
 def push_to_hub(model: nn.Module, repository: str, **arguments: Any) -> None:
     """Upload what `save_pretrained` writes to a repository "owner/name", made where it does not exist."""
-    api = _hub().HfApi()
+    api = hub().HfApi()
     api.create_repo(repository, exist_ok=True)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, **arguments)
         api.upload_folder(repo_id=repository, folder_path=folder)
-
-
-def download_weights(repository: str) -> Path:
-    """The weights file of a repository "owner/name", in the hub's cache."""
-    return _download(repository) / _WEIGHTS
-
-
-def _download(repository: str) -> Path:
-    try:
-        return Path(_hub().snapshot_download(repository, allow_patterns=[_WEIGHTS, _CONFIG]))
-    except InputError:
-        raise
-    except Exception as error:  # of many kinds: no network, no such repository, no right to it
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{repository}: neither a folder nor a repository that can be read ({reason})") from None
-
-
-def _hub() -> Any:
-    try:
-        return import_module("huggingface_hub")
-    except ImportError:
-        raise InputError('the hub needs huggingface_hub: pip install "cbam3d[hub]"') from None

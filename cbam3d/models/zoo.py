@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention import insert_attention
 from cbam3d.errors import InputError, unknown
+from cbam3d.models.download import WEIGHTS, download
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
 from cbam3d.models.weights import WeightsReport, load_weights
 
@@ -157,9 +158,7 @@ def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
         return weights
     text = str(weights)
     if text.startswith("hf:"):
-        from cbam3d.models.hub import download_weights
-
-        return download_weights(text.removeprefix("hf:"))
+        return download(text.removeprefix("hf:")) / WEIGHTS
     if Path(text).is_file() or "/" in text or Path(text).suffix:
         return Path(text)
     library, _, short = name.rpartition("/")

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +29,8 @@ def fake_hub(tmp_path, monkeypatch):
             raise OSError("404 Client Error\nrequest id …")
         return str(store / repository)
 
-    monkeypatch.setattr(hub, "_hub", lambda: SimpleNamespace(HfApi=HfApi, snapshot_download=snapshot_download))
+    library = SimpleNamespace(HfApi=HfApi, snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
 
 
 def test_a_folder_gives_the_network_back(tmp_path):
