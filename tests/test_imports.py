@@ -60,7 +60,7 @@ def test_every_module_has_a_test():
         modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
         tested = {path.stem.removeprefix("test_") for path in (tests / room).glob("test_*.py")}
         # parts of what is tested as a whole: the blocks, the fused gates, the loaders, listing, scan
-        parts = {"nd", "gate", "eager", "pooled", "passes", "convolve"}
+        parts = {"features", "places", "nd", "gate", "eager", "pooled", "passes", "convolve"}
         parts |= {"download", "batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
         assert modules - tested <= parts, room
 
