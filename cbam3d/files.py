@@ -1,13 +1,33 @@
-"""Reading tensors that somebody else wrote, without executing anything."""
+"""Reading what somebody else wrote, without executing anything."""
 
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from cbam3d.errors import InputError
+
+
+def load_mapping(path: Path, kind: str) -> dict[str, Any]:
+    """Read a YAML file of keys with values.
+
+    Args:
+        path: the file.
+        kind: what the file should be, for the error.
+
+    Raises:
+        InputError: a missing or malformed file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a {kind} holds keys with values, not a {type(content).__name__}")
+    return content
 
 
 def load_tensors(path: Path, kind: str) -> Any:

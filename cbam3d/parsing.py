@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-import yaml
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError, unknown
+from cbam3d.files import load_mapping
 from cbam3d.keys import keys, sections
 from cbam3d.resources import find_config
 
@@ -99,14 +99,8 @@ def config_of(saved: dict[str, Any]) -> Config:
 
 
 def _keys_of_file(path: Path) -> list[str]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected sections with keys, got {type(content).__name__}")
     found = []
-    for section, entries in content.items():
+    for section, entries in load_mapping(path, "configuration").items():
         if str(section) in {entry.name for entry in fields(Config)} and not isinstance(entries, dict):
             raise InputError(f"{path}: section {section!r} must hold keys, got {entries!r}")
         found += [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else [str(section)]

@@ -12,6 +12,7 @@ from PIL import Image
 from cbam3d.cli import main
 from cbam3d.data import motion
 from cbam3d.data.encode import write_video
+from tests.tiny import TINY
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -36,12 +37,8 @@ def tiny_run(tmp_path_factory) -> Path:
     """The folder of a run of one epoch on 16 of the demo's videos, which lie in `videos` beside it."""
     root = tmp_path_factory.mktemp("tiny")
     motion.render(root / "videos", num_groups=2)
-    arguments = shlex.split(
-        "train --config folder --run.accelerator cpu --data.num_frames 4 --data.stride 1 --data.short_side 32 "
-        "--data.size 32 --data.num_workers 0 --model.name resnet10 --model.options '{width: 8}' --train.epochs 1 "
-        "--train.batch_size 8 --eval.num_clips 2 --data.test_fraction 0.5"
-    )
-    assert main([*arguments, "--data.root", str(root / "videos"), "--run.dir", str(root / "run")]) == 0
+    arguments = ["train", "--config", "folder", *TINY, "--data.stride", "1", "--data.root", str(root / "videos")]
+    assert main([*arguments, "--run.dir", str(root / "run")]) == 0
     return root / "run"
 
 

@@ -17,12 +17,7 @@ import cbam3d
 from cbam3d.cli import COMMANDS, main
 from cbam3d.data import motion
 from cbam3d.keys import keys
-
-TINY = shlex.split(
-    "--run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 --data.num_workers 0 "
-    "--model.name resnet10 --model.options '{width: 8}' --train.epochs 2 --train.batch_size 8 "
-    "--eval.num_clips 2 --eval.every_epochs 1 --augment.crop_scale null"
-)
+from tests.tiny import TINY
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +38,8 @@ def videos(rendered, tmp_path, monkeypatch) -> Path:
 
 
 def train(root: Path, *arguments: str, config: str = "folder") -> int:
-    return main(["train", "--config", config, "--data.root", str(root), *TINY, *arguments])
+    usual = [*TINY, "--train.epochs", "2", "--data.test_fraction", "0.2", "--augment.crop_scale", "null"]
+    return main(["train", "--config", config, "--data.root", str(root), *usual, *arguments])
 
 
 def test_training_leaves_a_run_folder_that_evaluates_to_the_same_scores(videos, capsys):

@@ -73,7 +73,7 @@ def test_every_bundled_configuration_is_valid_and_survives_being_written(path, t
         ("data: {size: 200}", "data.size must not exceed data.short_side"),
         ("augment: {crop_scale: [0.9, 0.3]}", "augment.crop_scale must satisfy"),
         ("augment: {crop_scale: [0.3, 0.9], crop_padding: 4}", "augment.crop_padding has no effect"),
-        ("- a list", "expected sections with keys"),
+        ("- a list", "a configuration holds keys with values, not a list"),
         ("train: {epochs: [", "config.yaml"),
     ],
 )

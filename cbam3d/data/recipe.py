@@ -26,10 +26,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from cbam3d.data.annotations import Annotations, without_suffix
 from cbam3d.errors import InputError, unknown
+from cbam3d.files import load_mapping
 
 SPLITS = ("train", "val", "test")
 _FIELDS = {
@@ -92,12 +91,7 @@ def load_recipe(folder: Path) -> Recipe:
         InputError: an unknown key, or a missing or malformed file.
     """
     path = folder / "recipe.yaml"
-    try:
-        facts = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable recipe ({' '.join(str(error).split())})") from None
-    if not isinstance(facts, dict):
-        raise InputError(f"{path}: expected keys with values, got {type(facts).__name__}")
+    facts = load_mapping(path, "recipe")
     known = {f.name for f in fields(Recipe)} - {"name"}
     for key in facts:
         if key not in known:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,7 @@ from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.results import Result, groups_of
-
-TINY = shlex.split(
-    "train --config folder --run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 "
-    "--data.num_workers 0 --model.name resnet10 --model.options '{width: 8}' --train.epochs 1 --train.batch_size 8 "
-    "--eval.num_clips 2 --data.test_fraction 0.5"
-)
+from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +31,22 @@ def runs(tmp_path_factory) -> Path:
         csv.writer(file).writerows([("path", "label", "group"), *rows])
     data = ["--data.root", str(root / "videos"), "--data.groups", str(root / "groups.csv")]
     for name in "ab":
-        assert main([*TINY, *data, "--run.dir", str(root / name), "--run.seed", str(ord(name))]) == 0
+        assert (
+            main(
+                [
+                    "train",
+                    "--config",
+                    "folder",
+                    *TINY,
+                    *data,
+                    "--run.dir",
+                    str(root / name),
+                    "--run.seed",
+                    str(ord(name)),
+                ]
+            )
+            == 0
+        )
     return root
 
 
@@ -132,6 +141,8 @@ def test_what_cannot_be_scored_is_one_line(runs, tmp_path, capsys):
     assert main(["evaluate", str(runs / "a"), "--views", "many"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["evaluate"]) == 2
+    assert "the following arguments are required: runs" in capsys.readouterr().err
+    assert main(["evaluate", "--views", "1x1", str(runs / "a")]) == 2
     assert "the folder of a run comes first" in capsys.readouterr().err
 
 

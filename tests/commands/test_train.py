@@ -16,12 +16,12 @@ import torch
 from cbam3d.cli import main
 from cbam3d.data import motion
 from cbam3d.files import load_tensors
+from tests.tiny import TINY
 
-TINY = shlex.split(
-    "--config folder --run.accelerator cpu --data.num_frames 4 --data.short_side 32 --data.size 32 "
-    "--data.num_workers 1 --model.name resnet10 --model.options '{width: 8}' --train.epochs 4 --train.batch_size 4 "
-    "--train.log_every 1 --train.ema 0.9 --train.accumulate 2 --train.checkpoint_minutes 0.0001 "
-    "--eval.num_clips 1 --eval.every_epochs 2 --data.test_fraction 0.4"
+MORE = shlex.split(
+    "--config folder --data.num_workers 1 --train.epochs 4 --train.batch_size 4 --train.log_every 1 --train.ema 0.9 "
+    "--train.accumulate 2 --train.checkpoint_minutes 0.0001 --eval.num_clips 1 --eval.every_epochs 2 "
+    "--data.test_fraction 0.4"
 )
 
 
@@ -34,7 +34,7 @@ def videos(tmp_path_factory) -> Path:
 
 
 def arguments(videos: Path, folder: Path, *more: str) -> list[str]:
-    return ["train", *TINY, "--data.root", str(videos), "--run.dir", str(folder), *more]
+    return ["train", *TINY, *MORE, "--data.root", str(videos), "--run.dir", str(folder), *more]
 
 
 def start(arguments: list[str], launcher: tuple[str, ...] = ()) -> subprocess.Popen:
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_is_named(videos, tmp_path):
 def test_a_dry_run_says_what_a_run_will_take_and_leaves_nothing(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    given = ["train", *TINY, "--data.root", str(videos), "--data.num_workers", "0", "--dry-run"]
+    given = ["train", *TINY, *MORE, "--data.root", str(videos), "--data.num_workers", "0", "--dry-run"]
     assert main(given) == 0
     output = capsys.readouterr().out
     rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}

@@ -54,7 +54,7 @@ def test_ucf101_has_its_classes_and_splits():
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
     for text, message in (
-        ("- a list", "expected keys with values"),
+        ("- a list", "a recipe holds keys with values, not a list"),
         ("kind: vidoe", "kind must be video or image, got 'vidoe'"),
         ("kind: video\npatterns: '{label}/{name}'", "patterns must be a list"),
         ("kind: video\npatterns: ['{name}']", r"has no \{label\}"),
