@@ -18,6 +18,8 @@ def test_kernels_in_tritons_interpreter():
     script = Path(__file__).with_name("check_triton.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    if "only 0-dimensional arrays can be converted" in done.stderr:  # as with Triton 3.5 and NumPy 2.4
+        pytest.skip("this version of Triton's interpreter does not work with this NumPy")
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
 
 
