@@ -3,47 +3,28 @@
 import tempfile
 from argparse import Namespace
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from lightning_fabric import Fabric
 from rich.console import Console
-from rich.table import Table
 
-import cbam3d
-from cbam3d.assemble import (
-    build_model,
-    create_fabric,
-    create_loaders,
-    create_training,
-    first_inputs,
-    memory_format,
-    new_parameters,
-    plain,
-)
-from cbam3d.commands.cost import multiply_adds
+from cbam3d.assemble import create_fabric, plain
+from cbam3d.commands.dry_run import dry_run
+from cbam3d.commands.trainer import create_trainer, score
 from cbam3d.config import Config
 from cbam3d.console import print_skipped, speaker
-from cbam3d.data.loader import Loader
 from cbam3d.data.manifest import write_manifest
-from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.checkpoint import changed_keys
-from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.engine.plots import plot_curves, plot_steps
-from cbam3d.engine.records import EpochTable, SkippedFiles, write_json
-from cbam3d.engine.stop import StopRequest
-from cbam3d.engine.train import Settings, Trainer
+from cbam3d.engine.records import EpochTable, write_json
+from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.models.ours import attention_of
+from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.results import Result
-from cbam3d.sources import Source, open_source, with_manifest_of
+from cbam3d.sources import open_source, with_manifest_of
 
 # What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
 _FIXED = {
@@ -64,7 +45,7 @@ def train(arguments: list[str]) -> None:
     resume = given.resume
     if given.dry_run:
         with tempfile.TemporaryDirectory() as folder:
-            _dry_run(config, Path(folder))
+            dry_run(config, Path(folder))
         return
     folder = _run_folder(config, path.stem, resume)
     if resume and not any(argument.startswith("--config") for argument in arguments):
@@ -76,9 +57,11 @@ def train(arguments: list[str]) -> None:
     with fabric.rank_zero_first():  # renders or downloads once
         source = open_source(with_manifest_of(folder, config) if resume else config, console)
     if fabric.is_global_zero:
-        _open_folder(folder, resume)
+        make_folder(folder / "checkpoints")
+        if not resume:
+            (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
     fabric.barrier()
-    trainer, test_loader = _create_trainer(config, source, fabric, folder, console, begun)
+    trainer, test_loader = create_trainer(config, source, fabric, folder, console, begun)
     if begun is not None:
         trainer.resume(begun)
     if fabric.is_global_zero:  # only now is it sure that this configuration fits the folder
@@ -89,7 +72,7 @@ def train(arguments: list[str]) -> None:
         _report_to_wandb(config, folder)
     evaluation, table = trainer.fit()
     if source.validation is not source.test:
-        evaluation = _score(config, source, fabric, test_loader, trainer.model_to_score())
+        evaluation = score(config, source, fabric, test_loader, trainer.model_to_score())
         print_skipped(console, trainer.skipped.add(evaluation.problems))
     if fabric.is_global_zero:
         result = Result.of(evaluation, source)
@@ -114,69 +97,6 @@ def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Nam
     return config, path, given
 
 
-def _create_trainer(
-    config: Config,
-    source: Source,
-    fabric: Fabric,
-    folder: Path,
-    console: Console,
-    begun: dict[str, Any] | None = None,
-) -> tuple[Trainer, Loader]:
-    """What trains, and the loader of the test data; `begun` is the checkpoint of a run that goes on."""
-    if config.run.sync_batchnorm and fabric.device.type != "cuda":
-        raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
-    filled = config if begun is None else replace(config, model=replace(config.model, weights=None))
-    model = build_model(filled, len(source.classes), source.images)
-    new = new_parameters(model) if begun is None else begun.get("new_parameters", [])
-    train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
-    if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
-        model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
-    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
-    print_skipped(console, skipped.add(source.problems))
-    optimizer, schedule, average = create_training(config, model, len(train_loader), new)
-    console.print(_summary(config, source, model, folder, fabric.device))
-    if config.run.compile:
-        model.compile()
-    model, optimizer = fabric.setup(model, optimizer)
-    t = config.train
-    settings = Settings(
-        epochs=t.epochs,
-        evaluate_every=config.eval.every_epochs,
-        primary="top1" if source.images else "video_top1",
-        seed=config.run.seed,
-        label_smoothing=t.label_smoothing,
-        clip_grad_norm=t.clip_grad_norm,
-        accumulate=t.accumulate,
-        max_bad_steps=t.max_bad_steps,
-        early_stopping=t.early_stopping,
-        checkpoint_minutes=t.checkpoint_minutes,
-        log_every=t.log_every,
-        memory_format=memory_format(config, source.images),
-    )
-    facts = {"config": plain(config), "kind": source.recipe.kind, "classes": source.classes}
-    facts |= {"versions": _versions(), "new_parameters": new}
-    trainer = Trainer(
-        fabric,
-        model,
-        optimizer,
-        schedule,
-        train_loader,
-        partial(_score, config, source, fabric, validation_loader),
-        folder,
-        skipped,
-        console,
-        settings,
-        facts,
-        average,
-        StopRequest(t.max_hours),
-    )
-    return trainer, test_loader
-
-
-def _score(config: Config, source: Source, fabric: Fabric, loader: Any, model: torch.nn.Module) -> scoring.Evaluation:
-    return scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
-
-
 def _begun(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     """The checkpoint of the run that goes on; what differs from its configuration is said.
 
@@ -193,36 +113,6 @@ def _begun(config: Config, folder: Path, console: Console) -> dict[str, Any]:
         if key != "run.dir":
             console.print(f"changed since: {key} was {then}, is {now}", style="yellow")
     return saved
-
-
-def _dry_run(config: Config, folder: Path) -> None:
-    """Build everything, try one batch of training and one of scoring, and say what the run will take."""
-    fabric = create_fabric(config)
-    console = speaker(fabric)
-    with fabric.rank_zero_first():
-        source = open_source(config, console)
-    trainer, test_loader = _create_trainer(config, source, fabric, folder, console)
-    batch = next(iter(trainer.loader))
-    loss = trainer.step(batch)
-    evaluation = _score(config, source, fabric, islice(test_loader, 1), trainer.model_to_score())
-    parameters = list(trainer.model.parameters())
-    learning = sum(p.numel() for p in parameters if p.requires_grad)
-    rows = {
-        "input of a step": " x ".join(map(str, batch.inputs.shape)),
-        "parameters": f"{sum(p.numel() for p in parameters):,}, of which learn {learning:,}",
-        "multiply-adds a clip": f"{multiply_adds(trainer.model, batch.inputs[:1]) / 1e9:.2f} G",
-        "peak memory": f"{peak_memory_gib(trainer.fabric.device):.2f} GiB",
-        "steps an epoch": f"{len(trainer.loader):,}",
-        "steps in all": f"{len(trainer.loader) * config.train.epochs:,}",
-        "learning rate of the first step": f"{trainer.schedule.learning_rate:.3g}",
-        "loss of the first step": f"{loss:.3f}",
-        "scored": ", ".join(f"{count} {name.removeprefix('num_')}" for name, count in evaluation.counts.items()),
-    }
-    table = Table("dry run", "", show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
-    console.print("the dry run went through; nothing is kept")
 
 
 def _report_to_wandb(config: Config, folder: Path) -> None:
@@ -268,27 +158,6 @@ def _has_run(folder: Path) -> bool:
     return (folder / "checkpoints" / "last.ckpt").exists()
 
 
-def _open_folder(folder: Path, resume: bool) -> None:
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be used as the folder of a run ({error.strerror})") from None
-    if not resume:
-        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
-
-
-def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
-    mechanism = attention_of(config.model.name, config.model.attention)
-    attention = f" with {mechanism}" if mechanism else ""
-    parameters = sum(p.numel() for p in model.parameters())
-    train, test = len(source.train), len(source.test)
-    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
-    return (
-        f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
-        f"for training, {validation}{test:,} to test, {len(source.classes)} classes; run folder {folder}"
-    )
-
-
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     facts = result.facts() | {"num_skipped": len(trainer.skipped.reasons), "epoch": trainer.state.epoch}
@@ -296,11 +165,3 @@ def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTa
     plot_curves(table, folder / "curves.png", [name for name in result.scores if "top" in name])
     plot_steps(folder / "steps.csv", folder / "steps.png")
     write_json(folder / "metrics.json", facts | best)  # the last of all: where it is, the run has ended
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "cbam3d": cbam3d.__version__,
-        "torch": str(torch.__version__),
-        "saved": datetime.now().isoformat(timespec="seconds"),
-    }
