@@ -21,6 +21,7 @@ from cbam3d.engine.schedule import Schedule
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
 from cbam3d.models.ours import OURS, attention_of, network_options
+from cbam3d.models.zoo import check_model_name
 from cbam3d.sources import Source
 
 
@@ -83,6 +84,17 @@ def first_inputs(config: Config, source: Source) -> Tensor:
         if len(batch.labels):
             return batch.inputs
     raise InputError(f"{data.root}: no training {source.recipe.kind} can be read")
+
+
+def check_names(config: Config) -> None:
+    """Raise InputError for a network or a mechanism that does not exist, before data is read for it."""
+    model = config.model
+    try:
+        check_model_name(model.name)
+        if (mechanism := attention_of(model.name, model.attention)) is not None:
+            attention_options(mechanism)
+    except ValueError as error:
+        raise InputError(f"model: {error}") from None
 
 
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:

@@ -15,7 +15,7 @@ class Run:
 
     Args:
         dir: folder of the run; null for runs/<name of the configuration>, numbered where that exists.
-        seed: of everything random.
+        seed: number from which everything random follows.
         accelerator: auto, cpu, gpu, cuda or mps.
         devices: number of processes, one a device.
         precision: 32-true, bf16-mixed or 16-mixed.
@@ -173,7 +173,8 @@ class Model:
             network is known with (cbam for cbam_cnn, else nothing).
         weights: file, name of torchvision's weights (KINETICS400_V1), or hf:owner/name; null for a fresh network.
         options: keyword arguments of the network, such as width.
-        attention_options: keyword arguments of the mechanism, such as reduction or gates.
+        attention_options: keyword arguments of the mechanism, such as reduction, gates, or init (paper or identity;
+            identity where weights are given, else paper).
     """
 
     name: str = "resnet18"
@@ -190,30 +191,30 @@ class Train:
     Args:
         epochs: passes over the training data.
         limit_batches: batches after which an epoch ends early; null for none.
-        max_hours: after which the run stops with a checkpoint; null for none.
+        max_hours: hours after which the run stops with a checkpoint; null for none.
         early_stopping: scorings without a better score after which training ends; null for none.
         batch_size: clips (images) a step, over all processes.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
         optimizer: sgd (with Nesterov momentum), adam, adamw, or a class of torch.optim.
         optimizer_options: further keyword arguments of that class, such as betas.
-        learning_rate: at its highest.
+        learning_rate: the highest learning rate.
         base_batch_size: the batch size that learning_rate is meant for, which is then scaled to batch_size; null
             takes it as it is.
         new_rate_factor: the learning rate of what pretrained weights did not give (attention, head), relative to
             the rest.
-        momentum: of sgd.
-        weight_decay: on weights; norms and biases have none.
+        momentum: momentum of sgd.
+        weight_decay: decay of weights; norms and biases have none.
         freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"].
         schedule: cosine, one_cycle, multi_step, plateau (of the held-out loss) or constant.
-        warmup_epochs: of the rise to the highest learning rate; fractions are allowed.
+        warmup_epochs: epochs over which the learning rate rises to its highest; fractions are allowed.
         milestones: epochs at which multi_step multiplies the learning rate by gamma.
-        gamma: that factor, and the one of plateau.
-        patience: scorings without a lower loss that plateau bears.
-        label_smoothing: 0 … 1.
+        gamma: factor by which multi_step and plateau lower the learning rate.
+        patience: scorings without a lower loss after which plateau lowers the learning rate.
+        label_smoothing: share of a label that is spread over all classes, 0 … 1.
         clip_grad_norm: largest norm of the whole gradient; null for no limit.
         ema: decay a step of a moving average of the weights, which is then what is scored; null for none.
-        max_bad_steps: steps with a loss that is no number that are passed over before the run stops.
-        checkpoint_minutes: between two checkpoints within an epoch.
+        max_bad_steps: steps whose loss is no number that are passed over, before another one stops the run.
+        checkpoint_minutes: minutes between two checkpoints within an epoch.
         log_every: steps between two rows of steps.csv.
     """
 

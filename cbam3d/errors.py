@@ -28,6 +28,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: 1 video, 2,000 videos."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def check_options(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
     """Raise ValueError for the first option that the owner does not have; the nearest known one is named."""
     for option in options:

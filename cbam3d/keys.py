@@ -14,12 +14,14 @@ class Key:
 
     Args:
         name: dotted, "data.root".
+        kind: what its values are, in words.
         default: as YAML writes it.
         choices: the values that it may have, where they can be listed.
         meaning: in a few words.
     """
 
     name: str
+    kind: str
     default: str
     choices: tuple[str, ...]
     meaning: str
@@ -42,8 +44,22 @@ def keys(cls: type = Config, prefix: str = "") -> list[Key]:
             found += keys(kind, name + ".")  # type: ignore[arg-type]
         else:
             default = _as_yaml(getattr(cls(), entry.name))
-            found.append(Key(name, default, _choices(kind), " ".join(meanings[entry.name].split())))
+            found.append(Key(name, _in_words(kind), default, _choices(kind), " ".join(meanings[entry.name].split())))
     return found
+
+
+def _in_words(kind: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    if kind in plain:
+        return plain[kind]
+    of, parts = get_origin(kind), get_args(kind)
+    if of is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if of is tuple:
+        return f"a list of {len(parts)} numbers"
+    if of in (list, dict):
+        return "a list" if of is list else "keys with values"
+    return " or ".join(map(_in_words, parts))
 
 
 def _choices(kind: Any) -> tuple[str, ...]:

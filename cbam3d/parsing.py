@@ -1,6 +1,7 @@
 """YAML files and the command line -> a `Config`."""
 
 import argparse
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +13,8 @@ from cbam3d.errors import InputError, unknown
 from cbam3d.files import load_mapping
 from cbam3d.keys import keys, sections
 from cbam3d.resources import find_config
+
+CHECKPOINT = "which one of a run's folder (default: last)"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -78,7 +81,7 @@ def parse_config(arguments: list[str], command: CommandParser) -> tuple[Config, 
     except InputError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(_in_our_words(error)) from None
     return Config(**{entry.name: parsed[entry.name] for entry in fields(Config)}), path, options
 
 
@@ -94,8 +97,18 @@ def config_of(saved: dict[str, Any]) -> Config:
     try:
         parsed = parser.instantiate(parser.parse_object(saved))
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(_in_our_words(error)) from None
     return Config(**{entry.name: parsed[entry.name] for entry in fields(Config)})
+
+
+def _in_our_words(error: Exception) -> str:
+    """What the parser says of a value: its key, what it should be, and what it is."""
+    text = " ".join(str(error).split())
+    found = re.search(r'Parser key "([\w.]+)":.*(?:Got|Given) value: (.*)$', text)
+    kinds = {key.name: key.kind for key in keys()}
+    if found is None or found[1] not in kinds:
+        return text
+    return f"{found[1]}: expected {kinds[found[1]]}, got {found[2]}"
 
 
 def _keys_of_file(path: Path) -> list[str]:

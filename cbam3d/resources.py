@@ -37,5 +37,7 @@ def find_recipe(name: str) -> Path:
     for folder in (Path(name), bundled("datasets") / name):
         if (folder / "recipe.yaml").is_file():
             return folder
+    if "/" in name:
+        raise InputError(f"{name}: no folder with a recipe.yaml")
     known = [path.parent.name for path in bundled("datasets").glob("*/recipe.yaml")]
     raise InputError(unknown("recipe", name, known))

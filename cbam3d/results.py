@@ -41,9 +41,10 @@ class Result:
         return cls(evaluation, classes, groups, scores, intervals)
 
     def facts(self) -> dict[str, Any]:
-        """Scores, intervals and counts, for JSON."""
+        """Scores, intervals and counts, for JSON; where all items are of one group, there are no intervals."""
         counts = self.evaluation.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
-        return {**self.scores, "intervals_95": self.intervals, **counts}
+        bounded = {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
+        return {**self.scores, "intervals_95": bounded, **counts}
 
     def write(self, folder: Path) -> None:
         """`predictions.csv`, `classes.csv`, `confusion.csv` and `confusion.png`."""
@@ -53,19 +54,27 @@ class Result:
         write_confusion(folder / "confusion.csv", confusion, self.classes)
         plot_confusion(confusion, self.classes, folder / "confusion.png")
 
-    def table(self, title: str) -> Table:
-        """For the console."""
-        counts = ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in self.evaluation.counts.items())
+    def table(self, title: str, num_skipped: int) -> Table:
+        """For the console.
+
+        Args:
+            title: what was scored.
+            num_skipped: files of the data set that could not be used, as they are counted in the JSON file.
+        """
+        counts = self.evaluation.counts | {"num_skipped": num_skipped}
+        told = ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in counts.items())
         items, groups = len(self.groups), len(set(self.groups))
         drawn = f"{groups:,} groups" if groups < items else "items"
         caption = f"95 % intervals by bootstrap over {drawn}"
-        table = Table(title=f"{title}: {counts}", caption=caption, title_justify="left", caption_justify="left")
+        if groups == 1:
+            caption = "no intervals: all items are of one group, which is no evidence about others"
+        table = Table(title=f"{title}: {told}", caption=caption, title_justify="left", caption_justify="left")
         table.add_column("score")
         table.add_column("value", justify="right")
         table.add_column("95 % interval", justify="right")
         for name, value in self.scores.items():
             low, high = self.intervals.get(name, (None, None))
-            between = "" if low is None else f"{low:.2%} … {high:.2%}"
+            between = "" if low is None or groups == 1 else f"{low:.2%} … {high:.2%}"
             table.add_row(name, f"{value:.4f}" if name == "loss" else f"{value:.2%}", between)
         return table
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from cbam3d.config import Config, Data
 from cbam3d.data import motion
 from cbam3d.data.images import load_folder, load_torchvision
-from cbam3d.data.listing import list_videos, lists_of
+from cbam3d.data.listing import Listing, list_videos, lists_of
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
@@ -21,7 +21,7 @@ from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import scan_videos
 from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of
 from cbam3d.data.videos import Clips, VideoDataset
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, counted
 from cbam3d.resources import find_recipe
 
 
@@ -55,10 +55,13 @@ def open_source(config: Config, console: Console) -> Source:
     if config.data.on_device and recipe.kind == "video":
         raise InputError(f"data.on_device holds images, {recipe.name} has videos")
     source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
-    for split, data in (("training", source.train), ("held-out", source.test)):
+    for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
         if not len(data):
-            first = f" ({': '.join(source.problems[0])})" if source.problems else ""
-            raise InputError(f"{config.data.root}: no usable {split} {recipe.kind}{first}")
+            first = f"; of {len(source.problems)} unusable files the first is {': '.join(source.problems[0])}"
+            where = "held out" if split == "training" else "in the training data"
+            rest = f": the {len(other)} usable ones are {where}" if len(other) else ""
+            first = first if source.problems else ""
+            raise InputError(f"{config.data.root}: no usable {split} {recipe.kind}{rest}{first}")
     return source
 
 
@@ -103,11 +106,12 @@ def sampling_of(data: Data) -> Sampling:
 
 
 def with_manifest_of(folder: Path, config: Config) -> Config:
-    """The configuration with the table of videos that the run in `folder` has kept: the same files, the same split."""
+    """The configuration with the table of videos that the run in `folder` has kept, in place of groups and lists: the
+    same files, the same split."""
     path = folder / "manifest.csv"
     if not path.is_file():
         return config
-    return replace(config, data=replace(config.data, manifest=str(path), groups=None))  # the table has the groups
+    return replace(config, data=replace(config.data, manifest=str(path), groups=None, annotations=None))
 
 
 def _test_clips(
@@ -136,7 +140,8 @@ def _tell_short(manifest: Manifest, sampling: Sampling, console: Console) -> Non
     needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[places]
     if num_short := int((usable.num_frames < needed).sum()):
         done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
-        console.print(f"{num_short} of {len(usable)} videos are shorter than a clip, and are {done}", style="yellow")
+        number = f"{num_short} of {counted(len(usable), 'video')}"
+        console.print(f"{number} shorter than a clip, and {done}", style="yellow")
 
 
 def split_manifest(manifest: Manifest, data: Data, recipe: Recipe) -> Manifest:
@@ -177,19 +182,29 @@ def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
     data, root = config.data, Path(config.data.root)
     path = Path(data.manifest) if data.manifest else root / "manifest.csv"
     if data.manifest or path.is_file():
-        if data.groups:
-            raise InputError(f"data.groups has no effect beside {path}, which has groups: remove one of the two")
+        for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
+            if getattr(data, key):
+                again = f"cbam3d prepare {recipe.name} --root {root} --{key} {getattr(data, key)}"
+                raise InputError(f"data.{key} has no effect beside {path}: remove it, or remove that table and {again}")
         console.print(f"videos as listed in {path}")
         return read_manifest(path)
     if recipe.name == "motion":
         render_motion(root, console)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
     listing = list_videos(root, recipe, groups, annotations, data.split)
+    tell_missing(listing, console)
     progress = progress_over(console, f"reading every video of {root}")
     manifest = scan_videos(root, listing, progress=progress).manifest
     if recipe.name == "motion":
         write_manifest(manifest, path)
     return manifest
+
+
+def tell_missing(listing: Listing, console: Console) -> None:
+    """Say what lists name and the folder does not have."""
+    if listing.missing:
+        number = counted(len(listing.missing), "listed video")
+        console.print(f"not on disk: {number}, the first is {listing.missing[0]}", style="yellow")
 
 
 def render_motion(root: Path, console: Console) -> None:

@@ -151,6 +151,8 @@ def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, 
     assert "manifest.csv exists" in capsys.readouterr().err
     assert train(videos, "--data.groups", "groups.csv") == 2
     assert "data.groups has no effect beside" in capsys.readouterr().err
+    assert train(videos, "--data.annotations", str(videos)) == 2
+    assert "data.annotations has no effect beside" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -325,6 +327,14 @@ def test_the_catalogue_is_a_table(capsys):
     assert "tam" not in lines  # there is none for images
     assert lines["se"].split() == ["se", "arxiv.org/abs/1709.01507", "2D", "3D", "162", "128", "no"]
     assert lines["gct"].split()[-1] == "yes"
+
+
+@pytest.mark.parametrize("option", [("--model.attention", "cbma"), ("--model.name", "torchvision/r3d_19")])
+def test_a_misspelt_name_is_told_before_any_video_is_read(tmp_path, capsys, option):
+    assert train(tmp_path / "nowhere", *option, "--run.dir", str(tmp_path / "run")) == 2
+    assert "cbam3d: model: unknown" in (error := capsys.readouterr().err)
+    assert "did you mean" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_commands_and_names(capsys):

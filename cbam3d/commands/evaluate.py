@@ -1,5 +1,6 @@
 """Scoring what was trained: one run, several against each other, or the splits of one data set."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +17,7 @@ from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.records import SkippedFiles, write_json
 from cbam3d.engine.scores import Comparison, compare
 from cbam3d.errors import InputError
-from cbam3d.parsing import CommandParser, parse_config
+from cbam3d.parsing import CHECKPOINT, CommandParser, parse_config
 from cbam3d.results import Result
 from cbam3d.saved import Saved, open_saved
 from cbam3d.sources import Source, open_source, with_manifest_of
@@ -38,10 +39,8 @@ def evaluate(arguments: list[str]) -> None:
     paths = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     if not paths:
         raise InputError("the folder of a run comes first: cbam3d evaluate runs/motion")
-    scored = []
-    for path in paths:
-        saved = open_saved(path, given.checkpoint)
-        scored.append(_score(saved, _config(saved, arguments[len(paths) :]), given.split))
+    runs = [open_saved(path, given.checkpoint) for path in paths]  # all of them, before the first is scored
+    scored = [_score(saved, _config(saved, arguments[len(paths) :]), given.split) for saved in runs]
     if len(scored) > 1:
         console = speaker()
         for text in together(scored):
@@ -53,7 +52,7 @@ def parser(default: str | Path = "motion") -> CommandParser:
     command = CommandParser("evaluate", evaluate.__doc__, takes_keys=True)
     command.add_config(default)
     command.add_argument("runs", nargs="+", help="folders of runs, or checkpoints; they come first")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
     command.add_argument("--views", type=_views, metavar="10x3", help="clips and crops: eval.num_clips, eval.num_crops")
     command.add_argument("--split", choices=("val", "test"), default="test", help="which held-out part")
     return command
@@ -111,7 +110,7 @@ def _write(scored: Scored, source: Source, console: Console, split: str) -> None
     listed.unlink(missing_ok=True)
     skipped = SkippedFiles(listed, scored.config.data.max_bad_videos)
     print_skipped(console, skipped.add(source.problems + result.evaluation.problems))
-    console.print(result.table(str(folder)))
+    console.print(result.table(str(folder), len(skipped.reasons)))
     result.write(target)
     report = result.facts() | {"num_skipped": len(skipped.reasons), "split": split}
     report |= {"checkpoint": scored.saved.path.stem, "epoch": scored.saved.state["state"]["epoch"]}
@@ -147,6 +146,8 @@ def _over_splits(scored: list[Scored], splits: list[int]) -> str:
 def describe(found: Comparison) -> str:
     """A comparison in words."""
     verdict = "within noise" if found.within_noise else "beyond noise"
+    if math.isinf(found.high):
+        verdict = "all items are of one group, which tells nothing of others"
     return (
         f"{100 * found.difference:+.2f} points (95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), "
         f"{verdict}; right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"

@@ -13,7 +13,7 @@ from cbam3d.commands.predict import find_files
 from cbam3d.console import speaker
 from cbam3d.errors import InputError
 from cbam3d.outputs import distinct, make_folder
-from cbam3d.parsing import CommandParser
+from cbam3d.parsing import CHECKPOINT, CommandParser
 
 
 def explain(arguments: list[str]) -> None:
@@ -52,11 +52,13 @@ def parser() -> CommandParser:
     command = CommandParser("explain", explain.__doc__)
     command.add_argument("run", help="folder of a run, or a checkpoint")
     command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
     command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
-    command.add_argument("--class", dest="target", help="that Grad-CAM asks for (default: the most probable one)")
-    command.add_argument("--blocks", nargs="+", default=(), help="of attention, by pattern: 'layer4.*' (default: all)")
-    command.add_argument("--layer", help="that Grad-CAM weighs (default: the last one with positions)")
+    command.add_argument("--class", dest="target", help="class that Grad-CAM asks for (default: the most probable one)")
+    command.add_argument(
+        "--blocks", nargs="+", default=(), help="attention blocks to show, by pattern: 'layer4.*' (default: all)"
+    )
+    command.add_argument("--layer", help="module whose features Grad-CAM weighs (default: the last one with positions)")
     command.add_argument("--device", default="cpu", help="where the network computes: cpu, cuda, mps")
     return command
 

@@ -1,6 +1,7 @@
 """What can be named in a configuration: networks, attention, configurations, recipes."""
 
 from argparse import ArgumentTypeError
+from itertools import groupby
 
 from rich.table import Table
 
@@ -12,7 +13,7 @@ from cbam3d.resources import bundled
 
 
 def list_names(arguments: list[str]) -> None:
-    """Print what can be named in a configuration; `list attention` also what each mechanism is and costs."""
+    """Print what can be named in a configuration; `list attention` also each mechanism's paper, ranks and costs."""
     given = parser().parse_args(arguments)
     console = speaker()
     if given.channels < 1:
@@ -20,26 +21,27 @@ def list_names(arguments: list[str]) -> None:
     if given.what == "attention":
         console.print(_catalogue(given.channels, given.size))
         return
-    for title, names in (
-        ("networks", cbam3d.list_models()),
-        ("attention", cbam3d.list_attentions()),
-        ("configurations", sorted(path.stem for path in bundled("configs").glob("*.yaml"))),
-        ("recipes", sorted(path.parent.name for path in bundled("datasets").glob("*/recipe.yaml"))),
-    ):
-        console.print(f"{title}: {', '.join(names)}")
+    table = Table.grid(padding=(0, 2))
+    for library, names in groupby(cbam3d.list_models(), lambda name: name.rpartition("/")[0]):
+        short = (name.removeprefix(f"{library}/") for name in names)
+        table.add_row(f"networks {library}/…" if library else "networks", ", ".join(short))
+    table.add_row("attention", ", ".join(cbam3d.list_attentions()))
+    table.add_row("configurations", ", ".join(sorted(path.stem for path in bundled("configs").glob("*.yaml"))))
+    table.add_row("data sets", ", ".join(sorted(p.parent.name for p in bundled("datasets").glob("*/recipe.yaml"))))
+    console.print(table)
 
 
 def parser() -> CommandParser:
     """The options of the command."""
     command = CommandParser("list", list_names.__doc__)
     command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
-    command.add_argument("--channels", type=int, default=64, help="of the features that the table's costs are for")
+    command.add_argument("--channels", type=int, default=64, help="channels of the features that the costs are for")
     command.add_argument(
         "--size",
         type=features_size,
         metavar="SIZE",
         default=(8, 28, 28),
-        help="theirs: 8,28,28 for clips, 28,28 for images",
+        help="size of the features that the costs are for: 8,28,28 for clips, 28,28 for images",
     )
     return command
 

@@ -14,9 +14,9 @@ from cbam3d.commands.windows import Prediction, predictions
 from cbam3d.console import speaker
 from cbam3d.data.listing import VIDEO_SUFFIXES
 from cbam3d.data.stream import is_stream
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, counted
 from cbam3d.outputs import distinct, make_folder
-from cbam3d.parsing import CommandParser
+from cbam3d.parsing import CHECKPOINT, CommandParser
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _LEAST_SECONDS = 0.001  # of a window and a step
@@ -57,7 +57,7 @@ def predict(arguments: list[str]) -> None:
             found.close()
             break
     if failures:
-        raise InputError(f"predict: {len(failures)} files cannot be read, the first: {failures[0]}")
+        raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
 
 
 def parser() -> CommandParser:
@@ -67,7 +67,7 @@ def parser() -> CommandParser:
     command.add_argument(
         "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
     )
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a folder")
+    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
     command.add_argument("--top", type=int, default=5, help="how many classes")
     command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
     command.add_argument("--step", type=float, help="seconds from part to part; default: the window")

@@ -15,10 +15,10 @@ from cbam3d.data.listing import Listing, list_videos
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.scan import Scan, scan_videos
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, counted
 from cbam3d.parsing import CommandParser
 from cbam3d.resources import find_recipe
-from cbam3d.sources import progress_over, refuse_leaks, render_motion, split_manifest
+from cbam3d.sources import progress_over, refuse_leaks, render_motion, split_manifest, tell_missing
 
 _MOST_CLASSES_SHOWN = 40
 
@@ -38,8 +38,7 @@ def prepare(arguments: list[str]) -> None:
     if recipe.name == "motion":
         render_motion(root, console)
     listing = _list(given, root, recipe, read_manifest(path) if path.exists() else None)
-    if listing.num_listed_only:
-        console.print(f"{listing.num_listed_only} videos of the lists are not on disk", style="yellow")
+    tell_missing(listing, console)
     journal = root / "manifest.csv.unfinished"
     try:
         text = f"reading every video of {root}" + (f", writing copies to {copies.root}" if copies else "")
@@ -63,7 +62,7 @@ def prepare(arguments: list[str]) -> None:
     except OSError as error:
         raise InputError(f"{error.filename or root}: cannot be written ({error.strerror})") from None
     _report(scan, given, recipe, root, console)
-    console.print(f"{len(scan.manifest)} videos, {scan.manifest.usable.sum()} usable: {path}")
+    console.print(f"{counted(len(scan.manifest), 'video')}, {scan.manifest.usable.sum()} usable: {path}")
     if copies is not None:
         console.print(f"train on the copies with --data.root {copies.root}")
 
@@ -71,7 +70,7 @@ def prepare(arguments: list[str]) -> None:
 def parser() -> CommandParser:
     """The options of the command."""
     command = CommandParser("prepare", prepare.__doc__)
-    command.add_argument("recipe", help="name of a recipe, see cbam3d list")
+    command.add_argument("recipe", help="name of a recipe (cbam3d list), or path of a folder with a recipe.yaml")
     command.add_argument("--root", required=True, help="folder of the data")
     command.add_argument("--groups", help="CSV with columns path and group (and label)")
     command.add_argument("--annotations", help="the data set's own lists: their folder, or one of them")
@@ -112,7 +111,7 @@ def _list(given: Namespace, root: Path, recipe: Recipe, manifest: Manifest | Non
     if manifest is not None:  # what was decided there holds for the copies
         columns = ("path", "label", "group", "split")
         rows = manifest.select(manifest.usable).rows()
-        return Listing([{**{name: row[name] for name in columns}, "problem": ""} for row in rows], [], 0)
+        return Listing([{**{name: row[name] for name in columns}, "problem": ""} for row in rows], [])
     groups, annotations = (Path(place) if place else None for place in (given.groups, given.annotations))
     return list_videos(root, recipe, groups, annotations, given.split)
 
@@ -159,4 +158,5 @@ def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Path,
         for a, b in pairs:
             writer.writerow([paths[a], splits[a], groups[a], paths[b], splits[b], groups[b]])
             across += splits[a] != splits[b] and "unused" not in (splits[a], splits[b])
-    console.print(f"{len(pairs)} pairs of near-duplicates, {across} of them across splits: {path}", style="yellow")
+    number = f"{counted(len(pairs), 'pair')} of near-duplicates"
+    console.print(f"{number}, {across} of them across splits: {path}", style="yellow")

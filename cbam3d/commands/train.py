@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from cbam3d.assemble import create_fabric, plain
+from cbam3d.assemble import check_names, create_fabric, plain
 from cbam3d.commands.dry_run import dry_run
 from cbam3d.commands.trainer import create_trainer, score
 from cbam3d.config import Config
@@ -50,9 +50,11 @@ def train(arguments: list[str]) -> None:
     folder = _run_folder(config, path.stem, resume)
     if resume and not any(argument.startswith("--config") for argument in arguments):
         config, _, _ = _parse(arguments, folder / "config.yaml")
+    check_names(config)
     fabric = create_fabric(config)
     folder = fabric.broadcast(folder)
     console = speaker(fabric)
+    console.print(f"run folder {folder}")
     begun = _begun(config, folder, console) if resume else None
     with fabric.rank_zero_first():  # renders or downloads once
         source = open_source(with_manifest_of(folder, config) if resume else config, console)
@@ -77,7 +79,7 @@ def train(arguments: list[str]) -> None:
     if fabric.is_global_zero:
         result = Result.of(evaluation, source)
         _write_scores(folder, trainer, result, table)
-        console.print(result.table("held out"))
+        console.print(result.table("held out", len(trainer.skipped.reasons)))
         console.print(f"everything is in {folder}")
 
 

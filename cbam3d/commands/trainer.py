@@ -52,7 +52,7 @@ def create_trainer(
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
     print_skipped(console, skipped.add(source.problems))
     optimizer, schedule, average = create_training(config, model, len(train_loader), new)
-    console.print(_summary(config, source, model, folder, fabric.device))
+    console.print(_summary(config, source, model, fabric.device))
     if config.run.compile:
         model.compile()
     model, optimizer = fabric.setup(model, optimizer)
@@ -96,7 +96,7 @@ def score(config: Config, source: Source, fabric: Fabric, loader: Any, model: to
     return scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
 
 
-def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Path, device: torch.device) -> str:
+def _summary(config: Config, source: Source, model: torch.nn.Module, device: torch.device) -> str:
     mechanism = attention_of(config.model.name, config.model.attention)
     attention = f" with {mechanism}" if mechanism else ""
     parameters = sum(p.numel() for p in model.parameters())
@@ -104,7 +104,7 @@ def _summary(config: Config, source: Source, model: torch.nn.Module, folder: Pat
     validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
     return (
         f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
-        f"for training, {validation}{test:,} to test, {len(source.classes)} classes; run folder {folder}"
+        f"for training, {validation}{test:,} to test, {len(source.classes)} classes"
     )
 
 

@@ -62,10 +62,11 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
     for path, fields in _find(place, facts.files, number):
         if facts.splits and fields.get("split", next(iter(facts.splits))) not in facts.splits:
             continue  # labels.json beside train.json
-        for values in _read(path, facts.columns):
-            values = {key.strip(): value for key, value in {**values, **fields}.items() if key}
+        for row in _read(path, facts.columns):
+            columns = {key.strip(): value for key, value in row.items() if key}
+            values = columns | fields
             if missing := [name for name in needed if name not in values]:
-                raise InputError(f"{path}: no column {missing[0]!r}, there are {', '.join(values)}")
+                raise InputError(f"{path}: no column {missing[0]!r}, there are {', '.join(columns)}")
             split = facts.split.format_map(_Known(values))
             if facts.splits and split:
                 if split not in facts.splits:
@@ -75,10 +76,10 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             video = facts.video.format_map(_Known(values))
             if not video:
                 raise InputError(f"{path}: a row names no video ({facts.video})")
-            row = Row(label, split, facts.group.format_map(_Known(values)))
-            known = rows.setdefault(without_suffix(video.removeprefix("./")), row)
-            if known != row:
-                raise InputError(f"{path}: {video} is listed twice, as {known} and as {row}")
+            said = Row(label, split, facts.group.format_map(_Known(values)))
+            known = rows.setdefault(without_suffix(video.removeprefix("./")), said)
+            if known != said:
+                raise InputError(f"{path}: {video} is listed twice, as {known} and as {said}")
     return rows
 
 

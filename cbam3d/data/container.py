@@ -19,6 +19,8 @@ from cbam3d.errors import InputError
 av.logging.set_level(None)  # FFmpeg would write to stderr from C; what is wrong is raised or reported
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
+# titles in any encoding; PyAV 19 has no such option, and needs none
+_ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 
 
@@ -97,9 +99,7 @@ def open_input(
     """
     try:
         limits = (deadline.seconds, deadline.seconds)
-        with av.open(
-            source, format=format, metadata_errors="ignore", options=options or {}, timeout=limits
-        ) as container:
+        with av.open(source, format=format, options=options or {}, timeout=limits, **_ANY_METADATA) as container:
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not pictures:
                 raise VideoError(source, "no video stream")

@@ -8,7 +8,7 @@ from typing import Any
 
 from cbam3d.data.annotations import Row, read_annotations
 from cbam3d.data.recipe import Recipe
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError, counted, unknown
 
 _SUFFIXES = "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
 VIDEO_SUFFIXES = {f".{name}" for name in _SUFFIXES.split()}
@@ -19,8 +19,7 @@ class Listing:
     """Rows with path, label, group, split and problem."""
 
     found: list[dict[str, Any]]  # files below the root, by path
-    lost: list[dict[str, Any]]  # named by the groups file, but not on disk
-    num_listed_only: int  # videos that the data set's own lists name and the folder does not have
+    missing: list[str]  # named by the groups file or the data set's own lists, but not on disk
 
 
 def list_videos(
@@ -51,9 +50,9 @@ def list_videos(
     ]
     if all(row["problem"] for row in rows):
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
-    lost = [] if groups_file is None else _apply_groups(rows, groups_file, root)
+    missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
     names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
-    return Listing(rows, lost, len(listed.keys() - names))
+    return Listing(rows, [*missing, *sorted(listed.keys() - names)])
 
 
 def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
@@ -119,8 +118,8 @@ def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed:
     }
 
 
-def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[dict[str, Any]]:
-    """Put the groups of the file into the rows; return rows for what the file names and the folder does not have."""
+def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[str]:
+    """Put the groups of the file into the rows; return what the file names and the folder does not have."""
     try:
         with open(groups_file, newline="", encoding="utf-8-sig") as file:
             entries = {entry["path"]: entry for entry in csv.DictReader(file)}
@@ -133,20 +132,11 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> 
         raise InputError(f"{groups_file}: {error}") from None
     missing = [row["path"] for row in rows if row["path"] not in groups]
     if missing:
-        raise InputError(f"{groups_file}: no group for {len(missing)} videos of {root}, the first is {missing[0]}")
+        number = counted(len(missing), "video")
+        raise InputError(f"{groups_file}: no group for {number} of {root}, the first is {missing[0]}")
     for row in rows:
         row["group"] = groups[row["path"]]
         label = entries[row["path"]].get("label")
         if label and label != row["label"] and not row["problem"]:
             row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
-    found = {row["path"] for row in rows}
-    return [
-        {
-            "path": path,
-            "label": entries[path].get("label") or "",
-            "group": groups[path],
-            "split": "",
-            "problem": "listed in the groups file, but not on disk",
-        }
-        for path in sorted(groups.keys() - found)
-    ]
+    return sorted(groups.keys() - {row["path"] for row in rows})

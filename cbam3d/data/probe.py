@@ -74,7 +74,8 @@ def probe_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0, co
             if first is None:
                 return VideoInfo(problem=f"no frame can be decoded{f' ({errors[0]})' if errors else ''}")
             height, width = upright_size(first)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(0)
+            known = stream.average_rate or stream.guessed_rate
+            rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
             if copy is None:
                 deque(frames, maxlen=0)
             else:

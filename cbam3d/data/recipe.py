@@ -110,6 +110,10 @@ def load_recipe(folder: Path) -> Recipe:
         if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
             raise InputError(f"{path}: group names {missing.pop()!r}, which {pattern!r} has not")
     if "annotations" in facts:
+        told = {f.name for f in fields(Annotations)}
+        for key in facts["annotations"] or {}:
+            if key not in told:
+                raise InputError(f"{path}: annotations: " + unknown("key", key, told))
         try:
             facts["annotations"] = Annotations(**facts["annotations"])
         except TypeError as error:

@@ -65,7 +65,6 @@ def scan_videos(
         if row["problem"]:  # a good file in the wrong place is not used
             facts |= {"problem": row["problem"], "num_frames": 0}
         measured.append(row | facts)
-    measured += [asdict(VideoInfo()) | row for row in listing.lost]
     measured.sort(key=lambda row: row["path"])
     return Scan(from_rows(measured), [row["fingerprint"] for row in measured])
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
     place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
     first: tuple[float, tuple[int, int]] | None = None  # time and size
     with open_input(place, deadline, format=format) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or Fraction(25))
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
         for number, frame in enumerate(all_frames(container, stream, deadline)):
             time = number / rate if frame.time is None else frame.time
             first = first or (time, upright_size(frame))

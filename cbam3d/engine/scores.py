@@ -73,9 +73,11 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
         seed: of the draws.
 
     Percentiles of the means of 2,000 resamples (Efron, Annals of Statistics 7(1), 1979,
-    https://doi.org/10.1214/aos/1176344552).
+    https://doi.org/10.1214/aos/1176344552). One unit alone tells nothing: its interval is unbounded.
     """
     _, codes = np.unique(units, return_inverse=True)
+    if codes.max() == 0:
+        return -math.inf, math.inf
     sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
     rng = np.random.default_rng(seed)
     means = np.empty(REPEATS)
@@ -120,6 +122,8 @@ def compare_trainings(
     """
     _, codes = np.unique(units, return_inverse=True)
     counts = np.bincount(codes)
+    if len(counts) == 1:
+        return float(second.mean() - first.mean()), -math.inf, math.inf
     by_unit = [np.stack([np.bincount(codes, weights=row) for row in hits]) for hits in (first, second)]
     rng = np.random.default_rng(seed)
     differences = np.empty(REPEATS)

@@ -28,6 +28,12 @@ def list_models() -> list[str]:
     return [*OURS, *theirs, *(f"pytorchvideo/{n}" for n in _PYTORCHVIDEO), *(f"timm/{n}" for n in _TIMM)]
 
 
+def check_model_name(name: str) -> None:
+    """Raise ValueError for a name that is none of `list_models()`; the nearest is named. timm's are not looked up."""
+    if name not in (known := list_models()) and not name.startswith("timm/"):
+        raise ValueError(unknown("model", name, known))
+
+
 def create_model(
     name: str,
     num_classes: int,

@@ -140,6 +140,10 @@ def test_what_cannot_be_scored_is_one_line(runs, tmp_path, capsys):
     assert "no val split beside test" in capsys.readouterr().err
     assert main(["evaluate", str(runs / "a"), "--views", "many"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    (runs / "a" / "evaluation.json").unlink(missing_ok=True)
+    assert main(["evaluate", str(runs / "a"), str(tmp_path / "nowhere")]) == 2
+    assert not (runs / "a" / "evaluation.json").exists()  # nothing is scored before all are known
+    capsys.readouterr()
     assert main(["evaluate"]) == 2
     assert "the following arguments are required: runs" in capsys.readouterr().err
     assert main(["evaluate", "--views", "1x1", str(runs / "a")]) == 2

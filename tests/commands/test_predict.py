@@ -77,7 +77,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(tiny_run, tmp_path, capsys
     assert main(["predict", str(tiny_run), str(tmp_path / "bad.mp4"), str(good), "--json"]) == 2
     shown = capsys.readouterr()
     assert json.loads(shown.out)["path"] == str(good)
-    assert "1 files cannot be read, the first: " in shown.err
+    assert "1 file cannot be read, the first: " in shown.err
     assert shown.err.count("\n") == 1
 
 

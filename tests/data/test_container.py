@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from cbam3d.data import VideoError, read_clip
+from cbam3d.data import VideoError, probe_video, read_clip
 from cbam3d.data.container import Deadline, open_video
 
 
@@ -33,6 +33,21 @@ def test_the_video_is_found_behind_a_sound_track_and_a_cover_picture(tmp_path):
         container.mux(video.encode())
         container.mux(sound.encode())
     assert (read_clip(path, [3, 1]).float().mean((0, 2, 3)).tolist()) == pytest.approx([120, 40], abs=3)
+
+
+def test_a_title_in_another_encoding_is_no_obstacle(tmp_path):
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf@@"
+        video = container.add_stream("mpeg4", rate=25)
+        video.width = video.height = 32
+        container.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), format="rgb24")))
+        container.mux(video.encode())
+    content = path.read_bytes()
+    assert content.count(b"caf@@") == 1
+    path.write_bytes(content.replace(b"caf@@", "café!".encode("latin-1")))
+    assert read_clip(path, [0]).float().mean().item() == pytest.approx(90, abs=2)
+    assert probe_video(path).problem == ""
 
 
 def test_the_header_is_trusted_where_it_describes_the_stream(make_video):

@@ -40,7 +40,7 @@ def test_hmdb51_follows_its_official_lists(tmp_path):
         ("wave/c.avi", "unused", ""),
         ("wave/d.avi", "", "not in the annotations"),
     ]
-    assert listing.num_listed_only == 1
+    assert len(listing.missing) == 1
     second = list_videos(root, recipe("hmdb51"), annotations=lists, split=2)
     assert columns(second, "path", "split")[1:4] == [
         ("wave/a.avi", "test"),
@@ -139,7 +139,7 @@ def test_a_groups_file_that_does_not_fit(tmp_path, make_video):
     make_video("root/a/1.mp4", 5)
     groups = tmp_path / "groups.csv"
     groups.write_text("path,group\nb/1.mp4,s1\n")
-    with pytest.raises(InputError, match=r"no group for 1 videos of .*root, the first is a/1\.mp4"):
+    with pytest.raises(InputError, match=r"no group for 1 video of .*root, the first is a/1\.mp4"):
         list_videos(tmp_path / "root", FOLDER, groups)
     groups.write_text("path,group\na/1.mp4\n")
     with pytest.raises(InputError, match=r"no group for a/1\.mp4"):

@@ -71,8 +71,8 @@ def test_a_groups_file_gives_groups_and_is_held_against_the_folder(tmp_path, mak
     assert rows["a/1.mp4"] == ("s1", "")
     assert rows["a/2.mp4"] == ("s1", "labelled 'b' in groups.csv, but in the folder of 'a'")
     assert rows["b/3.mp4"] == ("s2", "")
-    assert rows["b/4.mp4"] == ("s2", "listed in the groups file, but not on disk")
-    assert table.num_frames.tolist() == [5, 0, 5, 0]
+    assert table.num_frames.tolist() == [5, 0, 5]
+    assert list_videos(tmp_path / "root", FOLDER, groups).missing == ["b/4.mp4"]
 
 
 def test_a_mislabelled_video_is_named_with_the_nearest_class(tmp_path, make_video):

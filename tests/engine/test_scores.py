@@ -13,6 +13,13 @@ from cbam3d.engine.scores import (
 )
 
 
+def test_one_group_tells_nothing_of_others():
+    hits, units = np.array([True, False, True]), np.array(["a", "a", "a"])
+    assert interval(hits, units) == (-np.inf, np.inf)
+    assert compare(hits, ~hits, units).within_noise
+    assert compare_trainings(hits[None], ~hits[None], units)[1:] == (-np.inf, np.inf)
+
+
 def random_predictions(n=200, num_classes=7, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(num_classes), rng.integers(0, num_classes, n - num_classes)])
