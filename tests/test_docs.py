@@ -33,7 +33,8 @@ SMALL = shlex.split(
     "--dry-run --run.accelerator cpu --data.num_frames 4 --data.stride 1 --data.short_side 32 --data.size 32 "
     "--data.num_workers 0 --train.batch_size 4 --eval.batch_size 4"
 )
-ELSEWHERE = ("wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")  # needs the network, or programs that are not ours
+# needs the network, or programs that are not ours
+ELSEWHERE = ("wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
 NOT_HERE = ("rtsp://host/stream", "0")  # a stream and a camera: tests/data/test_stream.py reads a stream
 
 
