@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,7 +76,8 @@ def parse_config(arguments: list[str], command: CommandParser) -> tuple[Config, 
     options, given = command.parse_known_args(arguments)
     path = find_config(options.config)
     _check_keys(_keys_of_file(path), str(path))
-    _check_keys([key[2:].split("=")[0] for key in given if key.startswith("--")], "command line")
+    own = [option[2:] for option in command._option_string_actions if option.startswith("--")]
+    _check_keys([key[2:].split("=")[0] for key in given if key.startswith("--")], "command line", own)
     try:
         parsed = parser.instantiate(parser.parse_args(["--config", str(path), *given]))
     except InputError:
@@ -120,8 +122,8 @@ def _keys_of_file(path: Path) -> list[str]:
     return found
 
 
-def _check_keys(given: list[str], where: str) -> None:
-    known = [key.name for key in keys()]
+def _check_keys(given: list[str], where: str, options: Sequence[str] = ()) -> None:
+    known = [*(key.name for key in keys()), *options]
     leaves = [name for name in known if name.endswith("options")]
     for name in given:
         inside = any(name.startswith(leaf + ".") for leaf in leaves)

@@ -57,11 +57,13 @@ def open_source(config: Config, console: Console) -> Source:
     source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
     for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
         if not len(data):
-            first = f"; of {len(source.problems)} unusable files the first is {': '.join(source.problems[0])}"
-            where = "held out" if split == "training" else "in the training data"
-            rest = f": the {len(other)} usable ones are {where}" if len(other) else ""
-            first = first if source.problems else ""
-            raise InputError(f"{config.data.root}: no usable {split} {recipe.kind}{rest}{first}")
+            text = f"{config.data.root}: no usable {split} {recipe.kind}"
+            if len(other):
+                text += f": the {len(other)} usable ones are {'held out' if split == 'training' else 'for training'}"
+            if source.problems:
+                number = counted(len(source.problems), "unusable file")
+                text += f"; of {number} the first is {': '.join(source.problems[0])}"
+            raise InputError(text)
     return source
 
 
@@ -184,8 +186,9 @@ def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
     if data.manifest or path.is_file():
         for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
             if getattr(data, key):
-                again = f"cbam3d prepare {recipe.name} --root {root} --{key} {getattr(data, key)}"
-                raise InputError(f"data.{key} has no effect beside {path}: remove it, or remove that table and {again}")
+                again = f"remove that table and cbam3d prepare {data.recipe} --root {root} --{key} {getattr(data, key)}"
+                other = "data.manifest" if data.manifest else again
+                raise InputError(f"data.{key} has no effect beside {path}: remove it, or {other}")
         console.print(f"videos as listed in {path}")
         return read_manifest(path)
     if recipe.name == "motion":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ODD_FENCE = re.compile(r"^(?: +```|```[^\w\n]|```\w+[^\w\n]|\s*~~~)", re.MULTILINE)  # which no test would find
 
 
 @dataclass(frozen=True)

@@ -329,6 +329,39 @@ def test_the_catalogue_is_a_table(capsys):
     assert lines["gct"].split()[-1] == "yes"
 
 
+def test_a_folder_too_small_for_a_held_out_part_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    motion.render(tmp_path / "videos", num_groups=2)
+    assert main(["train", "--config", "folder", "--data.root", "videos", *TINY, "--data.test_fraction", "0.2"]) == 2
+    message = "cbam3d: videos: no usable held-out video: the 16 usable ones are for training\n"
+    assert capsys.readouterr().err == message
+
+
+def test_one_held_out_group_gives_a_score_and_no_interval(videos, capsys):
+    rows = [(path.relative_to(videos).as_posix(), f"g{path.stem[-1]}") for path in videos.rglob("*.*")]
+    groups = [(path, "one" if group == "g1" else "two") for path, group in rows]
+    Path("groups.csv").write_text("\n".join(["path,group", *(f"{path},{group}" for path, group in groups)]))
+    assert train(videos, "--data.groups", "groups.csv", "--data.test_fraction", "0.4", "--run.dir", "run") == 0
+    assert "no intervals: all items are of one group" in capsys.readouterr().out
+    assert json.loads(Path("run/metrics.json").read_text())["intervals_95"] == {}
+    assert main(["report", "run"]) == 0
+    assert "without an interval" in Path("run/report.html").read_text()
+    assert main(["evaluate", "run", "run"]) == 0
+
+
+def test_lists_that_a_run_was_trained_with_give_way_to_another_table(videos, tmp_path, capsys):
+    listed = [f"{p.relative_to(videos).as_posix()},{p.parent.name}" for p in sorted(videos.rglob("*.*"))]
+    Path("lists").mkdir()
+    Path("lists/annotations.csv").write_text("\n".join(["path,label", *listed]))
+    assert train(videos, "--data.annotations", "lists", "--run.dir", "run") == 0
+    shutil.copytree(videos, tmp_path / "again")
+    assert main(["prepare", "folder", "--root", str(tmp_path / "again"), "--annotations", "lists"]) == 0
+    assert main(["evaluate", "run", "--data.root", str(tmp_path / "again")]) == 0
+    capsys.readouterr()
+    assert train(tmp_path / "again", "--data.annotations", "lists") == 2
+    assert "data.annotations has no effect beside" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [("--model.attention", "cbma"), ("--model.name", "torchvision/r3d_19")])
 def test_a_misspelt_name_is_told_before_any_video_is_read(tmp_path, capsys, option):
     assert train(tmp_path / "nowhere", *option, "--run.dir", str(tmp_path / "run")) == 2

@@ -96,6 +96,7 @@ def test_bad_files_are_refused_in_one_line(write, text, message):
         (["--eval.num_crops", "2"], "eval.num_crops: expected one of 1, 3, got 2"),
         (["--model.options", "5"], "model.options: expected keys with values, got 5"),
         (["stray"], "stray"),
+        (["--confi", "motion"], "did you mean 'config'?"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such configuration file"),
         (["--config", "ucf10"], "unknown configuration 'ucf10': did you mean"),
     ],

@@ -80,10 +80,10 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
     Raises:
         ValueError: a name that is taken or no identifier, or a class without `channels`.
     """
-    if not name.isidentifier() or name in (*_CATALOG, "none"):
-        raise ValueError(f"a new mechanism needs a name of its own, an identifier, got {name!r}")
-    if "channels" not in inspect.signature(block).parameters:
-        raise ValueError(f"{block.__name__} must take channels as its first parameter")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in (*_CATALOG, "none"):
+        raise ValueError(f"a new mechanism needs a name of its own, in lower case and underscores, got {name!r}")
+    if not isinstance(block, type) or next(iter(inspect.signature(block).parameters), "") != "channels":
+        raise ValueError(f"{block} must be a class whose first parameter is channels")
     _CATALOG[name] = block
 
 

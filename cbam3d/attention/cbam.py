@@ -48,7 +48,7 @@ class ChannelAttention(ChannelGate):
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
     def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
-        of_mean, of_highest = self.mlp(torch.stack([mean, highest]))
+        of_mean, of_highest = self.mlp(torch.stack([mean, highest])).unbind(0)
         return of_mean + of_highest
 
 

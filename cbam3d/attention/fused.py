@@ -134,50 +134,63 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        x, a, b, which, *parameters = ctx.saved_tensors
-        channel, positions = ctx.gates
         if torch.is_grad_enabled():  # second derivatives are asked for
-            buffers = [b for gate in (channel, *positions) if gate is not None for b in gate.buffers()]
-            before = [b.clone() for b in buffers]
-            with torch.autocast(*ctx.autocast):
-                out = literal(x, channel, positions)
-            for buffer, value in zip(buffers, before, strict=True):  # batch statistics are counted once
-                buffer.data.copy_(value)
-            wanted = [one for one in (x, *parameters) if one.requires_grad]
-            derived = torch.autograd.grad(out, wanted, grads[0], create_graph=True, allow_unused=True)
-            given = {id(one): d for one, d in zip(wanted, derived, strict=True)}
-            found = [given.get(id(one)) for one in (x, *parameters)]
-            return found[0], None, None, None, *found[1:]
-        flat, grad, passes = x.flatten(2), grads[0].flatten(2), _passes(x)
-        of_parameters: dict[int, Tensor] = {}
-        da, db = passes.products(flat, grad, a, b)
-        per_plane = per_channel = at_highest = at_highest_place = None  # what dx gets of each pooling
-        if ctx.positions is not None:
-            d_mean, d_highest = ctx.positions.derive(db, parameters, of_parameters)
-            per_plane, at_highest = (d_mean / x.shape[1]).to(x.dtype), d_highest.to(x.dtype)
-            if da is not None:
-                da += passes.weigh_positions(flat, per_plane)
-                da.scatter_add_(1, which, (flat.gather(1, which[:, None])[:, 0] * at_highest).to(da.dtype))
-                at_highest = at_highest * a.gather(1, which)
-        if ctx.channel is not None:
-            d_mean, d_highest = ctx.channel.derive(da, parameters, of_parameters)
-            if channel.pools_max:
-                at_highest_place = d_highest.to(x.dtype)
-            else:
-                d_mean = d_mean + d_highest
-            per_channel = (d_mean / flat.shape[2]).to(x.dtype)
-        found = [of_parameters.get(id(parameter)) for parameter in parameters]
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, *found
-        dx = torch.empty_like(x)
-        flat_dx = dx.flatten(2)
-        passes.combine(grad, a, b, per_channel, per_plane, flat_dx)
-        if at_highest is not None:
-            flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
-        if ctx.channel is not None and at_highest_place is not None:
-            places = passes.positions_of(flat, ctx.channel.inputs[1])
-            flat_dx.scatter_add_(2, places[:, :, None], at_highest_place[:, :, None])
-        return dx, None, None, None, *found
+            return _derive_literally(ctx, grads[0])
+        with torch.autocast(ctx.autocast[0], enabled=False):  # where backward itself runs in mixed precision
+            return _derive(ctx, grads[0])
+
+
+def _derive(ctx: Any, whole_grad: Tensor) -> tuple[Any, ...]:
+    """The gradients of the arguments of `_Gated`."""
+    x, a, b, which, *parameters = ctx.saved_tensors
+    channel, _ = ctx.gates
+    flat, grad, passes = x.flatten(2), whole_grad.flatten(2), _passes(x)
+    of_parameters: dict[int, Tensor] = {}
+    da, db = passes.products(flat, grad, a, b)
+    per_plane = per_channel = at_highest = at_highest_place = None  # what dx gets of each pooling
+    if ctx.positions is not None:
+        d_mean, d_highest = ctx.positions.derive(db, parameters, of_parameters)
+        per_plane, at_highest = (d_mean / x.shape[1]).to(x.dtype), d_highest.to(x.dtype)
+        if da is not None:
+            da += passes.weigh_positions(flat, per_plane)
+            da.scatter_add_(1, which, (flat.gather(1, which[:, None])[:, 0] * at_highest).to(da.dtype))
+            at_highest = at_highest * a.gather(1, which)
+    if ctx.channel is not None:
+        d_mean, d_highest = ctx.channel.derive(da, parameters, of_parameters)
+        if channel.pools_max:
+            at_highest_place = d_highest.to(x.dtype)
+        else:
+            d_mean = d_mean + d_highest
+        per_channel = (d_mean / flat.shape[2]).to(x.dtype)
+    found = [of_parameters.get(id(parameter)) for parameter in parameters]
+    if not ctx.needs_input_grad[0]:
+        return None, None, None, None, *found
+    dx = torch.empty_like(x)
+    flat_dx = dx.flatten(2)
+    passes.combine(grad, a, b, per_channel, per_plane, flat_dx)
+    if at_highest is not None:
+        flat_dx.scatter_add_(1, which[:, None], at_highest[:, None])
+    if ctx.channel is not None and at_highest_place is not None:
+        places = passes.positions_of(flat, ctx.channel.inputs[1])
+        flat_dx.scatter_add_(2, places[:, :, None], at_highest_place[:, :, None])
+    return dx, None, None, None, *found
+
+
+def _derive_literally(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """The same by ordinary operations, which can be derived once more."""
+    x, _, _, _, *parameters = ctx.saved_tensors
+    channel, positions = ctx.gates
+    buffers = [b for gate in (channel, *positions) if gate is not None for b in gate.buffers()]
+    before = [b.clone() for b in buffers]
+    with torch.autocast(*ctx.autocast):
+        out = literal(x, channel, positions)
+    for buffer, value in zip(buffers, before, strict=True):  # batch statistics are counted once
+        buffer.data.copy_(value)
+    wanted = [one for one in (x, *parameters) if one.requires_grad]
+    derived = torch.autograd.grad(out, wanted, grad, create_graph=True, allow_unused=True)
+    given = {id(one): d for one, d in zip(wanted, derived, strict=True)}
+    found = [given.get(id(one)) for one in (x, *parameters)]
+    return found[0], None, None, None, *found[1:]
 
 
 class _Small:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Row:
     @property
     def verdict(self) -> str:
         """Against the first mechanism, whose own row says nothing."""
+        if math.isinf(self.high):
+            return "one group tells nothing"
         if len(self.scores) == 1:
             return "one seed tells nothing"
         if self.low <= 0 <= self.high:
@@ -129,7 +132,8 @@ def _scores(rows: list[Row], score: str) -> list[list[str]]:
     table = [["attention", f"{score}, %", f"against {first}, points", "95 % interval", "verdict"]]
     for row in rows:
         spread = "" if np.isnan(row.deviation) else f" ± {100 * row.deviation:.2f}"
-        found = [f"{100 * row.difference:+.2f}", f"{100 * row.low:+.2f} … {100 * row.high:+.2f}", row.verdict]
+        between = "" if math.isinf(row.high) else f"{100 * row.low:+.2f} … {100 * row.high:+.2f}"
+        found = [f"{100 * row.difference:+.2f}", between, row.verdict]
         table.append([row.attention, f"{100 * row.mean:.2f}{spread}", *(["", "", ""] if row is rows[0] else found)])
     return table
 
@@ -148,7 +152,9 @@ def _note(rows: list[Row]) -> str:
     others = [row for row in rows[1:] if row.verdict in ("better", "worse")]
     first = rows[0].attention
     found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
-    if len(rows[0].scores) == 1:
+    if any(math.isinf(row.high) for row in rows):
+        told = "All items are of one group, which tells nothing of others: there are no intervals."
+    elif len(rows[0].scores) == 1:
         told = "With one seed each, intervals are about the items alone: another seed may turn every difference."
     else:
         told = f"Beyond noise against {first}: {found}." if found else f"Every difference to {first} is within noise."

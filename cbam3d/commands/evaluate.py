@@ -1,6 +1,7 @@
 """Scoring what was trained: one run, several against each other, or the splits of one data set."""
 
 import math
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -13,11 +14,13 @@ from rich.console import Console
 from cbam3d.assemble import create_fabric, create_loaders, plain
 from cbam3d.config import Config
 from cbam3d.console import print_skipped, speaker
+from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.records import SkippedFiles, write_json
 from cbam3d.engine.scores import Comparison, compare
 from cbam3d.errors import InputError
 from cbam3d.parsing import CHECKPOINT, CommandParser, parse_config
+from cbam3d.resources import find_recipe
 from cbam3d.results import Result
 from cbam3d.saved import Saved, open_saved
 from cbam3d.sources import Source, open_source, with_manifest_of
@@ -59,8 +62,10 @@ def parser(default: str | Path = "motion") -> CommandParser:
 
 
 def _views(text: str) -> tuple[int, int]:
-    clips, crops = (int(number) for number in text.split("x"))
-    return clips, crops
+    clips, x, crops = text.partition("x")
+    if not (x and clips.isdecimal() and crops.isdecimal()):
+        raise ArgumentTypeError(f"expected clips and crops such as 10x3, got {text!r}")
+    return int(clips), int(crops)
 
 
 def _config(saved: Saved, arguments: list[str]) -> Config:
@@ -84,7 +89,7 @@ def _score(saved: Saved, config: Config, split: str) -> Scored:
     console = speaker(fabric)
     same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
-    source = open_source(with_manifest_of(saved.folder, config) if own_table else config, console)
+    source = open_source(with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved), console)
     if saved.classes != source.classes:
         raise InputError(
             f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
@@ -100,6 +105,17 @@ def _score(saved: Saved, config: Config, split: str) -> Scored:
     if fabric.is_global_zero:
         _write(scored, source, console, split)
     return scored
+
+
+def _for_table(config: Config, saved: Saved) -> Config:
+    """Without the groups and lists that the run was trained with, where other data has a table, which has its own."""
+    data = config.data
+    if not data.manifest and not (Path(data.root) / "manifest.csv").is_file():
+        return config
+    numbered = load_recipe(find_recipe(data.recipe)).lists_have_numbers
+    if data.annotations == saved.config.data.annotations and not numbered:
+        data = replace(data, annotations=None)
+    return replace(config, data=replace(data, groups=None))
 
 
 def _write(scored: Scored, source: Source, console: Console, split: str) -> None:
@@ -146,9 +162,8 @@ def _over_splits(scored: list[Scored], splits: list[int]) -> str:
 def describe(found: Comparison) -> str:
     """A comparison in words."""
     verdict = "within noise" if found.within_noise else "beyond noise"
+    between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):
-        verdict = "all items are of one group, which tells nothing of others"
-    return (
-        f"{100 * found.difference:+.2f} points (95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), "
-        f"{verdict}; right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
-    )
+        between = "(no interval: all items are of one group)"
+    only = f"right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
+    return f"{100 * found.difference:+.2f} points {between}; {only}"

@@ -110,8 +110,10 @@ def load_recipe(folder: Path) -> Recipe:
         if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
             raise InputError(f"{path}: group names {missing.pop()!r}, which {pattern!r} has not")
     if "annotations" in facts:
+        if not isinstance(facts["annotations"], dict):
+            raise InputError(f"{path}: annotations must hold keys with values, got {facts['annotations']!r}")
         told = {f.name for f in fields(Annotations)}
-        for key in facts["annotations"] or {}:
+        for key in facts["annotations"]:
             if key not in told:
                 raise InputError(f"{path}: annotations: " + unknown("key", key, told))
         try:

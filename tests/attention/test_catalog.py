@@ -76,8 +76,15 @@ def test_a_mechanism_of_ones_own_has_a_name_too(monkeypatch):
     assert torch.allclose(
         create_model("resnet10", 3, ndim=2, attention="halved").layer1[0].attention.factor, x[0, 0, 0, 0] / 2
     )
-    for name, block in (("halved", Halved), ("se", Halved), ("none", Halved), ("two words", Halved), ("b", nn.ReLU)):
-        with pytest.raises(ValueError, match=r"a name of its own|must take channels"):
+    for name, block in (
+        ("halved", Halved),
+        ("se", Halved),
+        ("none", Halved),
+        ("two words", Halved),
+        ("B", Halved),
+        ("b", nn.ReLU),
+    ):
+        with pytest.raises(ValueError, match=r"a name of its own|whose first parameter is channels"):
             register_attention(name, block)
 
 

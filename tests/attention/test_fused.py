@@ -58,6 +58,17 @@ def derived(block: nn.Module, x: torch.Tensor, grad: torch.Tensor, fast: bool) -
     return [out.detach(), x.grad, *(p.grad.clone() for p in block.parameters() if p.grad is not None)]
 
 
+def test_a_backward_pass_within_autocast_is_the_same(monkeypatch):
+    monkeypatch.setattr(passes, "_CACHE", 2**20)
+    block, x = build("channel+spatial+temporal", torch.float32, 0.3), torch.randn(2, 8, 8, 40, 40, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = block(x).square().sum()
+    (outside,) = torch.autograd.grad(loss, x, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (inside,) = torch.autograd.grad(loss, x)
+    assert torch.equal(inside, outside)  # places above 256 are no bfloat16
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_values_and_gradients_are_those_of_the_literal_form(name, layout):
