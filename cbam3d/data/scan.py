@@ -4,8 +4,11 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -74,9 +77,9 @@ def _probe_all(
 ) -> Iterator[VideoInfo]:
     known = journal.read()
     todo = [(root / path, timeout_seconds, copy) for path, copy in tasks if not _is_done(known.get(path), copy)]
-    pool = ProcessPool(
-        max(1, min(workers, len(todo))), initializer=_ignore_interrupts, context=fresh_processes("cbam3d.data.probe")
-    )
+    workers, context = max(1, min(workers, len(todo))), fresh_processes("cbam3d.data.probe")
+    meeting = context.Barrier(workers), context.Event()
+    pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
     try:
         results = pool.map(_probe, todo, timeout=timeout_seconds + _GRACE_SECONDS).result() if todo else iter(())
         for path, copy in tasks:
@@ -108,5 +111,10 @@ def _probe(task: tuple[Path, float, Copy | None]) -> VideoInfo:
     return probe_video(*task)
 
 
-def _ignore_interrupts() -> None:
+def _begin(all_there: Barrier, met: Event) -> None:
+    """Wait for the other workers: one that is still starting when the pool ends would print a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
+    if not met.is_set():  # else this one stands in for one that was killed
+        with suppress(BrokenBarrierError):
+            all_there.wait(_GRACE_SECONDS)
+        met.set()
