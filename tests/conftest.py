@@ -4,6 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tensors here are too small for more, in processes too
+
 import numpy as np
 import pytest
 import torch

@@ -122,6 +122,7 @@ def test_what_is_done_is_not_done_again(compared, capsys):
     assert "was begun with train.epochs 1, now it is 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_mechanisms_that_are_added_see_the_same_videos(compared, tiny_run, tmp_path, capsys):
     """Also where the data has grown, and the folder of the comparison has moved."""
     out, command = compared

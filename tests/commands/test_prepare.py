@@ -108,9 +108,9 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path, capsys):
 
     root = tmp_path / "videos"
     (root / "run").mkdir(parents=True)
-    frames = numbered_frames(120, 480, 640)
+    frames = numbered_frames(60, 480, 640)
     write_video(root / "run" / "000.mp4", frames, 25)
-    for i in range(1, 40):
+    for i in range(1, 24):
         shutil.copy(root / "run" / "000.mp4", root / "run" / f"{i:03d}.mp4")
     journal = root / "manifest.csv.unfinished"
     command = [sys.executable, "-m", "cbam3d", "prepare", "folder", "--root", str(root), "--workers", "1"]
@@ -127,10 +127,10 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path, capsys):
     assert "broken off; the same command goes on from here" in out
     assert "Traceback" not in out
     known = len(journal.read_text().splitlines())
-    assert 3 < known < 40
+    assert 3 < known < 24
     assert not (root / "manifest.csv").exists()
     assert prepare(capsys, "folder", "--root", root)[0] == 0
-    assert read_manifest(root / "manifest.csv").num_frames.tolist() == [120] * 40
+    assert read_manifest(root / "manifest.csv").num_frames.tolist() == [60] * 24
     assert not journal.exists()
 
 

@@ -259,6 +259,7 @@ def test_torchrun_starts_the_command(videos, tmp_path):
     assert main(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "0"]) == 0
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_processes_do_not_divide_is_refused(videos, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start(arguments(videos, tmp_path / "run", "--train.batch_size", "5"), launcher)
