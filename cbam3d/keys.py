@@ -1,6 +1,7 @@
 """Every key of a configuration with its type, default and meaning, as config.py has them."""
 
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
@@ -33,19 +34,20 @@ def sections() -> dict[str, str]:
     return {entry.name: parse(kinds[entry.name].__doc__).short_description or "" for entry in fields(Config)}
 
 
-def keys(cls: type = Config, prefix: str = "") -> list[Key]:
+@cache
+def keys(cls: type = Config, prefix: str = "") -> tuple[Key, ...]:
     """Every key, in the order of the page."""
     meanings = {entry.arg_name: entry.description or "" for entry in parse(cls.__doc__ or "").params}
-    found = []
+    kinds, defaults = get_type_hints(cls), cls()
+    found: list[Key] = []
     for entry in fields(cls):
-        kind = get_type_hints(cls)[entry.name]
-        name = prefix + entry.name
+        kind, name = kinds[entry.name], prefix + entry.name
         if is_dataclass(kind):
             found += keys(kind, name + ".")  # type: ignore[arg-type]
         else:
-            default = _as_yaml(getattr(cls(), entry.name))
+            default = _as_yaml(getattr(defaults, entry.name))
             found.append(Key(name, _in_words(kind), default, _choices(kind), " ".join(meanings[entry.name].split())))
-    return found
+    return tuple(found)
 
 
 def _in_words(kind: Any) -> str:

@@ -15,8 +15,6 @@ from cbam3d.files import load_mapping
 from cbam3d.keys import keys, sections
 from cbam3d.resources import find_config
 
-CHECKPOINT = "which one of a run's folder (default: last)"
-
 
 class CommandParser(argparse.ArgumentParser):
     """The options of a command; says what is wrong in one line, as everything here does.
@@ -35,6 +33,11 @@ class CommandParser(argparse.ArgumentParser):
         """The option --config."""
         text = "YAML file, or the name of a bundled configuration"
         self.add_argument("--config", default=str(default), metavar="FILE", help=text)
+
+    def add_checkpoint(self) -> None:
+        """The option --checkpoint."""
+        text = "which one of a run's folder (default: last)"
+        self.add_argument("--checkpoint", choices=("last", "best"), default="last", help=text)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog.split()[-1]}: {message}")

@@ -40,11 +40,15 @@ class Result:
         intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
         return cls(evaluation, classes, groups, scores, intervals)
 
+    @property
+    def bounded(self) -> dict[str, tuple[float, float]]:
+        """The intervals that tell something: none of them where all items are of one group."""
+        return {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
+
     def facts(self) -> dict[str, Any]:
-        """Scores, intervals and counts, for JSON; where all items are of one group, there are no intervals."""
+        """Scores, intervals and counts, for JSON."""
         counts = self.evaluation.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
-        bounded = {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
-        return {**self.scores, "intervals_95": bounded, **counts}
+        return {**self.scores, "intervals_95": self.bounded, **counts}
 
     def write(self, folder: Path) -> None:
         """`predictions.csv`, `classes.csv`, `confusion.csv` and `confusion.png`."""
@@ -66,15 +70,15 @@ class Result:
         items, groups = len(self.groups), len(set(self.groups))
         drawn = f"{groups:,} groups" if groups < items else "items"
         caption = f"95 % intervals by bootstrap over {drawn}"
-        if groups == 1:
+        if not self.bounded:
             caption = "no intervals: all items are of one group, which is no evidence about others"
         table = Table(title=f"{title}: {told}", caption=caption, title_justify="left", caption_justify="left")
         table.add_column("score")
         table.add_column("value", justify="right")
         table.add_column("95 % interval", justify="right")
         for name, value in self.scores.items():
-            low, high = self.intervals.get(name, (None, None))
-            between = "" if low is None or groups == 1 else f"{low:.2%} … {high:.2%}"
+            low, high = self.bounded.get(name, (None, None))
+            between = "" if low is None else f"{low:.2%} … {high:.2%}"
             table.add_row(name, f"{value:.4f}" if name == "loss" else f"{value:.2%}", between)
         return table
 

@@ -9,6 +9,7 @@ import pytest
 from cbam3d import list_attentions
 from cbam3d.cli import main
 from cbam3d.data import motion
+from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,11 @@ def videos(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", list_attentions())
 def test_the_loss_falls(videos, tmp_path, name):
     run = tmp_path / "run"
-    arguments = f"train --config folder --data.root {videos} --run.dir {run} --run.accelerator cpu --data.num_workers 0"
-    arguments += " --data.num_frames 4 --data.short_side 48 --data.size 48 --augment.crop_scale null"
-    arguments += f" --model.name resnet10 --model.attention {name} --model.options.width 8"
-    arguments += " --train.epochs 3 --train.batch_size 8 --train.learning_rate 0.004 --train.warmup_epochs 0.5"
+    arguments = f"--data.root {videos} --run.dir {run} --data.test_fraction 0.2"
+    arguments += f" --data.short_side 48 --data.size 48 --augment.crop_scale null --model.attention {name}"
+    arguments += " --train.epochs 3 --train.learning_rate 0.004 --train.warmup_epochs 0.5"
     arguments += " --train.label_smoothing 0 --eval.num_clips 1 --eval.every_epochs 3"
-    assert main(arguments.split()) == 0
+    assert main(["train", "--config", "folder", *TINY, *arguments.split()]) == 0
     with open(run / "metrics.csv", newline="") as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
     assert all(math.isfinite(loss) for loss in losses)

@@ -78,7 +78,7 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
             `ndim`, if it has one, is 2 or 3; the others are options. Its instances map (N, C, *S) to the same shape.
 
     Raises:
-        ValueError: a name that is taken or no identifier, or a class without `channels`.
+        ValueError: a name that is taken or of another form, or anything but a class with `channels` first.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in (*_CATALOG, "none"):
         raise ValueError(f"a new mechanism needs a name of its own, in lower case and underscores, got {name!r}")

@@ -75,7 +75,7 @@ def compare(arguments: list[str]) -> None:
     source = open_source(with_manifest_of(out, base), console)
     if source.manifest is not None:
         write_manifest(source.manifest, out / "manifest.csv")
-        base = replace(base, data=replace(base.data, manifest=str(out / "manifest.csv"), groups=None, annotations=None))
+        base = with_manifest_of(out, base)
     images, num_classes = source.images, len(source.classes)
     del source  # images fill the memory
     seeds = range(base.run.seed, base.run.seed + given.seeds)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cbam3d.assemble import check_names, create_fabric
+from cbam3d.assemble import create_fabric
 from cbam3d.commands.cost import multiply_adds
 from cbam3d.commands.trainer import create_trainer, score
 from cbam3d.config import Config
@@ -16,7 +16,6 @@ from cbam3d.sources import open_source
 
 def dry_run(config: Config, folder: Path) -> None:
     """Build everything, try one batch of training and one of scoring, and say what the run will take."""
-    check_names(config)
     fabric = create_fabric(config)
     console = speaker(fabric)
     with fabric.rank_zero_first():

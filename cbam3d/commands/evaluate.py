@@ -19,7 +19,7 @@ from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.records import SkippedFiles, write_json
 from cbam3d.engine.scores import Comparison, compare
 from cbam3d.errors import InputError
-from cbam3d.parsing import CHECKPOINT, CommandParser, parse_config
+from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.resources import find_recipe
 from cbam3d.results import Result
 from cbam3d.saved import Saved, open_saved
@@ -55,7 +55,7 @@ def parser(default: str | Path = "motion") -> CommandParser:
     command = CommandParser("evaluate", evaluate.__doc__, takes_keys=True)
     command.add_config(default)
     command.add_argument("runs", nargs="+", help="folders of runs, or checkpoints; they come first")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
+    command.add_checkpoint()
     command.add_argument("--views", type=_views, metavar="10x3", help="clips and crops: eval.num_clips, eval.num_crops")
     command.add_argument("--split", choices=("val", "test"), default="test", help="which held-out part")
     return command

@@ -13,7 +13,7 @@ from cbam3d.commands.predict import find_files
 from cbam3d.console import speaker
 from cbam3d.errors import InputError
 from cbam3d.outputs import distinct, make_folder
-from cbam3d.parsing import CHECKPOINT, CommandParser
+from cbam3d.parsing import CommandParser
 
 
 def explain(arguments: list[str]) -> None:
@@ -52,7 +52,7 @@ def parser() -> CommandParser:
     command = CommandParser("explain", explain.__doc__)
     command.add_argument("run", help="folder of a run, or a checkpoint")
     command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
+    command.add_checkpoint()
     command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
     command.add_argument("--class", dest="target", help="class that Grad-CAM asks for (default: the most probable one)")
     command.add_argument(

@@ -13,7 +13,7 @@ from cbam3d.console import speaker
 from cbam3d.engine.records import write_json
 from cbam3d.errors import InputError
 from cbam3d.outputs import make_folder
-from cbam3d.parsing import CHECKPOINT, CommandParser
+from cbam3d.parsing import CommandParser
 from cbam3d.saved import Saved, open_saved
 
 _SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
@@ -49,7 +49,7 @@ def parser() -> CommandParser:
     command = CommandParser("export", export.__doc__)
     command.add_argument("run", help="folder of a run, or a checkpoint")
     command.add_argument("--format", choices=tuple(_SUFFIXES), default="torch")
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
+    command.add_checkpoint()
     command.add_argument("--out", help="file to write; default: RUN/export/model, with .pt2 or .onnx")
     return command
 

@@ -16,7 +16,7 @@ from cbam3d.data.listing import VIDEO_SUFFIXES
 from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError, counted
 from cbam3d.outputs import distinct, make_folder
-from cbam3d.parsing import CHECKPOINT, CommandParser
+from cbam3d.parsing import CommandParser
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _LEAST_SECONDS = 0.001  # of a window and a step
@@ -67,7 +67,7 @@ def parser() -> CommandParser:
     command.add_argument(
         "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
     )
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help=CHECKPOINT)
+    command.add_checkpoint()
     command.add_argument("--top", type=int, default=5, help="how many classes")
     command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
     command.add_argument("--step", type=float, help="seconds from part to part; default: the window")

@@ -50,7 +50,6 @@ def train(arguments: list[str]) -> None:
     folder = _run_folder(config, path.stem, resume)
     if resume and not any(argument.startswith("--config") for argument in arguments):
         config, _, _ = _parse(arguments, folder / "config.yaml")
-    check_names(config)
     fabric = create_fabric(config)
     folder = fabric.broadcast(folder)
     console = speaker(fabric)
@@ -94,6 +93,7 @@ def parser(default: str | Path = "motion") -> CommandParser:
 
 def _parse(arguments: list[str], default: str | Path) -> tuple[Config, Path, Namespace]:
     config, path, given = parse_config(arguments, parser(default))
+    check_names(config)
     if given.resume and given.dry_run:
         raise InputError("--dry-run tries a run that has not begun: not with --resume")
     return config, path, given

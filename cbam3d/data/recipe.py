@@ -21,6 +21,7 @@ and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -92,10 +93,7 @@ def load_recipe(folder: Path) -> Recipe:
     """
     path = folder / "recipe.yaml"
     facts = load_mapping(path, "recipe")
-    known = {f.name for f in fields(Recipe)} - {"name"}
-    for key in facts:
-        if key not in known:
-            raise InputError(f"{path}: " + unknown("key", key, known))
+    _check_keys(str(path), facts, {f.name for f in fields(Recipe)} - {"name"})
     if facts.get("kind") not in ("video", "image"):
         raise InputError(f"{path}: kind must be video or image, got {facts.get('kind')!r}")
     patterns = facts.get("patterns")
@@ -112,15 +110,18 @@ def load_recipe(folder: Path) -> Recipe:
     if "annotations" in facts:
         if not isinstance(facts["annotations"], dict):
             raise InputError(f"{path}: annotations must hold keys with values, got {facts['annotations']!r}")
-        told = {f.name for f in fields(Annotations)}
-        for key in facts["annotations"]:
-            if key not in told:
-                raise InputError(f"{path}: annotations: " + unknown("key", key, told))
+        _check_keys(f"{path}: annotations", facts["annotations"], {f.name for f in fields(Annotations)})
         try:
             facts["annotations"] = Annotations(**facts["annotations"])
         except TypeError as error:
             raise InputError(f"{path}: annotations: {error}") from None
     return Recipe(name=folder.name, **facts)
+
+
+def _check_keys(where: str, given: Iterable[str], known: set[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{where}: {unknown('key', key, known)}")
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
