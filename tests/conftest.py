@@ -2,10 +2,12 @@
 
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tensors here are too small for more, in processes too
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,14 @@ def read_numbers(clip: torch.Tensor) -> list[int]:
     centres = (np.arange(8) + 0.5) * width / 8
     bits = clip.float().mean(0)[:, height // 2, centres.astype(int)] > 127
     return [int("".join(str(int(bit)) for bit in row), 2) for row in bits]
+
+
+def ffmpeg(folder: Path, command: str) -> bytes:
+    """Run FFmpeg's own command in a folder; return what it writes to its output."""
+    parts = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *shlex.split(command)]
+    done = subprocess.run(parts, cwd=folder, capture_output=True, check=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
 
 
 @pytest.fixture

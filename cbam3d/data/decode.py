@@ -35,7 +35,7 @@ def read_clip(
     frames: Sequence[int],
     size: tuple[int, int] | None = None,
     *,
-    seek: bool = True,
+    seek: bool | None = None,
     corrupt: Literal["keep", "drop"] = "keep",
     timeout_seconds: float = 60.0,
     decoder: Literal["pyav", "torchcodec"] = "pyav",
@@ -46,8 +46,10 @@ def read_clip(
         path: a file that FFmpeg reads.
         frames: numbers in presentation order from 0, in any order, repeated as often as wanted.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
-        seek: False decodes from the file's start. Right for a file known to be damaged: frames lost before the
-            place where decoding would start shift the numbers, and are not seen otherwise.
+        seek: whether decoding may start within the file. None: unless the timestamps leave gaps, as those of a variable
+            rate do, and those of lost packets. True is right for a file known to be whole; False for
+            one known to be damaged: frames lost before the place where decoding would start shift the numbers, and
+            are not seen otherwise.
         corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
             intact frame in their place (the first intact one where there is none before).
         timeout_seconds: how long reading may take.
@@ -66,7 +68,7 @@ def read_clip(
     deadline = Deadline(path, timeout_seconds)
     clip = _Clip(frames, size)
     try:
-        complete = seek and _read_by_table(path, clip, deadline)
+        complete = seek is not False and _read_by_table(path, clip, deadline, trust_gaps=seek is True)
     except VideoError:
         complete = False
     if not complete:
@@ -75,10 +77,27 @@ def read_clip(
     return torch.from_numpy(clip.pixels)
 
 
+def stream_facts(container: InputContainer, stream: av.VideoStream) -> tuple[str, str, bytes | None]:
+    """What `describe` needs to know of a stream: codec, container format and extradata."""
+    context = stream.codec_context
+    return context.codec.canonical_name, container.format.name, context.extradata
+
+
+class ReadingLog:
+    """What `all_frames` meets on its way; this one forgets it."""
+
+    def error(self, reason: str) -> None:
+        """A packet cannot be read or decoded."""
+
+    def packet(self, packet: "Packet[Any]") -> None:
+        """A packet, after it was decoded."""
+
+
 def all_frames(
-    container: InputContainer, stream: av.VideoStream, deadline: Deadline, errors: list[str] | None = None
+    container: InputContainer, stream: av.VideoStream, deadline: Deadline, log: ReadingLog | None = None
 ) -> Iterator[av.VideoFrame]:
-    """All readable frames in presentation order. A packet that cannot be decoded is passed over, and noted."""
+    """All readable frames in presentation order. A packet that cannot be decoded is skipped, and logged."""
+    log = log or ReadingLog()
     packets = container.demux(stream)
     while True:
         deadline.check()
@@ -90,17 +109,18 @@ def all_frames(
         except (ExitError, ConnectionError, TimeoutError):  # no damage: there is nothing more to read
             raise
         except (FFmpegError, OSError) as error:
-            if errors is not None:
-                errors.append(reason_of(error))
+            log.error(reason_of(error))
             continue
+        log.packet(packet)
         yield from frames
 
 
 class _Clip:
-    """The wanted frames: their pixels, and which are still missing."""
+    """The wanted frames: their pixels, and which are still missing. Where no size is given, the file's first frame is
+    wanted as well: a stream may change its size midway, and a clip has that of the first."""
 
     def __init__(self, frames: Sequence[int], size: tuple[int, int] | None) -> None:
-        self.places: dict[int, list[int]] = {}
+        self.places: dict[int, list[int]] = {} if size else {0: []}
         for place, number in enumerate(frames):
             self.places.setdefault(number, []).append(place)
         self.missing = set(self.places)
@@ -110,12 +130,13 @@ class _Clip:
     def put(self, number: int, frame: av.VideoFrame) -> None:
         if number not in self.missing:
             return
-        if not self.pixels.size:  # a stream may change its size midway: the first frame's holds
+        if not self.pixels.size:
             self.pixels = np.empty((3, self.length, *(self.size or upright_size(frame))), np.uint8)
-        first, *others = self.places[number]
-        write_rgb(frame, self.pixels[:, first])
-        for place in others:
-            self.pixels[:, place] = self.pixels[:, first]
+        places = self.places[number]
+        for place in places[:1]:
+            write_rgb(frame, self.pixels[:, place])
+        for place in places[1:]:
+            self.pixels[:, place] = self.pixels[:, places[0]]
         self.missing.remove(number)
 
 
@@ -139,18 +160,19 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
     raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
 
 
-def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
-    """Whether all wanted frames came, undamaged and each where the table has it."""
+def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, trust_gaps: bool) -> bool:
+    """Whether all wanted frames came, undamaged and each where the table has it. A file that contradicts its table
+    has none from then on."""
     with open_video(path, deadline, trust_header=True) as (container, stream):
         file = os.stat(path)
         key = (os.fspath(path), file.st_mtime_ns, file.st_size)
         known, table = _tables.look_up(key)
         if not known:
-            codec, kind = stream.codec_context.codec, container.format.name
-            entries = [describe(packet, codec, kind) for packet in _demux(container, stream, deadline)]
-            table = tabulate(entries, codec, kind)
+            facts = stream_facts(container, stream)
+            entries = [describe(packet, *facts) for packet in _demux(container, stream, deadline)]
+            table = tabulate(entries, *facts[:2])
             _tables.add(key, table)
-        if table is None or max(clip.missing) >= len(table.places):
+        if table is None or max(clip.missing) >= len(table.places) or (table.gaps and not trust_gaps):
             return False
         wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
         for run in plan(table, clip.missing):
@@ -158,7 +180,10 @@ def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
                 container.seek(table.times[run.start], stream=stream)
                 stream.codec_context.flush_buffers()
             if not _decode_run(container, stream, run, table, wanted, clip, deadline):
+                _tables.forget(key)
                 return False
+    if clip.missing:
+        _tables.forget(key)
     return not clip.missing
 
 
@@ -171,9 +196,11 @@ def _decode_run(
     clip: _Clip,
     deadline: Deadline,
 ) -> bool:
-    """Decode a run into the clip; `wanted` is rank -> frame number. False at the first sign of damage."""
+    """Decode a run into the clip; `wanted` is rank -> frame number. False at the first sign of damage, or where the
+    decoder puts frames out in another order than the table has them."""
     context, kind, skip = stream.codec_context, container.format.name, ""
     first_time, first_rank = table.times[run.start], table.ranks[run.start]
+    last_rank = -1
     packets = dropwhile(lambda packet: seek_time(packet, kind) != first_time, _demux(container, stream, deadline))
     for place, packet in enumerate(chain(islice(packets, run.stop - run.start), [None]), run.start):
         if packet is not None:
@@ -190,6 +217,9 @@ def _decode_run(
         except FFmpegError:
             return False
         for frame in frames:
+            if frame.pts is None or frame.pts <= last_rank:
+                return False
+            last_rank = frame.pts
             if frame.pts in wanted:
                 if frame.is_corrupt:
                     return False
@@ -238,6 +268,12 @@ class _Tables:
             while self.num_bytes > self.most_bytes and len(self.tables) > 1:
                 _, oldest = self.tables.popitem(last=False)
                 self.num_bytes -= _num_bytes(oldest)
+
+    def forget(self, key: Key) -> None:
+        """Know from now on that this file has none."""
+        with self.lock:
+            self.num_bytes -= _num_bytes(self.tables.pop(key, None)) if key in self.tables else 0
+        self.add(key, None)
 
 
 def _num_bytes(table: PacketTable | None) -> int:

@@ -10,9 +10,14 @@ from av.video.reformatter import Interpolation, VideoReformatter
 _local = threading.local()
 
 
+def quarter_turns(frame: VideoFrame) -> int:
+    """How often the picture is turned anticlockwise by 90° to be upright: its rotation metadata, to the nearest."""
+    return round(frame.rotation / 90) % 4
+
+
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
     """Height and width in pixels of the picture after its rotation metadata is applied."""
-    return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -24,7 +29,8 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     """Scale and convert into `out`, uint8 (3, H, W), RGB, the picture upright."""
     _, height, width = out.shape
-    if frame.rotation % 180:
+    turns = quarter_turns(frame)
+    if turns % 2:
         height, width = width, height
     flags = Interpolation.BILINEAR
     if frame.width % 16 and (height, width) == (frame.height, frame.width):
@@ -32,17 +38,18 @@ def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     rgb = _reformatter("clip").reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
     for plane, target in zip(rgb.planes, (1, 2, 0), strict=True):  # green, blue, red: planar, so rows are copied
         rows = _view(plane, height, width)
-        out[target] = np.rot90(rows, frame.rotation // 90) if frame.rotation % 360 else rows
+        out[target] = np.rot90(rows, turns) if turns else rows
 
 
 def grey_thumbnail(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """The upright picture scaled to (height, width), uint8 (H, W), without colour."""
-    height, width = size[::-1] if frame.rotation % 180 else size
+    turns = quarter_turns(frame)
+    height, width = size[::-1] if turns % 2 else size
     small = _reformatter("thumbnail").reformat(
         frame, width, height, format="gray", interpolation=Interpolation.AREA, threads=1
     )
     (plane,) = small.planes
-    return np.rot90(_view(plane, height, width), frame.rotation // 90).copy()
+    return np.rot90(_view(plane, height, width), turns).copy()
 
 
 def _view(plane: VideoPlane, height: int, width: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Decoding a whole file once: what can be trusted of it, and a copy that decodes faster."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -7,17 +8,22 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from av import VideoFrame
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 
 from cbam3d.data.container import Deadline, VideoError, open_video, reason_of
-from cbam3d.data.decode import all_frames
+from cbam3d.data.decode import ReadingLog, all_frames, stream_facts
 from cbam3d.data.encode import write_video
 from cbam3d.data.fingerprint import THUMBNAIL, fingerprint
+from cbam3d.data.packets import Entry, describe, tabulate
 from cbam3d.data.pixels import grey_thumbnail, upright_size, write_rgb
-from cbam3d.errors import InputError
+from cbam3d.data.truncation import cut_off
+from cbam3d.errors import InputError, counted
 
 _THUMBNAIL_EVERY = 8  # frames
 
@@ -64,15 +70,15 @@ def probe_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0, co
     Raises:
         InputError: the copy cannot be written.
     """
-    errors: list[str] = []
-    count = _Count()
+    count, log = _Count(), _Log()
     deadline = Deadline(path, timeout_seconds)
     try:
         with open_video(path, deadline) as (container, stream):
-            frames = count.over(all_frames(container, stream, deadline, errors))
+            log.open(container, stream)
+            frames = count.over(all_frames(container, stream, deadline, log))
             first = next(frames, None)
             if first is None:
-                return VideoInfo(problem=f"no frame can be decoded{f' ({errors[0]})' if errors else ''}")
+                return VideoInfo(problem=f"no frame can be decoded{f' ({log.errors[0]})' if log.errors else ''}")
             height, width = upright_size(first)
             known = stream.average_rate or stream.guessed_rate
             rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
@@ -80,10 +86,11 @@ def probe_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0, co
                 deque(frames, maxlen=0)
             else:
                 _write_copy(copy, chain([first], frames), copy.size(height, width), rate or Fraction(25))
+            problems = log.problems(count.frames)
+            problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
+            problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
     except VideoError as error:
         return VideoInfo(problem=error.reason)
-    problems = [f"{len(errors)} unreadable packets ({errors[0]})"] if errors else []
-    problems += [f"{count.corrupt} corrupt frames"] if count.corrupt else []
     return VideoInfo(
         count.frames,
         float(rate),
@@ -109,6 +116,57 @@ class _Count:
             self.frames += 1
             self.corrupt += frame.is_corrupt
             yield frame
+
+
+class _Log(ReadingLog):
+    """What is noted of the packets that pass."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.cut = 0
+        self.entries: list[Entry] = []
+        self.start, self.end = math.inf, -math.inf  # seconds
+
+    def open(self, container: InputContainer, stream: VideoStream) -> None:
+        """Note what the header says."""
+        self.facts = stream_facts(container, stream)
+        self.promised = 0.0  # seconds; in MP4 and MOV edit lists make a duration hard to compare
+        if container.format.name in ("asf", "mxf") and stream.duration is not None and stream.time_base is not None:
+            self.promised = float(stream.duration * stream.time_base)
+        elif container.format.name in ("matroska,webm", "flv") and len(container.streams) == 1 and container.duration:
+            self.promised = container.duration / 1e6
+
+    def error(self, reason: str) -> None:
+        self.errors.append(reason)
+
+    def packet(self, packet: "Packet[Any]") -> None:
+        if not packet.size:
+            return
+        self.cut += packet.is_corrupt
+        self.entries.append(describe(packet, *self.facts))
+        if packet.pts is not None and packet.time_base is not None:
+            start = float(packet.pts * packet.time_base)
+            self.start, self.end = min(self.start, start), max(self.end, start + self._duration(packet))
+
+    def problems(self, num_frames: int) -> list[str]:
+        """What is wrong, given the number of frames that were decoded."""
+        found = [f"{counted(len(self.errors), 'unreadable packet')} ({self.errors[0]})"] if self.errors else []
+        found += [counted(self.cut, "cut packet")] if self.cut else []
+        table = tabulate(self.entries, *self.facts[:2])
+        if table is not None and num_frames < len(table.places):
+            found.append(f"{counted(len(table.places) - num_frames, 'packet')} without a frame")
+        return found
+
+    def early_end(self) -> str:
+        """Where the file ends long before the duration of its header is over."""
+        length = max(0.0, self.end - self.start)
+        if self.promised and self.promised - length > max(1.0, 0.05 * self.promised):
+            return f"cut off (at {length:.1f} of {self.promised:.1f} seconds)"
+        return ""
+
+    @staticmethod
+    def _duration(packet: "Packet[Any]") -> float:
+        return float((packet.duration or 0) * (packet.time_base or 0))
 
 
 def _write_copy(copy: Copy, frames: Iterator[VideoFrame], size: tuple[int, int], rate: Fraction) -> None:

@@ -1,5 +1,6 @@
 """A folder of videos -> its manifest: every file is found, matched to the recipe and decoded once."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.probe import Copy, VideoInfo, probe_video
 from cbam3d.data.workers import fresh_processes
+from cbam3d.errors import InputError
 
 _GRACE_SECONDS = 10.0  # the decoder keeps the limit by itself, unless it hangs inside of FFmpeg: then it is killed
 
@@ -105,6 +107,11 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
         return VideoInfo(problem=f"timeout (not read within {timeout_seconds:g} seconds)")
     except ProcessExpired as error:
         return VideoInfo(problem=f"crashes the decoder (exit code {error.exitcode})")
+    except InputError:  # of the copies: the other files would fare the same
+        raise
+    except Exception as error:  # one file must not cost the others
+        logging.getLogger(__name__).exception("reading a video failed unexpectedly")
+        return VideoInfo(problem=f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]})")
 
 
 def _probe(task: tuple[Path, float, Copy | None]) -> VideoInfo:

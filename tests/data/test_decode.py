@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cbam3d.data import VideoError, decode, probe_video, read_clip
+from cbam3d.data import VideoError, decode, packets, probe_video, read_clip
 from cbam3d.data.encode import write_video
 from cbam3d.data.packets import PacketTable, plan
-from tests.conftest import read_numbers
+from tests.conftest import ffmpeg, read_numbers
 
 # Codecs and containers in which frames are reordered (B-frames), referenced far away (long GOP), or neither.
 FILES = [
@@ -67,7 +67,7 @@ def test_little_is_decoded_for_a_clip(make_video, monkeypatch):
 
     put = decode._Clip.put
     monkeypatch.setattr(decode._Clip, "put", count)
-    read_clip(path, [110, 111])
+    read_clip(path, [110, 111], size=(48, 64))
     assert counts == [110, 111]
     table = next(reversed(decode._tables.tables.values()))
     (run,) = plan(table, [110, 111])
@@ -84,7 +84,9 @@ def test_a_file_that_changes_is_read_anew(make_video):
 
 def test_tables_do_not_grow_without_bound():
     tables = decode._Tables(most_bytes=20_000)
-    table = PacketTable(array("i", range(100)), array("i", range(100)), array("q", range(100)), array("i", [0]), False)
+    table = PacketTable(
+        array("i", range(100)), array("i", range(100)), array("q", range(100)), array("i", [0]), False, False
+    )
     for i in range(1000):
         tables.add((f"{i}.mp4", 0, 0), table if i % 2 else None)
         assert tables.look_up(("0.mp4", 0, 0))[0]  # used all the time, so kept
@@ -124,6 +126,36 @@ def test_frames_beside_missing_ones_are_those_of_a_sequential_decode(tmp_path, m
     whole = read_clip(path, range(count), seek=False)
     for number in range(0, count, 5):
         assert torch.equal(read_clip(path, [number]), whole[:, [number]])
+
+
+@pytest.mark.parametrize("name", ["changes.ts", "changes.h264", "changes.mkv"])
+def test_a_size_that_changes_midway_gives_every_frame_the_shape_of_the_first(tmp_path, make_video, name):
+    make_video("small.mp4", 20, g="10")
+    ffmpeg(tmp_path, "-i small.mp4 -c copy small.h264")
+    ffmpeg(tmp_path, "-i small.mp4 -vf scale=128:96 -c:v libx264 -g 10 large.h264")
+    (tmp_path / "both.h264").write_bytes(
+        (tmp_path / "small.h264").read_bytes() + (tmp_path / "large.h264").read_bytes()
+    )
+    ffmpeg(tmp_path, f"-r 25 -i both.h264 -c copy -bsf:v setts=ts=N {name}")
+    count = probe_video(tmp_path / name).num_frames
+    assert count == 40
+    for numbers in ([39], [3], [39, 3], [0, 25]):
+        clip = read_clip(tmp_path / name, numbers)
+        assert clip.shape == (3, len(numbers), 48, 64)
+        assert read_numbers(clip) == [number % 20 for number in numbers]
+
+
+def test_a_file_that_contradicts_its_table_is_read_from_its_start_from_then_on(tmp_path, make_video, monkeypatch):
+    """B-pictures that cannot be told as such, in a file whose timestamps follow the order of coding."""
+    make_video("good.mp4", 30, bf="3", g="30")
+    ffmpeg(tmp_path, "-i good.mp4 -c copy -bsf:v setts=pts=DTS v.mp4")
+    monkeypatch.setattr(decode, "describe", lambda *facts: packets.describe(*facts)._replace(kind=None))
+    whole = read_clip(tmp_path / "v.mp4", range(28), seek=False)
+    path, size = tmp_path / "v.mp4", (48, 64)
+    assert torch.equal(read_clip(path, range(28), size), whole)  # what the decoder puts out does not rise
+    monkeypatch.setattr(decode, "_decode_run", None)
+    for number in range(28):
+        assert torch.equal(read_clip(path, [number], size), whole[:, [number]])
 
 
 def test_a_palette_is_there_from_the_first_time(tmp_path):

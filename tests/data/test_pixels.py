@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from cbam3d.data import probe_video, read_clip
 from cbam3d.data.encode import write_video
+from tests.conftest import ffmpeg
 
 
 def test_scaling_is_antialiased(tmp_path):
@@ -41,3 +42,16 @@ def test_rotation_metadata_turns_the_picture_upright(tmp_path, shared_data):
     clockwise = lying.transpose(1, 2).flip(2).float()
     assert (upright.float() - clockwise).abs().mean() < 3
     assert read_clip(path, [0], size=(142, 80)).shape == (3, 1, 142, 80)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "turns"), [(30, 0), (45, 0), (60, 1), (90, 1), (135, 2), (200, 2), (-60, 3), (-90, 3)]
+)
+def test_a_rotation_between_quarter_turns_is_the_nearest_one(tmp_path, make_video, degrees, turns):
+    make_video("lying.mp4", 3)
+    ffmpeg(tmp_path, f"-display_rotation {degrees} -i lying.mp4 -c copy v.mp4")
+    lying, info = read_clip(tmp_path / "lying.mp4", [1]), probe_video(tmp_path / "v.mp4")
+    assert info.problem == ""
+    assert (info.height, info.width) == ((64, 48) if turns % 2 else (48, 64))
+    assert torch.equal(read_clip(tmp_path / "v.mp4", [1]), torch.rot90(lying, turns, (2, 3)))
+    assert read_clip(tmp_path / "v.mp4", [1], size=(20, 30)).shape == (3, 1, 20, 30)

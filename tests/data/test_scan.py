@@ -13,6 +13,7 @@ from cbam3d.data.journal import Journal
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.split import assign_splits
+from cbam3d.errors import InputError
 from cbam3d.resources import bundled
 from tests.conftest import read_numbers
 
@@ -39,6 +40,23 @@ def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
     problems = list(table.problem)
     assert problems[:3] == ["empty file", "", ""]
     assert problems[3].startswith("path does not fit")
+
+
+def test_an_unexpected_error_costs_one_file_only(caplog):
+    def results():
+        raise ValueError("k must be\nan integer")
+        yield
+
+    info = scan._outcome(results(), 1.0)
+    assert (info.num_frames, info.problem) == (0, "unexpected ValueError (k must be an integer)")
+    assert "Traceback" in caplog.text  # a bug of ours keeps it
+
+    def no_copies():
+        raise InputError("copies/a.avi: cannot be written (no space left on device)")
+        yield
+
+    with pytest.raises(InputError, match="no space left"):
+        scan._outcome(no_copies(), 1.0)
 
 
 def test_a_link_back_does_not_multiply_the_videos(tmp_path, make_video):

@@ -1,0 +1,79 @@
+"""Whether a file ends before its container says so. What a cut has taken away leaves no error behind in these formats:
+FFmpeg reads to the end that there is. MP4, AVI and others mark the packet that is cut, which probe.py counts.
+"""
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+_EBML_HEADER, _SEGMENT = 0x1A45DFA3, 0x18538067
+_OGG_TAIL = 1 << 17  # bytes; an Ogg page has at most 65,307
+
+
+def cut_off(path: str | os.PathLike[str], container_format: str) -> str:
+    """What shows that the end is missing; empty where nothing does, or where the format does not tell.
+
+    Args:
+        path: the file.
+        container_format: FFmpeg's name of it.
+    """
+    check = _CHECKS.get(container_format)
+    if check is None:
+        return ""
+    with open(path, "rb") as file:
+        return check(file, os.path.getsize(path))
+
+
+def _gif(file: BinaryIO, size: int) -> str:
+    file.seek(max(0, size - 64))
+    return "" if file.read().rstrip(b"\0").endswith(b";") else "cut off (no GIF trailer)"
+
+
+def _matroska(file: BinaryIO, size: int) -> str:
+    """The segment says how long it is, unless it was written as a live stream."""
+    for _ in range(2):  # the EBML header, then the segment
+        kind, length = _vint(file, keep_marker=True), _vint(file)
+        if kind not in (_EBML_HEADER, _SEGMENT) or length is None:
+            return ""
+        if kind == _SEGMENT:
+            missing = file.tell() + length - size
+            return f"cut off ({missing:,} bytes are missing)" if missing > 0 else ""
+        file.seek(length, os.SEEK_CUR)
+    return ""
+
+
+def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
+    """A number of EBML: as many zero bits as bytes follow, a one, the value. None for "unknown": all ones."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    bits = 9 - first[0].bit_length()  # of the marker and the zeros before it
+    value = int.from_bytes(first + file.read(bits - 1))
+    if keep_marker:
+        return value
+    value -= 1 << (7 * bits)
+    return None if value == (1 << (7 * bits)) - 1 else value
+
+
+def _ogg(file: BinaryIO, size: int) -> str:
+    """The last page of every stream is marked."""
+    file.seek(max(0, size - _OGG_TAIL))
+    tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) > 27 and page[5] & 4 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]]):
+        return ""
+    return "cut off (no last Ogg page)"
+
+
+def _transport_stream(file: BinaryIO, size: int) -> str:
+    """Packets of 188 bytes, or 192 where each has a time of arrival before it (M2TS)."""
+    packet = 192 if file.read(5)[4:] == b"G" else 188
+    return f"cut off (the last transport packet has {size % packet} of {packet} bytes)" if size % packet else ""
+
+
+_CHECKS: dict[str, Callable[[BinaryIO, int], str]] = {
+    "gif": _gif,
+    "matroska,webm": _matroska,
+    "ogg": _ogg,
+    "mpegts": _transport_stream,
+}
