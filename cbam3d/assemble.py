@@ -1,28 +1,30 @@
 """A configuration -> loaders, network and devices: where the rooms meet."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.attention import attention_options
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform, Mix, Step, train_changes, train_cuts
 from cbam3d.data.crop import TestCrops
+from cbam3d.data.draws import torch_seeded
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, Samples, TrainBatches
-from cbam3d.engine.optim import create_optimizer, freeze
+from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
 from cbam3d.engine.schedule import Schedule
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, Stopped
 from cbam3d.models import create_model
 from cbam3d.models.ours import OURS, attention_of, network_options
 from cbam3d.models.zoo import check_model_name
 from cbam3d.sources import Source
+
+T = TypeVar("T")
 
 
 def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Loader, Loader, Loader]:
@@ -100,7 +102,6 @@ def check_names(config: Config) -> None:
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
     """The network that the configuration names, for images or clips."""
     model, run = config.model, config.run
-    torch.manual_seed(run.seed)
     attention, options = dict(model.attention_options), dict(model.options)
     try:
         mechanism = attention_of(model.name, model.attention)
@@ -109,15 +110,16 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         if model.name in OURS and "size" in network_options(model.name):
             side = config.data.size
             options.setdefault("size", side if images else (config.data.num_frames, side, side))
-        network = create_model(
-            model.name,
-            num_classes,
-            ndim=2 if images else 3,
-            attention=model.attention,
-            attention_options=attention,
-            weights=model.weights,
-            **options,
-        )
+        with torch_seeded(run.seed):
+            network = create_model(
+                model.name,
+                num_classes,
+                ndim=2 if images else 3,
+                attention=model.attention,
+                attention_options=attention,
+                weights=model.weights,
+                **options,
+            )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
         foreign = "unexpected keyword argument" in str(error)  # of the network that the configuration names
         advice = "; --model.options {} drops the options of the configuration" if foreign else ""
@@ -136,7 +138,7 @@ def memory_format(config: Config, images: bool) -> torch.memory_format:
 
 def create_training(
     config: Config, model: nn.Module, steps_per_epoch: int, new: Collection[str] = ()
-) -> tuple[torch.optim.Optimizer, Schedule, AveragedModel | None]:
+) -> tuple[torch.optim.Optimizer, Schedule, MovingAverage | None]:
     """Optimiser, learning rate and moving average of a network.
 
     Args:
@@ -166,7 +168,7 @@ def create_training(
     )
     if t.ema is None:
         return optimizer, schedule, None
-    return optimizer, schedule, AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.ema), use_buffers=True)
+    return optimizer, schedule, MovingAverage(model, t.ema)
 
 
 def create_fabric(config: Config) -> Fabric:
@@ -186,6 +188,26 @@ def create_fabric(config: Config) -> Fabric:
     if not by_fabric_run:  # which has started the processes already
         fabric.launch()
     return fabric
+
+
+def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:
+    """What the first process makes, handed to all: each on its own might find other files.
+
+    Raises:
+        InputError: in the first process, which says it; the others stop without a word.
+    """
+    if fabric.world_size == 1:
+        return make()
+    made, error = None, None
+    if fabric.is_global_zero:
+        try:
+            made = make()
+        except InputError as caught:
+            error = caught
+    made, failed = fabric.broadcast((made, error is not None))
+    if failed:
+        raise error or Stopped("", 2)
+    return cast(T, made)
 
 
 def new_parameters(model: nn.Module) -> list[str]:

@@ -1,5 +1,6 @@
 """The command line: which command is meant, and how errors are said."""
 
+import io
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -33,6 +34,9 @@ COMMANDS |= {name: f"{name}.{name}" for name in ("prepare", "export", "completio
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0

@@ -212,8 +212,9 @@ class Train:
         patience: scorings without a lower loss after which plateau lowers the learning rate.
         label_smoothing: share of a label that is spread over all classes, 0 … 1.
         clip_grad_norm: largest norm of the whole gradient; null for no limit.
-        ema: decay a step of a moving average of the weights, which is then what is scored; null for none.
-        max_bad_steps: steps whose loss is no number that are passed over, before another one stops the run.
+        ema: decay a step of a moving average of the weights, above 0 and below 1, which is then what is scored; null
+            for none.
+        max_bad_steps: steps to skip whose loss or gradient is not finite, before another one stops the run.
         checkpoint_minutes: minutes between two checkpoints within an epoch.
         log_every: steps between two rows of steps.csv.
     """
@@ -258,8 +259,8 @@ class Train:
             _at_least("train.milestones", milestone, 0)
         _between("train.momentum", self.momentum, 0.0, 1.0)
         _between("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
-        if self.ema is not None:
-            _between("train.ema", self.ema, 0.0, 1.0)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(f"train.ema must be above 0 and below 1, got {self.ema}")
         if (self.schedule == "multi_step") != bool(self.milestones):
             raise InputError("train.milestones belongs to train.schedule multi_step: give both or none")
         if self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cbam3d.engine.evaluate import Evaluation
 from cbam3d.engine.plots import plot_confusion
+from cbam3d.engine.records import write_json
 from cbam3d.engine.scores import calibration_error, class_accuracies, interval
 from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
 from cbam3d.sources import Source
@@ -50,13 +51,15 @@ class Result:
         counts = self.evaluation.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
         return {**self.scores, "intervals_95": self.bounded, **counts}
 
-    def write(self, folder: Path) -> None:
-        """`predictions.csv`, `classes.csv`, `confusion.csv` and `confusion.png`."""
+    def write(self, folder: Path, json_file: Path, facts: dict[str, Any]) -> None:
+        """Write `predictions.csv`, `classes.csv` and `confusion.csv` into a folder, the facts as JSON, and last, when
+        nothing more can be lost, `confusion.png`."""
         given, confusion = self.evaluation.predictions, self.evaluation.confusion
         write_predictions(folder / "predictions.csv", given, self.groups, self.classes)
         write_classes(folder / "classes.csv", given, self.classes)
         write_confusion(folder / "confusion.csv", confusion, self.classes)
-        plot_confusion(confusion, self.classes, folder / "confusion.png")
+        write_json(json_file, facts)
+        plot_confusion(folder / "confusion.png", confusion, self.classes)
 
     def table(self, title: str, num_skipped: int) -> Table:
         """For the console.

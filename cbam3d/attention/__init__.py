@@ -1,6 +1,7 @@
 """Attention blocks for images and clips. Knows torch only."""
 
 from cbam3d.attention.bam import BAM
+from cbam3d.attention.bfloat16 import guard_conv3d
 from cbam3d.attention.catalog import (
     AttentionFacts,
     attention_options,
@@ -71,6 +72,7 @@ __all__ = [
     "attention_options",
     "create_attention",
     "describe_attention",
+    "guard_conv3d",
     "insert_attention",
     "list_attentions",
     "list_insertions",

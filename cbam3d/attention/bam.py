@@ -5,6 +5,8 @@ Park, Woo, Lee, Kweon, BMVC 2018, https://arxiv.org/abs/1807.06514
     x · (1 + σ(Mc + Ms));   Mc = MLP(GAP x),   Ms = conv1x1, two dilated 3x3, conv1x1 to one channel
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, positive, zero_
@@ -17,29 +19,41 @@ class BAM(Gate):
     Args:
         channels: number of input channels C.
         reduction: both branches are `max(1, channels // reduction)` wide inside.
+        combine: "sum" of the two maps before σ, the paper's; or "product", the official code's.
         dilation: of the two 3x3 convolutions, along H and W; in a clip they also see three frames.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
 
-    BatchNorm stands inside of both branches, as in the official code, and needs more than one sample in training.
+    The official code multiplies the maps, 1 + σ(Mc · Ms). BatchNorm stands inside of both branches, as in it, and
+    needs more than one sample in training.
     """
 
     base = 1.0
 
     def __init__(
-        self, channels: int, reduction: int = 16, dilation: int = 4, ndim: int = 3, init: Init = "paper"
+        self,
+        channels: int,
+        reduction: int = 16,
+        dilation: int = 4,
+        ndim: int = 3,
+        init: Init = "paper",
+        combine: Literal["sum", "product"] = "sum",
     ) -> None:
         super().__init__(init)
+        if combine not in ("sum", "product"):
+            raise ValueError(f'combine must be "sum" or "product", got {combine!r}')
+        self.combine = combine
         self.ndim = check_ndim(ndim)
         positive("dilation", dilation)
         hidden = hidden_channels(channels, reduction)
         conv, norm, apart = CONV[ndim], BATCH_NORM[ndim], per_frame(dilation, ndim)
         last_channel, last_spatial = nn.Linear(hidden, channels), conv(hidden, 1, 1)
         if self.identity_init:
-            zero_(last_channel)
             zero_(last_spatial)
+            if combine == "sum":  # a product of two zeros would pass no gradient
+                zero_(last_channel)
         self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), last_channel)
         steps = [conv(channels, hidden, 1), norm(hidden), nn.ReLU()]
         for _ in range(2):
@@ -49,4 +63,5 @@ class BAM(Gate):
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
-        return expand_as(self.channel(x.mean(spatial_axes(x))), x) + self.spatial(x)
+        channel, spatial = expand_as(self.channel(x.mean(spatial_axes(x))), x), self.spatial(x)
+        return channel + spatial if self.combine == "sum" else channel * spatial

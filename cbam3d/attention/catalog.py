@@ -43,7 +43,7 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "coordinate": Coordinate,
     "criss_cross": CrissCross,
     "eca": ECA,
-    "ema": EMAttention,
+    "em_attention": EMAttention,
     "fca": FCA,
     "gc": GC,
     "gct": GCT,
@@ -121,6 +121,11 @@ def attention_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown name.
     """
+    if name == "ema":
+        raise ValueError(
+            "attention 'ema' means two things: expectation-maximisation attention (1907.13426) is 'em_attention' here; "
+            "efficient multi-scale attention (2305.13563) is not in the catalogue"
+        )
     if name not in _CATALOG:
         raise ValueError(unknown("attention", name, _CATALOG))
     parameters = inspect.signature(_CATALOG[name]).parameters.values()

@@ -140,8 +140,9 @@ class CBAM(nn.Module):
         arrangement: "sequential" (the paper), each gate sees what the one before it left; or "parallel",
             all see the input, and their maps are multiplied.
         residual: `x + CBAM(x)`. Not together with init="identity", which would give 2x.
-        bias: biases in the channel MLP and in the convolutions.
-        batch_norm: BatchNorm in the spatial gate.
+        bias: biases in the channel MLP.
+        conv_bias: biases in the convolutions; None for the same as `bias`.
+        batch_norm: BatchNorm in the spatial gate. The official code has bias=True, conv_bias=False, batch_norm=True.
         init: "paper", or "identity" to start as the exact identity (see `Gate`). An ordinary CBAM scales
             the features by about 1/4 at the start (1/8 with three gates).
 
@@ -163,11 +164,13 @@ class CBAM(nn.Module):
         arrangement: Literal["sequential", "parallel"] = "sequential",
         residual: bool = False,
         bias: bool = False,
+        conv_bias: bool | None = None,
         batch_norm: bool = False,
         init: Init = "paper",
     ) -> None:
         super().__init__()
         self.ndim = check_ndim(ndim)
+        conv_bias = bias if conv_bias is None else conv_bias
         if arrangement not in ("sequential", "parallel"):
             raise ValueError(f'arrangement must be "sequential" or "parallel", got {arrangement!r}')
         if residual and check_init(init):
@@ -179,9 +182,9 @@ class CBAM(nn.Module):
             if gate == "channel":
                 self.channel = ChannelAttention(channels, reduction, bias, init)
             elif gate == "spatial":
-                self.spatial = SpatialAttention(kernel_size, ndim, batch_norm, bias, init)
+                self.spatial = SpatialAttention(kernel_size, ndim, batch_norm, conv_bias, init)
             else:
-                self.temporal = TemporalAttention(temporal_kernel_size, bias, init)
+                self.temporal = TemporalAttention(temporal_kernel_size, conv_bias, init)
 
     def attention_maps(self, x: Tensor) -> dict[GateName, Tensor]:
         """Each gate's map for this input, by name and in the gates' order."""

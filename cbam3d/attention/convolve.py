@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cbam3d.attention.bfloat16 import is_affected
 from cbam3d.attention.eager import is_eager
 from cbam3d.attention.nd import CONV
 
@@ -22,6 +23,8 @@ def convolve(conv: nn.Module, planes: Tensor) -> Tensor:
     hooked = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
     if not is_eager(planes) or planes.device.type != "cpu" or hooked or type(conv) not in CONV.values():
         return conv(planes)  # pruned or parametrised, too
+    if isinstance(conv, nn.Conv3d) and is_affected(conv, planes):
+        return conv(planes)
     weight: Any = conv.weight
     bias: Any = conv.bias
     dtype = planes.dtype

@@ -8,7 +8,7 @@ Huang, Wang, Wei, Huang, Shi, Liu, Huang, ICCV 2019, https://arxiv.org/abs/1811.
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels
+from cbam3d.attention.gate import Init, check_init, hidden_channels, wide, without_float16
 from cbam3d.attention.nd import CONV, check_ndim, check_rank
 
 
@@ -24,6 +24,9 @@ class CrissCross(nn.Module):
         init: makes no difference: γ starts at 0, and the block as the identity.
 
     Shapes: (N, C, *S) -> the same. Memory grows with |S| (T + H + W), not with |S|².
+
+    In images equal to the official code, which for clips counts the position itself three times and turns one map the
+    wrong way; here it counts once.
 
     Raises:
         ValueError: recurrence below 1.
@@ -51,10 +54,11 @@ class CrissCross(nn.Module):
         return x
 
     def _cross(self, x: Tensor) -> Tensor:
-        query, key, value = self.query(x), self.key(x), self.value(x)
+        query, key, value = wide(self.query(x)), wide(self.key(x)), self.value(x)
         axes, energies = range(2, x.ndim), []
         for axis in axes:
-            energy = _lines(query, axis) @ _lines(key, axis).transpose(-1, -2)  # (N, …, L, L)
+            with without_float16(x):
+                energy = _lines(query, axis) @ _lines(key, axis).transpose(-1, -2)  # (N, …, L, L)
             if axis > 2:  # the position itself lies on every axis, and counts once
                 itself = torch.eye(energy.shape[-1], dtype=torch.bool, device=x.device)
                 energy = energy.masked_fill(itself, -torch.inf)
@@ -62,7 +66,7 @@ class CrissCross(nn.Module):
         parts = torch.cat(energies, -1).softmax(-1).split([x.shape[axis] for axis in axes], -1)
         out = torch.zeros_like(x)
         for axis, weights in zip(axes, parts, strict=True):
-            along = weights.movedim(axis - 1, -2) @ _lines(value, axis)  # (N, …, L, C)
+            along = weights.movedim(axis - 1, -2).to(value.dtype) @ _lines(value, axis)  # (N, …, L, C)
             out = out + along.movedim((-1, -2), (1, axis)).to(x.dtype)
         return out
 

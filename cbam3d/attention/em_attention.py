@@ -1,4 +1,4 @@
-"""EMA: expectation-maximisation attention.
+"""Expectation-maximisation attention.
 
 Li, Zhong, Wu, Yang, Lin, Liu, ICCV 2019, https://arxiv.org/abs/1907.13426
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Init, check_init, positive, zero_
+from cbam3d.attention.gate import Init, check_init, positive, wide, without_float16, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
 class EMAttention(nn.Module):
-    """Expectation-maximisation attention: the features are rebuilt from a few bases that fit them.
+    """Expectation-maximisation attention, "EMA" in its paper: the features are rebuilt from a few bases that fit them.
 
     Args:
         channels: number of input channels C.
@@ -61,7 +61,13 @@ class EMAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
         check_rank(x, self.ndim)
-        y = self.first(x).flatten(2)  # (N, C, |S|)
+        y = wide(self.first(x).flatten(2))  # (N, C, |S|)
+        with without_float16(x):
+            rebuilt = self._rebuild(y).reshape(x.shape).to(x.dtype)
+        return torch.maximum(x + self.last(F.relu(rebuilt)).to(x.dtype), self.floor.to(x.dtype))
+
+    def _rebuild(self, y: Tensor) -> Tensor:
+        """(N, C, |S|) -> the same, from the bases that fit; in training the buffer moves towards them."""
         bases = self.bases.to(y.dtype, copy=True).expand(y.shape[0], -1, -1)  # the buffer changes before the backward
         weights = (y.transpose(1, 2) @ bases).softmax(2)  # (N, |S|, K)
         for step in range(self.num_steps):
@@ -71,5 +77,4 @@ class EMAttention(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.bases.lerp_(bases.mean(0).to(self.bases.dtype), 1 - self.momentum)
-        rebuilt = (bases @ weights.transpose(1, 2)).reshape(x.shape)
-        return torch.maximum(x + self.last(F.relu(rebuilt)).to(x.dtype), self.floor.to(x.dtype))
+        return bases @ weights.transpose(1, 2)

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as
+from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as, run_wide, wide
 from cbam3d.attention.nd import (
-    ADAPTIVE_AVG_POOL,
     as_tuple,
     check_channels,
     check_ndim,
     check_rank,
     per_frame,
+    pool_to_grid,
     spatial_axes,
 )
 
@@ -36,18 +36,21 @@ class FCA(Gate):
         channels: number of input channels C; runs of them, equal where the number of frequencies divides C, have
             one frequency each; fewer channels than frequencies have the first ones.
         reduction: the hidden layer has `max(1, channels // reduction)` units.
-        grid: size that the features are averaged to first; None for 7x7, in a clip 1x7x7.
+        grid: size that the features are averaged to first; None for 7x7, in a clip 1x7x7. The official networks have
+            56, 28, 14 and 7 at their four stages.
         frequencies: one number below the grid's size an axis; None for the paper's top 16, which in a clip have
-            frequency 0 along T. Others along T want a grid with more than one frame.
+            frequency 0 along T, times side // 7 along H and W where the grid's sides are larger, as in the official
+            code. Others along T want a grid with more than one frame.
+        orthonormal: scale the cosines to norm 1, as the official code does; weights trained there want it.
         bias: biases in both layers.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
 
-    The cosines are not scaled to norm 1 as in the official code but by √2 an axis with a frequency above 0, so that
-    frequency 0 is the mean of the grid, and FCA with it alone is SE. That is the mean of the features where their
-    sides are multiples of the grid's; elsewhere the grid's windows overlap, as in the official code.
+    The cosines are not scaled to norm 1 as in the official code (see `orthonormal`) but by √2 an axis with a frequency
+    above 0, so that frequency 0 is the mean of the grid, and FCA with it alone is SE. That is the mean of the features
+    where their sides are multiples of the grid's; elsewhere the grid's windows overlap, as in the official code.
 
     Raises:
         ValueError: a frequency that the grid does not have.
@@ -64,17 +67,21 @@ class FCA(Gate):
         bias: bool = False,
         ndim: int = 3,
         init: Init = "paper",
+        orthonormal: bool = False,
     ) -> None:
         super().__init__(init)
         self.ndim = check_ndim(ndim)
         self.grid = per_frame(7, ndim) if grid is None else as_tuple(grid, ndim)
         if frequencies is not None and not len(frequencies):
             raise ValueError("frequencies must name at least one")
-        chosen = [(0, *both)[-ndim:] for both in TOP16] if frequencies is None else frequencies
+        times = [max(1, side // 7) for side in self.grid[-2:]]
+        top = [(0, along_h * times[0], along_w * times[1])[-ndim:] for along_h, along_w in TOP16]
+        chosen = top if frequencies is None else frequencies
         for frequency in chosen:
             if len(frequency) != ndim or any(not 0 <= u < side for u, side in zip(frequency, self.grid, strict=True)):
                 raise ValueError(f"frequency {tuple(frequency)} does not exist in a grid of {self.grid}")
         waves = torch.stack([_wave(frequency, self.grid) for frequency in chosen])
+        waves = waves * math.prod(self.grid) ** 0.5 if orthonormal else waves  # the mean below has 1 / |grid|
         dealt = torch.arange(channels) * len(chosen) // channels if channels > len(chosen) else torch.arange(channels)
         self.register_buffer("basis", waves[dealt][None])  # (1, C, *grid)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
@@ -82,8 +89,8 @@ class FCA(Gate):
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
         check_channels(x, self.basis.shape[1])
-        pooled = ADAPTIVE_AVG_POOL[self.ndim](x, self.grid)
-        return expand_as(self.mlp((pooled * self.basis.to(x.dtype)).mean(spatial_axes(x))), x)
+        pooled = wide(pool_to_grid(x, self.grid))
+        return expand_as(run_wide(self.mlp, (pooled * self.basis.to(pooled.dtype)).mean(spatial_axes(x))), x)
 
 
 def _wave(frequency: Sequence[int], grid: Sequence[int]) -> Tensor:

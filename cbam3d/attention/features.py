@@ -1,8 +1,9 @@
 """What the modules of a network put out: channels, size, and which axis holds the channels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,31 +22,68 @@ class Features:
     calls: int = 1  # of the module, in one pass
 
 
-def run(model: nn.Module, inputs: Any) -> tuple[dict[str, Features], Exception | None]:
-    """Run the network once, in evaluation mode and without gradients: what each module put out, and how it failed."""
-    training = [module for module in model.modules() if module.training]
+class Pass(NamedTuple):
+    """What each module put out in one pass: feature maps, shapes of other tensors, and how the pass failed."""
+
+    features: dict[str, Features]
+    others: dict[str, tuple[int, ...]]
+    error: Exception | None
+
+
+def run(model: nn.Module, inputs: Any) -> Pass:
+    """Run the network once, in evaluation mode and without gradients."""
     features: dict[str, Features] = {}
+    others: dict[str, tuple[int, ...]] = {}
 
     def note(name: str):
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if (found := _describe(module, output)) is not None:
                 features[name] = replace(found, calls=features[name].calls + 1 if name in features else 1)
+            elif isinstance(output, Tensor):
+                others[name] = tuple(output.shape)
 
         return hook
 
-    model.eval()
     handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             model(inputs)
     except Exception as error:  # a network refuses a size in its own way
-        return features, error
+        return Pass(features, others, error)
     finally:
         for handle in handles:
             handle.remove()
+    return Pass(features, others, None)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the network is in evaluation mode; afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
         for module in training:
             module.training = True
-    return features, None
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """The tensors in a tensor, a list, a tuple, or a mapping such as a model's output."""
+    if isinstance(values, Tensor):
+        return [values]
+    several = values.values() if isinstance(values, Mapping) else values if isinstance(values, (list, tuple)) else ()
+    return [tensor for value in several for tensor in tensors_in(value)]
+
+
+def noise_like(values: Any) -> Any:
+    """Random numbers in place of every floating-point tensor, the same each time; they take gradients."""
+    if isinstance(values, (list, tuple)):
+        return type(values)(noise_like(value) for value in values)
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        return values
+    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(values.device, values.dtype).requires_grad_()
 
 
 def examples(model: nn.Module) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """What the mechanisms share: how they start, how they act on the features, and their small networks."""
 
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,29 @@ def expand_as(values: Tensor, x: Tensor) -> Tensor:
 def wide(x: Tensor) -> Tensor:
     """float16 as float32, for squares and sums that it cannot hold; others as they are."""
     return x.float() if x.dtype == torch.float16 else x
+
+
+def without_float16(x: Tensor) -> AbstractContextManager[Any]:
+    """Within, mixed precision does not turn operands into float16. Other precisions are as they are."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def run_wide(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)`, in float32 where it would be in float16."""
+    with without_float16(x):
+        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        if not any(value.dtype == torch.float16 for value in (x, *state.values())):
+            return module(x)
+        widened = {name: wide(value) for name, value in state.items()}
+        out = torch.func.functional_call(module, widened, (wide(x),))
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():  # running statistics
+            if buffer.dtype == torch.float16:
+                buffer.copy_(widened[name].clamp(max=torch.finfo(torch.float16).max))
+    return out
 
 
 class Factor(nn.Module):

@@ -6,8 +6,9 @@ Gao, Xie, Wang, Li, CVPR 2019, https://arxiv.org/abs/1811.12006
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cbam3d.attention.gate import Gate, Init, expand_as, positive, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, positive, run_wide, wide, without_float16, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
@@ -18,6 +19,8 @@ class GSoP(Gate):
         channels: number of input channels C.
         hidden: c, channels that the covariance is taken of; at most C. The paper's is 128.
         ndim: 2 for images, 3 for clips.
+        official: the input goes through a ReLU before it is pooled, and with 64 channels or fewer every second
+            position along H and W only, as in the official code.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
@@ -28,8 +31,11 @@ class GSoP(Gate):
         ValueError: hidden below 1.
     """
 
-    def __init__(self, channels: int, hidden: int = 128, ndim: int = 3, init: Init = "paper") -> None:
+    def __init__(
+        self, channels: int, hidden: int = 128, ndim: int = 3, init: Init = "paper", official: bool = False
+    ) -> None:
         super().__init__(init)
+        self.official, self.stride = official, 2 if official and channels <= 64 else 1
         self.ndim = check_ndim(ndim)
         positive("hidden", hidden)
         c = min(hidden, channels)
@@ -42,8 +48,10 @@ class GSoP(Gate):
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
-        y = self.reduce(x).flatten(2)
-        centred = (y - y.mean(2, keepdim=True)) * y.shape[2] ** -0.5  # before the product, which float16 must hold
-        covariance = centred @ centred.transpose(1, 2)
-        rows = self.row_conv(self.row_norm(covariance.to(x.dtype)))
-        return expand_as(self.last(rows.flatten(1)), x)
+        seen = F.relu(x)[..., :: self.stride, :: self.stride] if self.official else x
+        y = wide(self.reduce(seen).flatten(2))
+        with without_float16(x):
+            centred = (y - y.mean(2, keepdim=True)) * y.shape[2] ** -0.5
+            covariance = (centred @ centred.transpose(1, 2)).to(wide(x).dtype)
+        rows = run_wide(self.row_conv, run_wide(self.row_norm, covariance))
+        return expand_as(run_wide(self.last, rows.flatten(1)), x)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+from cbam3d.attention.bfloat16 import Conv3d
+
+CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVG_POOL: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -62,6 +64,21 @@ def spatial_axes(x: Tensor) -> tuple[int, ...]:
     if x.ndim < 3:
         raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
     return tuple(range(2, x.ndim))
+
+
+def pool_to_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Adaptive average pooling, (N, C, *S) -> (N, C, *grid): PyTorch's, but for exports, as ONNX has none in 3D."""
+    if not torch.compiler.is_exporting():
+        return ADAPTIVE_AVG_POOL[len(grid)](x, list(grid))
+    for axis, side in enumerate(grid, start=2):  # it is separable: the mean over T, H and W one after the other
+        length = x.shape[axis]
+        starts = [i * length // side for i in range(side)]
+        stops = [-(-(i + 1) * length // side) for i in range(side)]
+        means = torch.zeros(length, side)
+        for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            means[start:stop, i] = 1 / (stop - start)
+        x = (x.movedim(axis, -1) @ means.to(x)).movedim(-1, axis)
+    return x
 
 
 def windowed_mean(

@@ -21,8 +21,10 @@ class NonLocal(nn.Module):
         channels: number of input channels C.
         reduction: θ, φ and g have `max(1, channels // reduction)` channels.
         mode: "gaussian" (the embedded Gaussian, softmax) or "dot_product".
-        subsample: max pooling by 2 along H and W behind φ and g, the paper's saving of three quarters (the official
-            code pools in front of them).
+        scaled: divide θ·φ by the root of their channels before the softmax, as facebook's code (video-nonlocal-net)
+            does; the paper does not.
+        subsample: max pooling by 2 along H and W behind φ and g, the paper's saving of three quarters (facebook's
+            code pools in front of them; AlexHex7's leaves out the last row and column of odd sides, ours keeps them).
         ndim: 2 for images, 3 for clips.
         init: makes no difference: BN starts at 0 in the paper, so that the block starts as the identity.
 
@@ -43,6 +45,7 @@ class NonLocal(nn.Module):
         subsample: bool = False,
         ndim: int = 3,
         init: Init = "paper",
+        scaled: bool = False,
     ) -> None:
         super().__init__()
         check_init(init)
@@ -51,6 +54,7 @@ class NonLocal(nn.Module):
             raise ValueError(f'mode must be "gaussian" or "dot_product", got {mode!r}')
         self.mode = mode
         hidden = hidden_channels(channels, reduction)
+        self.scale = hidden**-0.5 if scaled else 1.0
         self.theta, self.phi, self.g = (CONV[ndim](channels, hidden, 1) for _ in range(3))
         self.pool = MAX_POOL[ndim](per_frame(2, ndim), ceil_mode=True) if subsample else nn.Identity()
         self.out = CONV[ndim](hidden, channels, 1)
@@ -62,7 +66,7 @@ class NonLocal(nn.Module):
         check_rank(x, self.ndim)
         query, key, value = (as_tokens(part) for part in (self.theta(x), self.pool(self.phi(x)), self.pool(self.g(x))))
         if self.mode == "gaussian":
-            y = attend(query, key, value, scale=1.0)
+            y = attend(query, key, value, scale=self.scale)
         else:
             y = query @ (key.transpose(1, 2) @ value) / key.shape[1]
         return x + self.norm(self.out(as_features(y, x.shape[2:]))).to(x.dtype)

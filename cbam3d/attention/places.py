@@ -1,5 +1,6 @@
 """Where attention goes in a network: the modules that a position names."""
 
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -9,7 +10,11 @@ from torch import nn
 from cbam3d.attention.features import Features
 
 POSITIONS = ("residual", "block", "stage", "last_stage")
-_LAYERS = {f"layer{i}" for i in range(1, 9)}
+# Numbered siblings: each a stage of its own, or a block of one.
+_STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
+_NUMBERED = re.compile(
+    r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+)"
+)
 
 
 def find_modules(model: nn.Module, position: str | Sequence[str], features: dict[str, Features]) -> list[str]:
@@ -55,26 +60,29 @@ def _branch_end(block: nn.Module) -> str | None:
         return "block" if "block" in children else "conv"
     if hasattr(block, "layer_scale") and "block" in children:  # torchvision's ConvNeXt
         return "block"
+    if "drop_path" in children and getattr(block, "has_skip", True):  # timm's EfficientNet, ConvNeXt, RegNet
+        return "drop_path"
     return None
 
 
 def _stages(model: nn.Module, features: dict[str, Features]) -> list[list[str]]:
     """The modules that end a stage, in order; parallel pathways of one stage together."""
-    layers = [
-        name for name, module in model.named_modules() if name.split(".")[-1] in _LAYERS and list(module.children())
-    ]
-    if layers:
-        return [[name] for name in layers]
     pathways = [name for name, module in model.named_modules() if hasattr(module, "res_blocks")]
     if pathways:
         return [list(group) for _, group in groupby(pathways, lambda name: name.split(".multipathway")[0])]
-    for trunk in ("features", "blocks", "stages"):
-        if trunk in model._modules:
-            names = [f"{trunk}.{name}" for name, _ in model.get_submodule(trunk).named_children()]
-            if not features.keys() >= set(names):
-                return []
-            return [[list(group)[-1]] for _, group in groupby(names, lambda name: features[name].size)]
-    return []
+    trunks: dict[tuple[str, str], list[str]] = {}  # of numbered siblings
+    for name, module in model.named_modules():
+        if (match := _NUMBERED.fullmatch(name)) and name in features and (match["trunk"] or list(module.children())):
+            trunks.setdefault((match["parent"], match["family"] or match["trunk"]), []).append(name)
+    trunks = {key: names for key, names in trunks.items() if len(names) > 1}
+    if not trunks:
+        return []
+    (_, family), names = min(trunks.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    if features[names[-1]].layout == "tokens":  # of the last block, a head reads the class token alone
+        names = names[:-1]
+    if family in _STAGES:
+        return [[name] for name in names]
+    return [[list(group)[-1]] for _, group in groupby(names, lambda name: features[name].size)]
 
 
 def last_child(model: nn.Module, name: str) -> str:

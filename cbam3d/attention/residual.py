@@ -20,6 +20,7 @@ class ResidualAttention(Gate):
         depth: how many times the mask branch halves height and width (never the number of frames).
         reduction: the residual units are `max(1, channels // reduction)` wide inside.
         ndim: 2 for images, 3 for clips.
+        align_corners: of the interpolation; True as in the official code (Caffe's Interp).
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
@@ -33,8 +34,17 @@ class ResidualAttention(Gate):
 
     base = 1.0
 
-    def __init__(self, channels: int, depth: int = 1, reduction: int = 4, ndim: int = 3, init: Init = "paper") -> None:
+    def __init__(
+        self,
+        channels: int,
+        depth: int = 1,
+        reduction: int = 4,
+        ndim: int = 3,
+        init: Init = "paper",
+        align_corners: bool = False,
+    ) -> None:
         super().__init__(init)
+        self.align_corners = align_corners
         self.ndim = check_ndim(ndim)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
@@ -61,7 +71,7 @@ class ResidualAttention(Gate):
             if i < len(self.skip):
                 kept.append(self.skip[i](x))
         for unit in self.up:
-            x = F.interpolate(unit(x), size=sizes.pop(), mode=LINEAR[self.ndim], align_corners=False)
+            x = F.interpolate(unit(x), size=sizes.pop(), mode=LINEAR[self.ndim], align_corners=self.align_corners)
             if kept:
                 x = x + kept.pop()
         return self.last(x)

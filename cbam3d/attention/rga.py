@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Gate, Init, hidden_channels, positive, zero_
-from cbam3d.attention.nd import ADAPTIVE_AVG_POOL, as_tuple, check_ndim, check_rank
+from cbam3d.attention.gate import Gate, Init, hidden_channels, positive, run_wide, without_float16, zero_
+from cbam3d.attention.nd import as_tuple, check_ndim, check_rank, pool_to_grid
 from cbam3d.attention.tokens import as_tokens
 
 
@@ -86,10 +86,12 @@ class _Relations(Gate):
 
     def weigh(self, nodes: Tensor) -> Tensor:
         nodes = nodes.transpose(1, 2)  # features first, as a convolution with kernel 1 wants them
-        relations = self.theta(nodes).transpose(1, 2) @ self.phi(nodes)  # r_ij in row i
+        theta, phi, psi = (run_wide(embed, nodes) for embed in (self.theta, self.phi, self.psi))
+        with without_float16(nodes):
+            relations = theta.transpose(1, 2) @ phi  # r_ij in row i
         both = torch.cat([relations.transpose(1, 2), relations], 1)  # channel j of node i: r_ij, then r_ji
-        own = self.psi(nodes).mean(1, keepdim=True)
-        return self.last(torch.cat([own, self.nu(both)], 1))[:, 0]
+        own = psi.mean(1, keepdim=True)
+        return run_wide(self.last, torch.cat([own, run_wide(self.nu, both)], 1))[:, 0]
 
 
 class _SpatialRelations(_Relations):
@@ -99,7 +101,7 @@ class _SpatialRelations(_Relations):
         super().__init__(torch.Size(grid).numel(), channels, grid, reduction, init)
 
     def logits(self, x: Tensor) -> Tensor:
-        pooled = ADAPTIVE_AVG_POOL[len(self.grid)](x, self.grid)
+        pooled = pool_to_grid(x, self.grid)
         weights = self.weigh(as_tokens(pooled))
         return F.interpolate(weights.reshape(x.shape[0], 1, *self.grid), size=x.shape[2:])
 
@@ -111,7 +113,7 @@ class _ChannelRelations(_Relations):
         super().__init__(channels, torch.Size(grid).numel(), grid, reduction, init)
 
     def logits(self, x: Tensor) -> Tensor:
-        pooled = ADAPTIVE_AVG_POOL[len(self.grid)](x, self.grid)
+        pooled = pool_to_grid(x, self.grid)
         weights = self.weigh(pooled.flatten(2))
         return weights.reshape(*weights.shape, *(1,) * len(self.grid))
 

@@ -6,6 +6,8 @@ https://mmcheng.net/scconv
     x = [x1 ; x2];   y1 = K4(K3(x1) · σ(x1 + up(K2(pool_r x1)))),   y2 = K1(x2);   [y1 ; y2]
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,18 +23,30 @@ class SC(Blend):
         channels: number of input channels C, at least 2; with an odd number y2 has one more.
         pooling: r, the low resolution has 1/r of height and width (rounded up) and all frames.
         ndim: 2 for images, 3 for clips.
+        upsampling: "linear", or "nearest" as in the official code.
         init: "paper", or "identity": the features blend in from 0 (see `Blend`), as SC puts out new ones.
 
     Shapes: (N, C, *S) -> the same.
 
-    Each K is a 3x3 convolution and BatchNorm. The upsampling is linear.
+    Each K is a 3x3 convolution and BatchNorm. The upsampling is linear, the official code's "nearest"; the official
+    pooling leaves out the rows and columns that are left over, ours averages them.
 
     Raises:
         ValueError: fewer than two channels, or pooling below 1.
     """
 
-    def __init__(self, channels: int, pooling: int = 4, ndim: int = 3, init: Init = "paper") -> None:
+    def __init__(
+        self,
+        channels: int,
+        pooling: int = 4,
+        ndim: int = 3,
+        init: Init = "paper",
+        upsampling: Literal["linear", "nearest"] = "linear",
+    ) -> None:
         super().__init__(init)
+        if upsampling not in ("linear", "nearest"):
+            raise ValueError(f'upsampling must be "linear" or "nearest", got {upsampling!r}')
+        self.upsampling = upsampling
         self.ndim = check_ndim(ndim)
         if channels < 2 or pooling < 1:
             raise ValueError(f"channels must be at least 2 and pooling at least 1, got {channels} and {pooling}")
@@ -57,4 +71,6 @@ class SC(Blend):
         check_rank(x, self.ndim)
         missing = [-side % r for side, r in zip(x.shape[2:], self.pooling, strict=True)]
         around = self.k2(windowed_mean(x, self.pooling, self.pooling, [0] * self.ndim, missing))
+        if self.upsampling == "nearest":
+            return torch.sigmoid(x + F.interpolate(around, size=x.shape[2:]))
         return torch.sigmoid(x + F.interpolate(around, size=x.shape[2:], mode=LINEAR[self.ndim], align_corners=False))

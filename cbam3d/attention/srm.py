@@ -8,7 +8,7 @@ Lee, Kim, Nam, ICCV 2019, https://arxiv.org/abs/1903.10829
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, run_wide, wide, zero_
 from cbam3d.attention.nd import check_channels, spatial_axes
 
 
@@ -38,6 +38,6 @@ class SRM(Gate):
 
     def logits(self, x: Tensor) -> Tensor:
         check_channels(x, len(self.weight))
-        variance, mean = torch.var_mean(x, spatial_axes(x), correction=0)
+        variance, mean = torch.var_mean(wide(x), spatial_axes(x), correction=0)
         style = torch.stack([mean, (variance + self.eps).sqrt()], dim=2)
-        return expand_as(self.norm((style * self.weight).sum(2)), x)
+        return expand_as(run_wide(self.norm, (style * self.weight).sum(2)), x)

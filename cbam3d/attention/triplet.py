@@ -24,7 +24,8 @@ class Triplet(Gate):
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S).
 
-    A clip of one frame has a fourth map, over (C, H, W), that an image does not have.
+    The official code's map over H and C (with W pooled away) lies the other way round, H×C: `load_weights` turns its
+    kernel. A clip of one frame has a fourth map, over (C, H, W), that an image does not have.
 
     Raises:
         ValueError: an even kernel.

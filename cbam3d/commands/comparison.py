@@ -101,7 +101,7 @@ def tell(rows: list[Row], heading: str, score: str, out: Path, console: Console)
     _write_csv(out / "comparison.csv", rows)
     differences = [(row.difference, row.low, row.high) for row in rows]
     names, scores = [row.attention for row in rows], [row.scores for row in rows]
-    plot_comparison(names, scores, differences, score, out / "comparison.png")
+    plot_comparison(out / "comparison.png", names, scores, differences, score)
     console.print(heading)
     for table in tables:
         console.print(_rich(table))

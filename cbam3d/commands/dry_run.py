@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cbam3d.assemble import create_fabric
+from cbam3d.assemble import by_first_process, create_fabric
 from cbam3d.commands.cost import multiply_adds
 from cbam3d.commands.trainer import create_trainer, score
 from cbam3d.config import Config
@@ -18,8 +18,7 @@ def dry_run(config: Config, folder: Path) -> None:
     """Build everything, try one batch of training and one of scoring, and say what the run will take."""
     fabric = create_fabric(config)
     console = speaker(fabric)
-    with fabric.rank_zero_first():
-        source = open_source(config, console)
+    source = by_first_process(fabric, lambda: open_source(config, console))
     trainer, test_loader = create_trainer(config, source, fabric, folder, console)
     batch = next(iter(trainer.loader))
     loss = trainer.step(batch)

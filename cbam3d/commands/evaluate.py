@@ -11,12 +11,12 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from cbam3d.assemble import create_fabric, create_loaders, plain
+from cbam3d.assemble import by_first_process, create_fabric, create_loaders, plain
 from cbam3d.config import Config
 from cbam3d.console import print_skipped, speaker
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
-from cbam3d.engine.records import SkippedFiles, write_json
+from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.scores import Comparison, compare
 from cbam3d.errors import InputError
 from cbam3d.parsing import CommandParser, parse_config
@@ -89,7 +89,8 @@ def _score(saved: Saved, config: Config, split: str) -> Scored:
     console = speaker(fabric)
     same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
-    source = open_source(with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved), console)
+    used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
+    source = by_first_process(fabric, lambda: open_source(used, console))
     if saved.classes != source.classes:
         raise InputError(
             f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
@@ -127,10 +128,9 @@ def _write(scored: Scored, source: Source, console: Console, split: str) -> None
     skipped = SkippedFiles(listed, scored.config.data.max_bad_videos)
     print_skipped(console, skipped.add(source.problems + result.evaluation.problems))
     console.print(result.table(str(folder), len(skipped.reasons)))
-    result.write(target)
     report = result.facts() | {"num_skipped": len(skipped.reasons), "split": split}
     report |= {"checkpoint": scored.saved.path.stem, "epoch": scored.saved.state["state"]["epoch"]}
-    write_json(folder / "evaluation.json", report | {"config": plain(scored.config)})
+    result.write(target, folder / "evaluation.json", report | {"config": plain(scored.config)})
     console.print(f"predictions, classes and confusion are in {target}")
 
 

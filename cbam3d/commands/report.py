@@ -51,8 +51,9 @@ def report(arguments: list[str]) -> None:
     given = parser().parse_args(arguments)
     folder, console = Path(given.run), speaker()
     saved = open_saved(folder)
-    if folder.is_file() or not (folder / "predictions.csv").is_file():
-        raise InputError(f"{folder}: no folder of a run whose training has ended (predictions.csv is missing)")
+    for name in ("predictions.csv", "metrics.json"):
+        if folder.is_file() or not (folder / name).is_file():
+            raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")
     if given.mistakes < 0:
         raise InputError(f"report: --mistakes must be at least 0, got {given.mistakes}")
     mistakes, trouble = _with_pictures(_mistakes(folder)[: given.mistakes], saved, console)

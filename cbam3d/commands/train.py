@@ -2,14 +2,16 @@
 
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from cbam3d.assemble import check_names, create_fabric, plain
+from cbam3d.assemble import by_first_process, check_names, create_fabric, plain
 from cbam3d.commands.dry_run import dry_run
 from cbam3d.commands.trainer import create_trainer, score
 from cbam3d.config import Config
@@ -17,7 +19,7 @@ from cbam3d.console import print_skipped, speaker
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.plots import plot_curves, plot_steps
-from cbam3d.engine.records import EpochTable, write_json
+from cbam3d.engine.records import EpochTable
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
@@ -47,21 +49,23 @@ def train(arguments: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             dry_run(config, Path(folder))
         return
-    folder = _run_folder(config, path.stem, resume)
-    if resume and not any(argument.startswith("--config") for argument in arguments):
-        config, _, _ = _parse(arguments, folder / "config.yaml")
+    begun, folder = None, Path()
+    if resume:
+        folder = _begun_folder(config, path.stem)
+        if not any(argument.startswith("--config") for argument in arguments):
+            config, _, _ = _parse(arguments, folder / "config.yaml")
+    elif config.run.dir is not None and _has_run(Path(config.run.dir)):
+        raise InputError(f"{config.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone")
     fabric = create_fabric(config)
-    folder = fabric.broadcast(folder)
     console = speaker(fabric)
-    console.print(f"run folder {folder}")
-    begun = _begun(config, folder, console) if resume else None
-    with fabric.rank_zero_first():  # renders or downloads once
-        source = open_source(with_manifest_of(folder, config) if resume else config, console)
-    if fabric.is_global_zero:
-        make_folder(folder / "checkpoints")
-        if not resume:
-            (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
-    fabric.barrier()
+    if resume:
+        console.print(f"run folder {folder}")
+        begun = _begun(config, folder, console)
+    found = with_manifest_of(folder, config) if resume else config
+    source = by_first_process(fabric, lambda: open_source(found, console))
+    if not resume:
+        folder = by_first_process(fabric, lambda: _new_folder(config, path.stem))
+        console.print(f"run folder {folder}")
     trainer, test_loader = create_trainer(config, source, fabric, folder, console, begun)
     if begun is not None:
         trainer.resume(begun)
@@ -136,24 +140,49 @@ def _report_to_wandb(config: Config, folder: Path) -> None:
     )
 
 
-def _run_folder(config: Config, name: str, resume: bool) -> Path:
-    """Where the run lives: never on top of another one."""
+def _begun_folder(config: Config, name: str) -> Path:
+    """Where the run to resume lives: the named folder, or the last of those with the configuration's name.
+
+    Raises:
+        InputError: no run there.
+    """
     if config.run.dir is not None:
-        folder = Path(config.run.dir)
-        if resume and not _has_run(folder):
-            raise InputError(f"{folder}: nothing to resume (checkpoints/last.ckpt is missing)")
-        if not resume and _has_run(folder):
-            raise InputError(f"{folder} holds a run: --resume continues it, another --run.dir leaves it alone")
-        return folder
-    taken = [Path("runs") / name]
-    while taken[-1].exists():
-        taken.append(Path("runs") / f"{name}-{len(taken) + 1}")
-    if not resume:
-        return taken[-1]
-    runs = [folder for folder in taken if _has_run(folder)]
+        if not _has_run(Path(config.run.dir)):
+            raise InputError(f"{config.run.dir}: nothing to resume (checkpoints/last.ckpt is missing)")
+        return Path(config.run.dir)
+    runs = [folder for folder in takewhile(Path.exists, _numbered(name)) if _has_run(folder)]
     if not runs:
         raise InputError(f"runs/{name}: nothing to resume")
     return runs[-1]
+
+
+def _new_folder(config: Config, name: str) -> Path:
+    """A folder for a new run: the one that is named, or the next number, taken by making it."""
+    if config.run.dir is not None:
+        folder = make_folder(config.run.dir)
+        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+    else:
+        make_folder("runs")
+        folder = next(folder for folder in _numbered(name) if _is_made(folder))
+    make_folder(folder / "checkpoints")
+    return folder
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder, unless another run has it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    return True
+
+
+def _numbered(name: str) -> Iterator[Path]:
+    """runs/NAME, runs/NAME-2, …"""
+    yield Path("runs") / name
+    yield from (Path("runs") / f"{name}-{number}" for number in count(2))
 
 
 def _has_run(folder: Path) -> bool:
@@ -163,7 +192,6 @@ def _has_run(folder: Path) -> bool:
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     facts = result.facts() | {"num_skipped": len(trainer.skipped.reasons), "epoch": trainer.state.epoch}
-    result.write(folder)
-    plot_curves(table, folder / "curves.png", [name for name in result.scores if "top" in name])
-    plot_steps(folder / "steps.csv", folder / "steps.png")
-    write_json(folder / "metrics.json", facts | best)  # the last of all: where it is, the run has ended
+    result.write(folder, folder / "metrics.json", facts | best)
+    plot_curves(folder / "curves.png", table, [name for name in result.scores if "top" in name])
+    plot_steps(folder / "steps.png", folder / "steps.csv")

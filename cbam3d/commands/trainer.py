@@ -20,6 +20,7 @@ from cbam3d.assemble import (
     new_parameters,
     plain,
 )
+from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config
 from cbam3d.console import print_skipped
 from cbam3d.data.loader import Loader
@@ -45,6 +46,8 @@ def create_trainer(
         raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
     filled = config if begun is None else replace(config, model=replace(config.model, weights=None))
     model = build_model(filled, len(source.classes), source.images)
+    if config.run.precision == "bf16-mixed" and fabric.device.type == "cpu":
+        guard_conv3d(model)
     new = new_parameters(model) if begun is None else begun.get("new_parameters", [])
     train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
     if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import Mix
 from cbam3d.data.batch import Packed, Visit
-from cbam3d.data.workers import leave_signals_to_the_main_process
+from cbam3d.data.workers import WorkerSignals
 
 
 class Samples(Sized, Protocol):
@@ -104,7 +104,7 @@ class Loader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # a data set reads whole batches
             pin_memory=device.type == "cuda",
             persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=WorkerSignals(),
         )
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.errors import InputError, check_options, unknown
 
@@ -76,6 +77,25 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             raise InputError(f"train.freeze: no parameter fits {pattern!r}; there are {some}, …")
         for parameter in chosen:
             parameter.requires_grad = False
+
+
+class MovingAverage(AveragedModel):
+    """An exponential moving average of parameters and buffers. What holds infinity, as masks do, is copied.
+
+    Args:
+        model: what is averaged.
+        decay: a step, above 0 and below 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.infinite = [name for name, buffer in model.named_buffers() if not buffer.isfinite().all()]
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        super().update_parameters(model)
+        for name in self.infinite:  # interpolated, it is no number
+            self.module.get_buffer(name).copy_(model.get_buffer(name))
 
 
 def train_mode(model: nn.Module) -> None:

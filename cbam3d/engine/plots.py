@@ -1,16 +1,45 @@
 """Pictures of a run: curves, steps, the confusion matrix; and of runs side by side."""
 
 import csv
+import logging
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cbam3d.engine.records import EpochTable
 
+P = ParamSpec("P")
+logger = logging.getLogger(__name__)
 
-def plot_curves(table: EpochTable, path: Path, score_names: list[str]) -> None:
+
+def _picture(draw: Callable[P, Figure]) -> Callable[Concatenate[Path, P], None]:
+    """Save the figure that a function draws, at a path that comes before its own arguments. Names are drawn as they
+    are, without mathematics in them; a picture that fails is a warning, as the numbers are in the tables."""
+
+    @wraps(draw)
+    def save(path: Path, *args: P.args, **options: P.kwargs) -> None:
+        try:
+            with rc_context({"text.parse_math": False}):
+                draw(*args, **options).savefig(path, dpi=110)
+        except Exception as error:
+            logger.warning("%s: cannot be drawn (%s: %s)", path, type(error).__name__, error)
+
+    return save
+
+
+def _drawable(names: list[str]) -> list[str]:
+    """Names of files may hold bytes that are not text."""
+    return [name.encode(errors="replace").decode() for name in names]
+
+
+@_picture
+def plot_curves(table: EpochTable, score_names: list[str]) -> Figure:
     """Loss and scores over the epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
@@ -24,10 +53,11 @@ def plot_curves(table: EpochTable, path: Path, score_names: list[str]) -> None:
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def plot_steps(table: Path, path: Path) -> None:
+@_picture
+def plot_steps(table: Path) -> Figure:
     """The loss of each row of `steps.csv`, and its mean over a hundredth of the training."""
     with open(table, newline="") as file:
         rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
@@ -44,10 +74,11 @@ def plot_steps(table: Path, path: Path) -> None:
     axes.set(xlabel="step", ylabel="cross-entropy", title="training loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
+@_picture
+def plot_confusion(confusion: Tensor, classes: list[str]) -> Figure:
     """Rows are true classes, columns predictions; the colour is the share of the row."""
     counts = confusion.numpy()
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -55,8 +86,9 @@ def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
+    names = _drawable(classes)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 20:
         for i, j in np.ndindex(*counts.shape):
@@ -64,16 +96,13 @@ def plot_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
                 colour = "white" if shares[i, j] > 0.5 else "black"
                 axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, shrink=0.7, label="share of the true class")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
+@_picture
 def plot_comparison(
-    names: list[str],
-    scores: list[list[float]],
-    differences: list[tuple[float, float, float]],
-    score: str,
-    path: Path,
-) -> None:
+    names: list[str], scores: list[list[float]], differences: list[tuple[float, float, float]], score: str
+) -> Figure:
     """Scores of several ways to train, a point a seed; and their differences to the first, with intervals.
 
     Args:
@@ -81,8 +110,8 @@ def plot_comparison(
         scores: of each, 0 … 1, one a seed.
         differences: value, low and high of each, 0 … 1; the first's is not shown.
         score: name of the score.
-        path: of the picture.
     """
+    names = _drawable(names)
     figure = Figure(figsize=(10, 1.6 + 0.4 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for y, values in enumerate(scores):
@@ -99,4 +128,4 @@ def plot_comparison(
     right.set(xlabel="points, with 95 % intervals", title=f"against {names[0]} (grey: within noise)")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=110)
+    return figure

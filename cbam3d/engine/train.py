@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
@@ -49,7 +50,7 @@ class Settings:
         label_smoothing: 0 … 1.
         clip_grad_norm: largest norm of the whole gradient, or None.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
-        max_bad_steps: how many steps with a loss that is no number are passed over.
+        max_bad_steps: how many steps with a loss or a gradient that is not finite are skipped.
         early_stopping: scorings without a better score after which training ends, or None.
         checkpoint_minutes: between two checkpoints within an epoch.
         log_every: steps between two rows of steps.csv.
@@ -158,7 +159,7 @@ class Trainer:
 
         Raises:
             Stopped: on request; a checkpoint has been written.
-            InputError: losses that are no numbers, too many bad files, no memory left, a disk that is full.
+            InputError: losses or gradients that are not finite, too many bad files, no memory left, a full disk.
         """
         state, settings = self.state, self.settings
         table = EpochTable(self.folder / "metrics.csv", state.epoch)
@@ -258,7 +259,7 @@ class Trainer:
     def step(self, batch: Any) -> float:
         """One step of the optimiser; returns the mean loss over the samples of all processes.
 
-        A batch from which a process has no sample, and a loss that is no number, change nothing.
+        A batch from which a process has no sample, and a loss or a gradient that is not finite, change nothing.
         """
         state, settings = self.state, self.settings
         count, num_problems = float(len(batch.targets)), float(len(batch.problems))
@@ -274,16 +275,13 @@ class Trainer:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
         except (RuntimeError, ValueError) as error:
             raise explain(error, batch.inputs, settings.accumulate) from error
-        (loss,) = self._total([float(loss)])
-        if not math.isfinite(loss):
+        loss, norm = self._total([float(loss), self._clipped_norm()])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             for buffer, before in buffers:
                 buffer.copy_(before)
-            self._bad_step(loss, batch.names)
+            what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
+            self._bad_step(what, batch.names)
             return loss
-        if settings.clip_grad_norm is not None:
-            self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=settings.clip_grad_norm, error_if_nonfinite=False
-            )
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(_inner(self.model))
@@ -305,21 +303,33 @@ class Trainer:
             share += losses.detach().float() / total
         return share
 
-    def _bad_step(self, loss: float, names: list[str]) -> None:
-        """Note a loss that is no number, up to the limit."""
-        state = self.state
+    def _clipped_norm(self) -> float:
+        """Clip the gradient, where that is wanted; return its norm from before. A gradient scaler checks by itself, and
+        skips steps as it finds its scale: 0 then."""
+        max_norm = self.settings.clip_grad_norm
+        if max_norm is None:
+            norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        else:
+            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        return 0.0 if scaled or norm is None else float(norm)
+
+    def _bad_step(self, what: str, names: list[str]) -> None:
+        """Note a step that would have spoilt the weights, up to the limit."""
+        state, settings = self.state, self.settings
         state.bad_steps += 1
         samples = ", ".join(gather(self.fabric, names)[:8])
         text = (
-            f"the loss of epoch {state.epoch + 1}, batch {state.batch + 1} is {loss} "
+            f"the {what} in epoch {state.epoch + 1}, batch {state.batch + 1} "
             f"at learning rate {self.schedule.learning_rate:.3g} (samples: {samples}, …)"
         )
-        if state.bad_steps > self.settings.max_bad_steps:
+        if state.bad_steps > settings.max_bad_steps:
+            clip = "set" if settings.clip_grad_norm is None else "lower"
             raise InputError(
-                f"{text}: lower train.learning_rate or set train.clip_grad_norm; a checkpoint from before is in "
+                f"{text}: lower train.learning_rate or {clip} train.clip_grad_norm; a checkpoint from before is in "
                 f"{self.checkpoints}"
             )
-        self.console.print(f"{text}; the step is passed over", style="yellow")
+        self.console.print(f"{text}; the step is skipped", style="yellow")
 
     def _total(self, values: list[float]) -> list[float]:
         """The sums over all processes."""

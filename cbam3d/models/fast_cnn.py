@@ -75,7 +75,7 @@ class FastCNN(nn.Module):
         patches.get_parameter("weight").copy_(torch.eye(half).reshape(half, *kernel))
         total, products, count = torch.zeros(half).double(), torch.zeros(half, half).double(), 0
         for sample in inputs.split(1):
-            values = patches(sample)[0].flatten(1).double()
+            values = patches(sample)[0].flatten(1).cpu().double()
             total += values.sum(1)
             products += values @ values.T
             count += values.shape[1]

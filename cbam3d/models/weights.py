@@ -30,6 +30,7 @@ class WeightsReport:
     adapted: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
+    misfits: dict[str, str] = field(default_factory=dict)  # of the skipped, those of another shape than this key
 
     @property
     def complete(self) -> bool:
@@ -58,8 +59,9 @@ def load_weights(
 
     Names: the prefixes of wrappers (`module.`, `model.`, `backbone.`, `_orig_mod.`) are ignored; the layouts of
     torchvision's video ResNets, of plain ResNets and 3D-ResNets-PyTorch, of the official CBAM and of a
-    common port of it are mapped onto each other. Shapes: 2D kernels are inflated to 3D, 1x1 kernels become
-    linear layers and back, and the first convolution is adapted to another number of channels (so that
+    common port of it (in networks, and a block alone), and of the official triplet attention are mapped onto each
+    other; a bias that gates from elsewhere do not have is set to 0. Shapes: 2D kernels are inflated to 3D, 1x1
+    kernels become linear layers and back, and the first convolution is adapted to another number of channels (so that
     equal channels give what they gave). A head for other classes is left as it is.
 
     Args:
@@ -84,8 +86,9 @@ def load_weights(
     by_layout, source_layout = _unambiguous(own), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
+    targets = {key: _target(key, own, by_layout) for key in state}
     for key, value in state.items():
-        target = _target(key, own, by_layout)
+        target = targets[key]
         if target is None:
             report.skipped[key] = "the network has no such key"
         elif _unwrapped(key) != target != key and _canonical(key) not in source_layout:
@@ -95,11 +98,15 @@ def load_weights(
         else:
             fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
             if fitted is None:
-                report.skipped[key] = change
+                report.skipped[key], report.misfits[key] = change, target
                 continue
             filled[target] = fitted
             if key not in own and _FOREIGN_GATE.search(key):
                 filled |= _scale_of(model, target)
+                bias = re.sub("weight$", "bias", target)
+                if bias in own.keys() - targets.values():
+                    filled[bias] = torch.zeros_like(own[bias])
+                    change = ", ".join(filter(None, [change, "with a bias of 0"]))
             if change.startswith("inflated"):
                 report.inflated[key] = change
             elif change:
@@ -118,7 +125,7 @@ def load_weights(
     return report
 
 
-_FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.")
+_FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.|(^|\.)(hw|cw|hc)\.conv\.")
 
 
 def _scale_of(model: nn.Module, key: str) -> dict[str, Tensor]:
@@ -182,6 +189,12 @@ _LAYOUTS = [
     (r"(^|\.)ca\.(fc1|fc\.0)\.", r"\1attention.channel.mlp.0."),
     (r"(^|\.)ca\.(fc2|fc\.2)\.", r"\1attention.channel.mlp.2."),
     (r"(^|\.)sa\.(conv1|conv)\.", r"\1attention.spatial.conv."),
+    # the official triplet attention, https://github.com/landskape-ai/triplet-attention: maps over H×W, C×W and H×C
+    (r"(^|\.)triplet_attention\.", r"\1attention."),
+    *((rf"(^|\.){name}\.conv\.conv\.", rf"\1branches.{i}.0.") for i, name in enumerate(("hw", "cw", "hc"))),
+    *((rf"(^|\.){name}\.conv\.bn\.", rf"\1branches.{i}.1.") for i, name in enumerate(("hw", "cw", "hc"))),
+    # a block alone
+    (r"^(channel|spatial|temporal|branches)\.", r"attention.\1."),
 ]
 
 
@@ -221,6 +234,9 @@ def _fit(key: str, value: Tensor, like: Tensor, is_first: bool, inflation: Infla
     if "SpatialGate.spatial.conv" in key:  # the official code pools [max; mean], ours [mean; max]
         value = value.flip(1)
         changes.append("planes swapped from [max; mean]")
+    if re.search(r"(^|\.)hc\.conv\.conv\.weight$", key):  # the official map is over H×C, ours over C×H
+        value = value.transpose(-1, -2)
+        changes.append("transposed")
     if value.ndim == 4 and like.ndim == 5 and before[2:] == wanted[3:]:
         value = _inflate(value, wanted[2], inflation)
         changes.insert(0, f"inflated from {before}")

@@ -1,11 +1,12 @@
 """Every network by name: ours, torchvision's, pytorchvideo's and timm's."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cbam3d.attention import insert_attention
@@ -93,20 +94,39 @@ def create_model(
     if weights is not None:
         source = _find_weights(name, ndim, weights)
         report = load_weights(model, source)
-        _check_filled(report, model, num_classes, str(weights))
+        origin = "the state dict" if isinstance(weights, Mapping) else weights
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # what depends on the classes is the head
+            other = create_model(name, num_classes + 1, ndim, "none", **options).state_dict()
+        head = {key for key, value in model.state_dict().items() if key in other and other[key].shape != value.shape}
+        _check_filled(report, model, head, f"{origin} does not fit {type(model).__name__}")
         model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
 
 
-def _check_filled(report: WeightsReport, model: nn.Module, num_classes: int, origin: str) -> None:
-    """Refuse weights that left more than the head and the attention of the network as it was."""
-    own = model.state_dict()
+def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str], misfit: str) -> None:
+    """Refuse weights that left more of the network as it was than the head, and attention that they do not have.
+
+    Args:
+        report: what became of the weights.
+        model: the network.
+        head: its keys that depend on the number of classes.
+        misfit: how a refusal begins.
+    """
+    given = model.state_dict().keys() - set(report.new)
+    begun = {_gate_of(key) for key in given if not key.endswith("num_batches_tracked")} - {""}
     for key in report.new:
-        if "attention." not in key and own[key].shape[:1] != (num_classes,):
-            raise InputError(f"{origin} does not fit {type(model).__name__}: it does not give {key}")
+        absent = "attention." in key and (_gate_of(key) not in begun or key.endswith(".scale"))
+        if key not in head and not absent:
+            raise InputError(f"{misfit}: it does not give {key}")
     for key, reason in report.skipped.items():
-        if f"the network has ({num_classes}," not in reason:
-            raise InputError(f"{origin} does not fit {type(model).__name__}: {key}: {reason}")
+        if report.misfits.get(key) not in head:
+            raise InputError(f"{misfit}: {key}: {reason}")
+
+
+def _gate_of(key: str) -> str:
+    """The part of an attention block that a parameter belongs to: `layer1.0.attention.spatial`; else empty."""
+    block, found, inside = key.rpartition("attention.")
+    return block + found + inside.partition(".")[0] if found else ""
 
 
 def _torchvision_names() -> dict[int, list[str]]:

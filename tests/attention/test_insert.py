@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models import video
 
 from cbam3d import CBAM, create_model, insert_attention, list_insertions, remove_attention
+from cbam3d.assemble import keep_hooks_and_sync_batchnorm
 
 IMAGE, CLIP = (2, 3, 64, 64), (2, 3, 8, 64, 64)
 
@@ -213,16 +214,24 @@ def test_swins_channels_last_and_mvits_tokens():
 
     settings = [video.mvit.MSBlockConfig(1, 16, 32, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2])]
     settings += [video.mvit.MSBlockConfig(2, 32, 32, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])]
+    settings += [video.mvit.MSBlockConfig(2, 32, 32, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 1, 1])]
     mvit = video.MViT((64, 64), 4, settings, True, False, 0.0, 0.0, 0.0, num_classes=5)
     before = mvit.eval()(x)
     insert_attention(mvit, "cbam", "stage", example=x)
-    assert [i.where for i in list_insertions(mvit)] == ["blocks.0", "blocks.1"]
+    assert [i.where for i in list_insertions(mvit)] == ["blocks.0", "blocks.1"]  # of the last, the class token is read
     assert torch.equal(mvit(x), before)
     seen = []
     block = list_insertions(mvit)[1].block
     block.forward = lambda clip: seen.append(clip.shape) or clip
     mvit(x)
     assert seen == [(1, 32, 2, 8, 8)]  # without the class token
+    remove_attention(mvit)
+    with pytest.raises(ValueError, match=r"blocks\.2: attention there would receive no gradient.*1 of 2 places"):
+        insert_attention(mvit, "cbam", ["blocks.1", "blocks.2"], example=x)
+    assert list_insertions(mvit) == []
+    insert_attention(mvit, "cbam", "blocks.2", example=x, check=False)
+    mvit(x).sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in list_insertions(mvit)[0].block.parameters())
 
 
 DDP_SCRIPT = """
@@ -263,7 +272,11 @@ def test_two_processes_train_the_same_attention(tmp_path):
         (lambda: torchvision.models.densenet121(), {"position": "stage"}, "runs its children itself"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), {}, "nothing to attach to: no position 'residual' in Sequential"),
         (lambda: nn.Linear(3, 4), {}, "give example="),
-        (lambda: build("resnet18")[0], {"example": torch.zeros(1, 5, 64, 64)}, "the last failure: RuntimeError"),
+        (
+            lambda: build("resnet18")[0],
+            {"example": torch.zeros(1, 5, 64, 64)},
+            "the last failure: with (1, 5, 64, 64) RuntimeError",
+        ),
     ],
 )
 def test_refusals_leave_the_model_as_it_was(model, arguments, message):
@@ -332,3 +345,99 @@ def test_a_network_created_with_attention_has_the_keys_of_one_that_got_it_later(
     later = insert_attention(create_model("resnet10", 5, width=8), "cbam")
     created = create_model("resnet10", 5, width=8, attention="cbam", attention_options={"init": "identity"})
     assert list(later.state_dict()) == list(created.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "first"),
+    [
+        ("convnext_atto", (12, 12, 4, 1), "stages.0.blocks.0.drop_path"),
+        ("efficientnet_b0", (9, 9, 5, 1), "blocks.1.1.drop_path"),
+        ("regnetx_002", (13, 13, 4, 1), "s1.b1.drop_path"),
+    ],
+)
+def test_positions_in_timms_networks(name, counts, first):
+    model = pytest.importorskip("timm").create_model(name).eval()
+    x = torch.randn(1, 3, 64, 64)
+    before = model(x)
+    for position, count in zip(("residual", "block", "stage", "last_stage"), counts, strict=True):
+        insert_attention(model, "se", position)
+        assert len(list_insertions(model)) == count, position
+        assert position != "residual" or list_insertions(model)[0].where == first
+        assert torch.equal(model(x), before)
+        remove_attention(model)
+
+
+@pytest.mark.parametrize(
+    ("build", "where"),
+    [
+        (lambda: create_model("timm/swin_tiny_patch4_window7_224", 5), [f"layers.{i}" for i in range(4)]),
+        (
+            lambda: torchvision.models.regnet_y_400mf(),
+            [f"trunk_output.block{name}" for name in ("1.block1-0", "2.block2-2", "3.block3-5", "4.block4-5")],
+        ),
+    ],
+)
+def test_stages_of_swin_and_regnet(build, where):
+    model = insert_attention(build(), "se", "stage")
+    assert [insertion.where for insertion in list_insertions(model)] == where
+
+
+class Stage(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class LikeHuggingFace(nn.Module):
+    """As their ResNet: stages below an encoder, and an output that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(16, 2)
+        self.encoder = nn.Module()
+        self.encoder.stages = nn.ModuleList([Stage(4), Stage(8)])
+
+    def forward(self, x):
+        x = self.stem(x)
+        for stage in self.encoder.stages:
+            x = stage(x)
+        return {"logits": self.head(x.mean((2, 3))), "hidden_states": None}
+
+
+def test_stages_below_an_encoder():
+    model = LikeHuggingFace()
+    insert_attention(model, "se", "stage")
+    assert [insertion.where for insertion in list_insertions(model)] == ["encoder.stages.0", "encoder.stages.1"]
+
+
+def test_networks_of_tokens_are_told_what_is_missing():
+    vit = pytest.importorskip("timm").create_model("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match=r"no position 'stage' .*tokens, whose height and width they do not tell"):
+        insert_attention(vit, "se", "stage")
+    with pytest.raises(ValueError, match=r"blocks\.0 puts out no feature map .*shape \(1, 197, 192\): tokens"):
+        insert_attention(vit, "se", "blocks.0")
+
+
+def test_a_network_whose_branches_start_at_zero_is_no_dead_one():
+    """timm's residual branches end with a norm that starts at 0, and heads may start at 0 as well."""
+    model = pytest.importorskip("timm").create_model("resnet18")
+    assert not model.layer1[0].bn2.weight.any()
+    insert_attention(model, "cbam")
+    remove_attention(model)
+    nn.init.zeros_(model.fc.weight)
+    insert_attention(model, "cbam")
+    assert len(list_insertions(model)) == 8
+
+
+def test_removed_after_norms_were_synchronised():
+    model = torchvision.models.resnet18()
+    insert_attention(model, "cbam", "residual")
+    keys = list(torchvision.models.resnet18().state_dict())
+    for convert in (nn.SyncBatchNorm.convert_sync_batchnorm, keep_hooks_and_sync_batchnorm):
+        converted = remove_attention(convert(copy.deepcopy(model)))
+        assert list(converted.state_dict()) == keys
+        assert not any(module._forward_hooks for module in converted.modules())
+        assert list_insertions(converted) == []

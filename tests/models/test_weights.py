@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from cbam3d import CBAM2d, CBAM3d, ResNet, create_model, insert_attention, load_weights
+from cbam3d import CBAM2d, CBAM3d, ResNet, create_attention, create_model, insert_attention, load_weights
 from cbam3d.errors import InputError
 from tests.models.test_resnet import randomise_norms
 
@@ -65,23 +66,22 @@ def official_block(channels=32):
     return block.double()
 
 
-def ours(channels=32, ndim=2):
+def ours(channels=32, ndim=2, **options):
     cls = CBAM2d if ndim == 2 else CBAM3d
-    block = cls(channels, reduction=4, bias=True, batch_norm=True, gates=("channel", "spatial")).double()
-    with torch.no_grad():  # the official convolution has no bias; ours, with bias=True, has one
-        block.spatial.conv.bias.zero_()
-    return block
+    return cls(channels, reduction=4, bias=True, batch_norm=True, gates=("channel", "spatial"), **options).double()
 
 
+@pytest.mark.parametrize("official_form", [True, False])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("shape", [(2, 32, 9, 11), (3, 32, 4, 4)])
-def test_official_cbam_weights_give_the_official_outputs_and_gradients(shape, train):
+def test_official_cbam_weights_give_the_official_outputs_and_gradients(shape, train, official_form):
     theirs = official_block().train(train)
-    mine = ours().train(train)
+    mine = ours(**({"conv_bias": False} if official_form else {})).train(train)
     report = load_weights(mine, theirs.state_dict())
     assert report.skipped == {}
-    assert report.new == ["spatial.conv.bias"]
-    assert report.adapted == {"SpatialGate.spatial.conv.weight": "planes swapped from [max; mean]"}
+    assert report.new == []
+    changed = "planes swapped from [max; mean]" + ("" if official_form else ", with a bias of 0")
+    assert report.adapted == {"SpatialGate.spatial.conv.weight": changed}
     x = torch.randn(shape, dtype=torch.float64)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outputs = [block(value) for block, value in zip((theirs, mine), inputs, strict=True)]
@@ -329,3 +329,93 @@ def test_the_report_prints_as_a_table():
     assert "fc.weight: shape (4, 64), the network has (7, 64)" in text
     counts = dict(line.split() for line in text.splitlines() if not line.startswith(" "))
     assert (counts["skipped"], counts["new"]) == ("2", "2")
+
+
+def test_a_ports_block_alone_loads():
+    torch.manual_seed(0)
+    state = {"ca.fc1.weight": torch.randn(4, 32, 1, 1), "ca.fc2.weight": torch.randn(32, 4, 1, 1)}
+    state["sa.conv1.weight"] = torch.randn(1, 2, 7, 7)
+    block = CBAM2d(32, reduction=8, bias=True)
+    report = load_weights(block, state)
+    assert (report.new, report.skipped) == ([], {})
+    x = torch.randn(2, 32, 9, 9)
+    mlp = [state[f"ca.fc{i}.weight"][..., 0, 0] for i in (1, 2)]
+    pooled = (x.mean((2, 3)), x.amax((2, 3)))
+    after = x * torch.sigmoid(sum((p @ mlp[0].T).relu() @ mlp[1].T for p in pooled))[..., None, None]
+    planes = torch.cat([after.mean(1, keepdim=True), after.amax(1, keepdim=True)], 1)
+    expected = after * torch.sigmoid(torch.nn.functional.conv2d(planes, state["sa.conv1.weight"], padding=3))
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+class OfficialTriplet(nn.Module):
+    """The official block's key names, and its arithmetic from the formula: a gate pools the axis that is put first."""
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Module()
+            self.conv.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+            self.conv.bn = nn.BatchNorm2d(1)
+
+        def forward(self, x):
+            planes = torch.stack([x.amax(1), x.mean(1)], 1)
+            return x * torch.sigmoid(self.conv.bn(self.conv.conv(planes)))
+
+    def __init__(self):
+        super().__init__()
+        self.cw, self.hc, self.hw = self.Gate(), self.Gate(), self.Gate()
+
+    def forward(self, x):
+        over_cw = self.cw(x.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
+        over_hc = self.hc(x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+        return (self.hw(x) + over_cw + over_hc) / 3
+
+
+@pytest.mark.parametrize("init", ["paper", "identity"])
+def test_official_triplet_weights_give_the_official_outputs(init):
+    torch.manual_seed(0)
+    theirs, mine = OfficialTriplet().double().eval(), create_attention("triplet", 6, ndim=2, init=init).double().eval()
+    for norm in (gate.conv.bn for gate in (theirs.cw, theirs.hc, theirs.hw)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    report = load_weights(mine, theirs.state_dict())
+    assert (report.new, report.skipped) == ([], {})
+    assert report.adapted == {"hc.conv.conv.weight": "transposed"}
+    x = torch.randn(2, 6, 8, 9, dtype=torch.float64)
+    torch.testing.assert_close(mine(x), theirs(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("missing", ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.bias"])
+def test_the_head_is_known_by_its_place(tmp_path, missing):
+    """As many classes as channels: every tensor of the first stage has the head's first axis."""
+    state = create_model("resnet10", num_classes=8, ndim=2, width=8).state_dict()
+    del state[missing]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"w\.pth does not fit ResNet: it does not give {re.escape(missing)}"):
+        create_model("resnet10", num_classes=8, ndim=2, width=8, weights=tmp_path / "w.pth")
+    for key in ("fc.weight", "fc.bias"):
+        del state[key]
+    state[missing] = create_model("resnet10", num_classes=8, ndim=2, width=8).state_dict()[missing]
+    report = create_model("resnet10", num_classes=8, ndim=2, width=8, weights=state).weights_report
+    assert report.new == ["fc.weight", "fc.bias"]
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet18", "torchvision/mobilenet_v3_small", "timm/resnet18", "fast_cnn"]
+)
+def test_the_head_of_other_libraries_is_known_too(name):
+    state = create_model(name, num_classes=5).state_dict()
+    model = create_model(name, num_classes=16, weights=state)
+    assert set(model.weights_report.misfits.values()) <= set(model.weights_report.new)
+    assert all(model.state_dict()[key].shape[0] == 16 for key in model.weights_report.new)
+
+
+def test_half_a_gate_is_refused():
+    options = {"attention": "cbam", "width": 8, "attention_options": {"batch_norm": True}}
+    state = create_model("resnet10", num_classes=5, ndim=2, **options).state_dict()
+    lost = "layer2.0.attention.spatial.norm.weight"
+    del state[lost]
+    with pytest.raises(InputError, match=f"it does not give {lost}"):
+        create_model("resnet10", num_classes=5, ndim=2, weights=state, **options)
+    without = {key: value for key, value in state.items() if "attention.spatial" not in key}
+    create_model("resnet10", num_classes=5, ndim=2, weights=without, **options)  # a whole gate may be new

@@ -103,7 +103,7 @@ def test_weights_without_attention_fill_all_but_the_attention(name, tmp_path):
     assert torch.equal(model(x), plain(x))  # attention starts as the identity
 
 
-@pytest.mark.parametrize("name", ["sk", "simam", "ema", "cbam"])
+@pytest.mark.parametrize("name", ["sk", "simam", "em_attention", "cbam"])
 def test_a_networks_own_weights_give_its_own_outputs(name, tmp_path):
     """Also where the attention was trained from the paper's start."""
     torch.manual_seed(0)
