@@ -50,7 +50,7 @@ def floor(path: Path, frames: list[int], fps: float) -> None:
         for run in plan(table, frames):
             if run.start:
                 container.seek(table.times[run.start], stream=stream)
-            packets = decode._demux(container, stream, deadline)
+            packets = decode.demux(container, stream, deadline)
             for place, packet in zip(range(run.start, run.stop), packets, strict=False):
                 if table.skippable:
                     context.skip_frame = "DEFAULT" if table.ranks[place] in wanted else "NONREF"

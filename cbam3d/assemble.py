@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cbam3d.attention import attention_options
-from cbam3d.config import Config
+from cbam3d.config import Config, Train
 from cbam3d.data.augment import BatchTransform, Mix, Step, train_changes, train_cuts
 from cbam3d.data.crop import TestCrops
 from cbam3d.data.draws import torch_seeded
@@ -18,7 +18,7 @@ from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
 from cbam3d.engine.schedule import Schedule
-from cbam3d.errors import InputError, Stopped
+from cbam3d.errors import InputError, Stopped, is_foreign
 from cbam3d.models import create_model
 from cbam3d.models.ours import OURS, attention_of, network_options
 from cbam3d.models.zoo import check_model_name
@@ -121,6 +121,8 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
                 **options,
             )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
+        if is_foreign(error):
+            raise
         foreign = "unexpected keyword argument" in str(error)  # of the network that the configuration names
         advice = "; --model.options {} drops the options of the configuration" if foreign else ""
         raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
@@ -151,11 +153,13 @@ def create_training(
         InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
     """
     t = config.train
-    freeze(model, t.freeze)
+    freeze(model, t.freeze, new)
     rate = t.learning_rate * (t.batch_size / t.base_batch_size if t.base_batch_size else 1.0)
     options = t.optimizer_options
     if t.optimizer in ("sgd", "SGD"):
         options = {"momentum": t.momentum, "nesterov": t.momentum > 0} | options
+    elif t.momentum != Train.momentum:
+        raise InputError(f"train.momentum is of sgd: set train.optimizer_options for {t.optimizer}, got {t.momentum}")
     optimizer = create_optimizer(model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor)
     schedule = Schedule(
         optimizer,

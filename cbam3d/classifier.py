@@ -13,7 +13,7 @@ from cbam3d.data.crop import TestCrops
 from cbam3d.data.decode import read_clip
 from cbam3d.data.images import read_image
 from cbam3d.data.pixels import scaled_size
-from cbam3d.data.probe import VideoInfo, probe_video
+from cbam3d.data.probe import VideoInfo, measure_video
 from cbam3d.errors import InputError
 from cbam3d.saved import open_saved
 from cbam3d.sources import sampling_of
@@ -83,12 +83,12 @@ class Classifier:
         return sampling_of(self.config.data).uniform(num_frames, fps, self.config.eval.num_clips)
 
     def probe(self, path: str | Path) -> VideoInfo:
-        """What is known of a video after reading it once.
+        """How many frames a video has, and of which size.
 
         Raises:
             InputError: no frame of it can be read.
         """
-        info = probe_video(path)
+        info = measure_video(path)
         if not info.num_frames:
             raise InputError(f"{path}: {info.problem}")
         return info

@@ -14,7 +14,7 @@ class Run:
     """Where and on what a run happens.
 
     Args:
-        dir: folder of the run; null for runs/<name of the configuration>, numbered where that exists.
+        dir: folder of the run; null for the configuration's name in runs/, numbered where that exists.
         seed: number from which everything random follows.
         accelerator: auto, cpu, gpu, cuda or mps.
         devices: number of processes, one a device.
@@ -47,12 +47,14 @@ class Data:
     Args:
         recipe: name of a folder in datasets/, or path of a folder with a recipe.yaml.
         root: folder of the data.
-        groups: CSV with columns path and group (and label); videos of one group are not torn apart by a split.
+        groups: CSV with columns path and group (and label, split); videos of one group are not torn apart by a split,
+            unless the column split says so.
         annotations: the data set's own lists, their folder or one of them; null looks for them in the root.
         manifest: CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the
             folder is scanned.
         split: number of the recipe's split.
         test_fraction: share held out where neither the recipe nor the folders say, 0 … 1.
+        allow_outside: follow links that lead out of the root, and take paths of a manifest that do.
         allow_leaks: accept groups with videos in training and held out; an error otherwise.
         decoder: what reads videos: pyav, or torchcodec (an extra, without AVI).
         corrupt_frames: frames that the decoder marks as corrupt: keep shows them, drop shows the last intact one.
@@ -79,6 +81,7 @@ class Data:
     manifest: str | None = None
     split: int = 1
     test_fraction: float = 0.2
+    allow_outside: bool = False
     allow_leaks: bool = False
     decoder: Literal["pyav", "torchcodec"] = "pyav"
     corrupt_frames: Literal["keep", "drop"] = "keep"
@@ -107,6 +110,8 @@ class Data:
         _above("data.fps", self.fps)
         if self.decoder == "torchcodec" and self.corrupt_frames == "drop":
             raise InputError("data.corrupt_frames drop is not possible with data.decoder torchcodec")
+        if self.decoder == "torchcodec" and self.timeout_seconds != 60:
+            raise InputError("data.timeout_seconds has no effect with data.decoder torchcodec")
         if self.sampling == "segments" and self.fps is not None:
             raise InputError("data.fps has no effect with data.sampling segments: choose one")
         for value in self.std:
@@ -171,7 +176,8 @@ class Model:
         name: see `cbam3d list`.
         attention: mechanism in every block, see `cbam3d list`; none for a plain network, null for what the
             network is known with (cbam for cbam_cnn, else nothing).
-        weights: file, name of torchvision's weights (KINETICS400_V1), or hf:owner/name; null for a fresh network.
+        weights: file, folder of a run, name of torchvision's weights (KINETICS400_V1), or hf:owner/name; null for a
+            fresh network.
         options: keyword arguments of the network, such as width.
         attention_options: keyword arguments of the mechanism, such as reduction, gates, or init (paper or identity;
             identity where weights are given, else paper).
@@ -204,7 +210,8 @@ class Train:
             the rest.
         momentum: momentum of sgd.
         weight_decay: decay of weights; norms and biases have none.
-        freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"].
+        freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"]. What pretrained weights
+            did not give (attention, head) learns, unless a pattern fits nothing else: ["layer1.*.attention.*"].
         schedule: cosine, one_cycle, multi_step, plateau (of the held-out loss) or constant.
         warmup_epochs: epochs over which the learning rate rises to its highest; fractions are allowed.
         milestones: epochs at which multi_step multiplies the learning rate by gamma.

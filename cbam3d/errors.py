@@ -1,7 +1,10 @@
 """What a user did wrong, in one line."""
 
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -19,6 +22,15 @@ class Stopped(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error came out of code that is neither this package nor an installed library: the user's own, whose
+    traceback is worth more than its text."""
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    ours = (str(Path(__file__).parent), *libraries)
+    frames = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(not name.startswith((*ours, "<")) for name in frames)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Reading what somebody else wrote, without executing anything."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import yaml
 from safetensors.torch import load_file
 
 from cbam3d.errors import InputError
+
+_LARGEST_YAML = 1 << 20  # bytes
+_DEEPEST_YAML = 50  # values in each other
 
 
 def load_mapping(path: Path, kind: str) -> dict[str, Any]:
@@ -22,12 +26,39 @@ def load_mapping(path: Path, kind: str) -> dict[str, Any]:
         InputError: a missing or malformed file.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        if path.stat().st_size > _LARGEST_YAML:
+            raise InputError(f"{path}: a {kind} has at most {_LARGEST_YAML:,} bytes")
+        text = path.read_text()
+        _check_events(text)
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a {kind} holds keys with values, not a {type(content).__name__}")
     return content
+
+
+def _check_events(text: str) -> None:
+    """Raise YAMLError for what takes more memory or time than its text does: aliases, and values deep in each other."""
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not supported")
+        depth += isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent))
+        depth -= isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent))
+        if depth > _DEEPEST_YAML:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: more than {_DEEPEST_YAML} levels")
+
+
+def _check_archive(path: Path, kind: str) -> None:
+    """Raise InputError for an archive that grows as it is read: `torch.save` compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            grown = any(entry.file_size > entry.compress_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return  # an older format, or damaged: reading says so
+    if grown:
+        raise InputError(f"{path}: not a readable {kind} (a compressed archive)")
 
 
 def load_tensors(path: Path, kind: str) -> Any:
@@ -45,7 +76,10 @@ def load_tensors(path: Path, kind: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_archive(path, kind)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError:
         raise InputError(f"{path}: not a readable {kind} (damaged, or more than tensors and plain data)") from None
     except Exception as error:  # a foreign file breaks the unpickler in any way it likes

@@ -10,8 +10,9 @@ from rich.table import Table
 from cbam3d.engine.evaluate import Evaluation
 from cbam3d.engine.plots import plot_confusion
 from cbam3d.engine.records import write_json
-from cbam3d.engine.scores import calibration_error, class_accuracies, interval
+from cbam3d.engine.scores import LEAST_UNITS, calibration_error, class_accuracies, interval
 from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.errors import counted
 from cbam3d.sources import Source
 
 
@@ -43,7 +44,7 @@ class Result:
 
     @property
     def bounded(self) -> dict[str, tuple[float, float]]:
-        """The intervals that tell something: none of them where all items are of one group."""
+        """The intervals that tell something: none of them where there are too few groups."""
         return {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
 
     def facts(self) -> dict[str, Any]:
@@ -74,7 +75,10 @@ class Result:
         drawn = f"{groups:,} groups" if groups < items else "items"
         caption = f"95 % intervals by bootstrap over {drawn}"
         if not self.bounded:
-            caption = "no intervals: all items are of one group, which is no evidence about others"
+            units = counted(groups, "group") if groups < items else counted(items, "item")
+            caption = (
+                f"no intervals: {units}, and at least {LEAST_UNITS} are needed to tell how much others would differ"
+            )
         table = Table(title=f"{title}: {told}", caption=caption, title_justify="left", caption_justify="left")
         table.add_column("score")
         table.add_column("value", justify="right")

@@ -69,9 +69,25 @@ def open_saved(path: str | Path, checkpoint: str = "last") -> Saved:
             raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
         path = path / "checkpoints" / f"{checkpoint}.ckpt"
     state = load_tensors(path, "checkpoint")
-    if not isinstance(state, dict) or not {"config", "kind", "classes", "model", "state"} <= state.keys():
-        raise InputError(f"{path}: not a checkpoint of cbam3d train")
+    check_state(state, path)
     try:
         return Saved(path, state, config_of(state["config"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def check_state(state: Any, path: Path) -> None:
+    """Raise InputError where what a file holds is not what `cbam3d train` writes."""
+    entries = state if isinstance(state, dict) else {}
+    config, classes = entries.get("config"), entries.get("classes")
+    whole = (
+        isinstance(config, dict)
+        and all(isinstance(section, dict) for section in config.values())
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and entries.get("kind") in ("video", "image")
+        and all(isinstance(entries.get(name), dict) for name in ("model", "state"))
+        and isinstance(entries.get("average"), dict | None)
+    )
+    if not whole:
+        raise InputError(f"{path}: not a checkpoint of cbam3d train")

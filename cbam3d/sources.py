@@ -1,5 +1,6 @@
 """A configuration -> the data set that it names, ready to be loaded."""
 
+import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +14,10 @@ from rich.progress import Progress
 from cbam3d.config import Config, Data
 from cbam3d.data import motion
 from cbam3d.data.images import load_folder, load_torchvision
-from cbam3d.data.listing import Listing, list_videos, lists_of
+from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
+from cbam3d.data.probe import file_state
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import scan_videos
@@ -42,8 +44,13 @@ class Source:
         return self.recipe.kind == "image"
 
 
-def open_source(config: Config, console: Console) -> Source:
+def open_source(config: Config, console: Console, expected: list[str] | None = None) -> Source:
     """Find the files that the configuration names.
+
+    Args:
+        config: which.
+        console: what is found is said there.
+        expected: the classes that the data must have; they are compared before videos are read.
 
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
@@ -54,7 +61,11 @@ def open_source(config: Config, console: Console) -> Source:
             raise InputError(f"{section}.flip: in {recipe.name} a mirror image has another label")
     if config.data.on_device and recipe.kind == "video":
         raise InputError(f"data.on_device holds images, {recipe.name} has videos")
-    source = _open_images(config, recipe, console) if recipe.kind == "image" else _open_videos(config, recipe, console)
+    if recipe.kind == "image":
+        source = _open_images(config, recipe, console)
+    else:
+        source = _open_videos(config, recipe, console, expected)
+    refuse_other_classes(source.classes, expected, config.data.root)
     for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
         if not len(data):
             text = f"{config.data.root}: no usable {split} {recipe.kind}"
@@ -67,9 +78,16 @@ def open_source(config: Config, console: Console) -> Source:
     return source
 
 
-def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
+def refuse_other_classes(found: list[str], expected: list[str] | None, root: str) -> None:
+    """Raise InputError where the classes that were found are not those that were expected."""
+    if expected is not None and found != expected:
+        here, there = (", ".join(names[:5]) for names in (found, expected))
+        raise InputError(f"{root} has the classes {here}, the checkpoint was trained on {there}")
+
+
+def _open_videos(config: Config, recipe: Recipe, console: Console, expected: list[str] | None) -> Source:
     data = config.data
-    manifest = split_manifest(load_manifest(config, recipe, console), data, recipe)
+    manifest = split_manifest(load_manifest(config, recipe, console, expected), data, recipe)
     if not data.allow_leaks:
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
@@ -83,6 +101,8 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
     train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
     test_clips = partial(_test_clips, sampling=sampling, num_clips=config.eval.num_clips, order=config.eval.frame_order)
 
+    options = {} if data.decoder == "torchcodec" else {"timeout_seconds": data.timeout_seconds}
+
     def dataset(split: str, clips: Clips) -> VideoDataset:
         return VideoDataset(
             Path(data.root),
@@ -91,9 +111,10 @@ def _open_videos(config: Config, recipe: Recipe, console: Console) -> Source:
             clips,
             data.short_side,
             config.run.seed,
+            allow_outside=data.allow_outside,
             decoder=data.decoder,
             corrupt=data.corrupt_frames,
-            timeout_seconds=data.timeout_seconds,
+            **options,
         )
 
     validation, test = _held_out(manifest.split.codes()[1])
@@ -175,7 +196,7 @@ def _held_out(splits: Collection[str]) -> tuple[str, str]:
     return "val" if "val" in splits else test, test
 
 
-def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
+def load_manifest(config: Config, recipe: Recipe, console: Console, expected: list[str] | None = None) -> Manifest:
     """The table of the videos: the file that is named, the one in the folder, or a scan.
 
     Raises:
@@ -190,12 +211,18 @@ def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
                 other = "data.manifest" if data.manifest else again
                 raise InputError(f"data.{key} has no effect beside {path}: remove it, or {other}")
         console.print(f"videos as listed in {path}")
-        return read_manifest(path)
+        manifest = read_manifest(path, data.allow_outside)
+        if not data.manifest:
+            _tell_added(root, path, manifest, console)
+        return manifest
     if recipe.name == "motion":
         render_motion(root, console)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
-    listing = list_videos(root, recipe, groups, annotations, data.split)
-    tell_missing(listing, console)
+    listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
+    labels = sorted({row["label"] for row in listing.found if not row["problem"]})
+    if not recipe.classes and not set(labels) >= set(expected or ()):  # further ones may be of unreadable files
+        refuse_other_classes(labels, expected, data.root)
+    tell_listing(listing, console)
     progress = progress_over(console, f"reading every video of {root}")
     manifest = scan_videos(root, listing, progress=progress).manifest
     if recipe.name == "motion":
@@ -203,11 +230,70 @@ def load_manifest(config: Config, recipe: Recipe, console: Console) -> Manifest:
     return manifest
 
 
-def tell_missing(listing: Listing, console: Console) -> None:
-    """Say what lists name and the folder does not have."""
+def tell_listing(listing: Listing, console: Console) -> None:
+    """Say what lists name and the folder does not have, what is no video by its name, and labels that look like two."""
     if listing.missing:
         number = counted(len(listing.missing), "listed video")
         console.print(f"not on disk: {number}, the first is {listing.missing[0]}", style="yellow")
+    if listing.ignored:
+        number = counted(len(listing.ignored), "file")
+        console.print(f"no videos by their suffix: {number}, the first is {listing.ignored[0]}", style="yellow")
+    if several := sorted({row["label"] for row in listing.found if "|" in row["label"]}):
+        text = "is taken for one class, not for several: a video has one label"
+        console.print(f"the label {several[0]!r} {text}", style="yellow")
+
+
+def _tell_added(root: Path, path: Path, manifest: Manifest, console: Console) -> None:
+    """Say which videos came into the folders of a table after it was written. Only changed folders are looked into."""
+    written = path.stat().st_mtime_ns
+    listed = set(manifest.path)
+    folders = {os.path.dirname(name) for name in listed}
+    tops = {folder.partition("/")[0] for folder in folders}
+    changed = [folder for folder in folders if folder and _changed_after(root / folder, written)]
+    changed += [item.name for item in root.iterdir() if item.is_dir() and item.name not in tops and item.name[0] != "."]
+    added = []
+    for folder in sorted(changed):
+        try:
+            found, _, _ = find_videos(root / folder)
+        except InputError:  # no video in it
+            continue
+        added += [name for name in (f"{folder}/{video}" for video in found) if name not in listed]
+    if added:
+        text = (
+            f"{counted(len(added), 'video')} not in that table, the first is {added[0]}: remove the table to read them"
+        )
+        console.print(text, style="yellow")
+
+
+def _changed_after(folder: Path, time_ns: int) -> bool:
+    try:
+        return folder.stat().st_mtime_ns > time_ns
+    except OSError:
+        return False
+
+
+def refuse_changed(manifest: Manifest, root: Path, console: Console) -> None:
+    """Hold the files of a run's table against those on disk.
+
+    Raises:
+        InputError: a file that has another size now.
+    """
+    known = manifest.select(manifest.usable & (manifest.num_bytes > 0))
+    changed, touched = [], []
+    for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
+        state = file_state(root / path)
+        if state != (0, 0) and state != (size, time_ns):  # one that is gone, reading says
+            (touched if state[0] == size else changed).append(path)
+    if changed:
+        raise InputError(
+            f"{counted(len(changed), 'video')} of {root} changed since the run began, the first is {changed[0]}: "
+            "begin a new run, or bring the files back"
+        )
+    if touched:
+        number = counted(len(touched), "video")
+        console.print(
+            f"{number} of {root} with another time than when the run began, the first is {touched[0]}", style="yellow"
+        )
 
 
 def render_motion(root: Path, console: Console) -> None:

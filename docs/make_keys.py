@@ -3,6 +3,7 @@
 python docs/make_keys.py
 """
 
+import html
 from pathlib import Path
 
 from cbam3d.keys import keys, sections
@@ -18,7 +19,9 @@ def tables() -> str:
         lines += ["", f"## {section}", "", what, "", "| key | default | meaning |", "|---|---|---|"]
         for key in keys():
             if key.name.startswith(f"{section}."):
-                lines.append(f"| `{key.name}` | `{key.default}` | {key.meaning.replace('|', chr(92) + '|')} |")
+                lines.append(
+                    f"| `{key.name}` | `{key.default}` | {html.escape(key.meaning, quote=False).replace('|', chr(92) + '|')} |"
+                )
     return "\n".join([*lines, "", END])
 
 

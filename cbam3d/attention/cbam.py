@@ -48,6 +48,8 @@ class ChannelAttention(ChannelGate):
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
     def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+        if mean.shape[1] != self.mlp[0].in_features:
+            raise ValueError(f"expected {self.mlp[0].in_features} channels, got {mean.shape[1]}")
         of_mean, of_highest = self.mlp(torch.stack([mean, highest])).unbind(0)
         return of_mean + of_highest
 

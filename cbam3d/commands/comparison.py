@@ -12,12 +12,12 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
-from cbam3d.assemble import build_model
+from cbam3d.assemble import build_model, memory_format
 from cbam3d.commands.cost import multiply_adds, paired_steps
 from cbam3d.commands.export import input_shape
 from cbam3d.config import Config
 from cbam3d.engine.plots import plot_comparison
-from cbam3d.engine.scores import compare_trainings
+from cbam3d.engine.scores import LEAST_UNITS, compare_trainings
 from cbam3d.engine.tables import read_hits
 from cbam3d.errors import InputError
 
@@ -50,7 +50,7 @@ class Row:
     def verdict(self) -> str:
         """Against the first mechanism, whose own row says nothing."""
         if math.isinf(self.high):
-            return "one group tells nothing"
+            return "too few groups"
         if len(self.scores) == 1:
             return "one seed tells nothing"
         if self.low <= 0 <= self.high:
@@ -115,8 +115,12 @@ def _costs(
     """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's."""
     reference, network = (build_model(each, num_classes, images) for each in (first, config))
     inputs = torch.randn(config.train.batch_size // config.train.accumulate, *input_shape(config, images))
+    inputs = inputs.contiguous(memory_format=memory_format(config, images))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     operations = multiply_adds(network, inputs[:1])
+    if config.run.compile:  # as it is trained
+        reference.compile()
+        network.compile()
     seconds, ratio = paired_steps(fabric, reference, network, inputs, num_classes)
     return parameters, operations, seconds, ratio
 
@@ -153,7 +157,9 @@ def _note(rows: list[Row]) -> str:
     first = rows[0].attention
     found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
     if any(math.isinf(row.high) for row in rows):
-        told = "All items are of one group, which tells nothing of others: there are no intervals."
+        told = (
+            f"Items are of fewer than {LEAST_UNITS} groups, which tells too little of others: there are no intervals."
+        )
     elif len(rows[0].scores) == 1:
         told = "With one seed each, intervals are about the items alone: another seed may turn every difference."
     else:

@@ -19,7 +19,7 @@ def dry_run(config: Config, folder: Path) -> None:
     fabric = create_fabric(config)
     console = speaker(fabric)
     source = by_first_process(fabric, lambda: open_source(config, console))
-    trainer, test_loader = create_trainer(config, source, fabric, folder, console)
+    trainer, test_loader = create_trainer(config, source, fabric, folder, console, keeps=False)
     batch = next(iter(trainer.loader))
     loss = trainer.step(batch)
     evaluation = score(config, source, fabric, islice(test_loader, 1), trainer.model_to_score())

@@ -17,13 +17,13 @@ from cbam3d.console import print_skipped, speaker
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine import evaluate as scoring
 from cbam3d.engine.records import SkippedFiles
-from cbam3d.engine.scores import Comparison, compare
+from cbam3d.engine.scores import LEAST_UNITS, Comparison, compare
 from cbam3d.errors import InputError
 from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.resources import find_recipe
 from cbam3d.results import Result
 from cbam3d.saved import Saved, open_saved
-from cbam3d.sources import Source, open_source, with_manifest_of
+from cbam3d.sources import Source, open_source, refuse_changed, with_manifest_of
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,9 @@ def _score(saved: Saved, config: Config, split: str) -> Scored:
     same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
-    source = by_first_process(fabric, lambda: open_source(used, console))
-    if saved.classes != source.classes:
-        raise InputError(
-            f"{config.data.root} has the classes {', '.join(source.classes[:5])}, "
-            f"the checkpoint was trained on {', '.join(saved.classes[:5])}"
-        )
+    source = by_first_process(fabric, lambda: open_source(used, console, saved.classes))
+    if own_table and source.manifest is not None:
+        refuse_changed(source.manifest, Path(config.data.root), console)
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config).to(fabric.device)
@@ -164,6 +161,6 @@ def describe(found: Comparison) -> str:
     verdict = "within noise" if found.within_noise else "beyond noise"
     between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):
-        between = "(no interval: all items are of one group)"
+        between = f"(no interval: fewer than {LEAST_UNITS} groups)"
     only = f"right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
     return f"{100 * found.difference:+.2f} points {between}; {only}"

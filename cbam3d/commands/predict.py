@@ -12,7 +12,7 @@ from rich.table import Table
 from cbam3d.classifier import load_run
 from cbam3d.commands.windows import Prediction, predictions
 from cbam3d.console import speaker
-from cbam3d.data.listing import VIDEO_SUFFIXES
+from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError, counted
 from cbam3d.outputs import distinct, make_folder

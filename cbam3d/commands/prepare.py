@@ -18,7 +18,7 @@ from cbam3d.data.scan import Scan, scan_videos
 from cbam3d.errors import InputError, counted
 from cbam3d.parsing import CommandParser
 from cbam3d.resources import find_recipe
-from cbam3d.sources import progress_over, refuse_leaks, render_motion, split_manifest, tell_missing
+from cbam3d.sources import progress_over, refuse_leaks, render_motion, split_manifest, tell_listing
 
 _MOST_CLASSES_SHOWN = 40
 
@@ -38,7 +38,7 @@ def prepare(arguments: list[str]) -> None:
     if recipe.name == "motion":
         render_motion(root, console)
     listing = _list(given, root, recipe, read_manifest(path) if path.exists() else None)
-    tell_missing(listing, console)
+    tell_listing(listing, console)
     journal = root / "manifest.csv.unfinished"
     try:
         text = f"reading every video of {root}" + (f", writing copies to {copies.root}" if copies else "")
@@ -76,6 +76,7 @@ def parser() -> CommandParser:
     command.add_argument("--annotations", help="the data set's own lists: their folder, or one of them")
     command.add_argument("--split", type=int, default=1, help="number of the split that is checked for leaks")
     command.add_argument("--allow-leaks", action="store_true", help="accept groups in training and held out")
+    command.add_argument("--allow-outside", action="store_true", help="follow links that lead out of the folder")
     command.add_argument("--workers", type=int, help="processes that decode; one a core if not given")
     command.add_argument("--timeout-seconds", type=float, default=600.0, help="how long a file may take")
     command.add_argument("--short-side", type=int, help="write copies, the shorter side this many pixels long")
@@ -113,7 +114,7 @@ def _list(given: Namespace, root: Path, recipe: Recipe, manifest: Manifest | Non
         rows = manifest.select(manifest.usable).rows()
         return Listing([{**{name: row[name] for name in columns}, "problem": ""} for row in rows], [])
     groups, annotations = (Path(place) if place else None for place in (given.groups, given.annotations))
-    return list_videos(root, recipe, groups, annotations, given.split)
+    return list_videos(root, recipe, groups, annotations, given.split, given.allow_outside)
 
 
 def _report(scan: Scan, given: Namespace, recipe: Recipe, root: Path, console: Console) -> None:

@@ -26,7 +26,8 @@ from cbam3d.files import load_tensors
 from cbam3d.outputs import make_folder
 from cbam3d.parsing import CommandParser, parse_config
 from cbam3d.results import Result
-from cbam3d.sources import open_source, with_manifest_of
+from cbam3d.saved import check_state
+from cbam3d.sources import open_source, refuse_changed, with_manifest_of
 
 # What a run that goes on cannot change: its steps would no longer be those of the run that was begun.
 _FIXED = {
@@ -63,6 +64,8 @@ def train(arguments: list[str]) -> None:
         begun = _begun(config, folder, console)
     found = with_manifest_of(folder, config) if resume else config
     source = by_first_process(fabric, lambda: open_source(found, console))
+    if resume and source.manifest is not None:
+        refuse_changed(source.manifest, Path(config.data.root), console)
     if not resume:
         folder = by_first_process(fabric, lambda: _new_folder(config, path.stem))
         console.print(f"run folder {folder}")
@@ -109,9 +112,9 @@ def _begun(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     Raises:
         InputError: something that cannot be changed in a run that has begun.
     """
-    saved = load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")
-    if not isinstance(saved, dict) or "config" not in saved:
-        raise InputError(f"{folder}/checkpoints/last.ckpt: not a checkpoint of cbam3d train")
+    path = folder / "checkpoints" / "last.ckpt"
+    saved = load_tensors(path, "checkpoint")
+    check_state(saved, path)
     changed = changed_keys(saved["config"], plain(config))
     for key, (then, now) in changed.items():
         if key in _FIXED:

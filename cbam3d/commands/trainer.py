@@ -1,5 +1,6 @@
 """A configuration and a data set -> what trains it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -40,8 +41,10 @@ def create_trainer(
     folder: Path,
     console: Console,
     begun: dict[str, Any] | None = None,
+    keeps: bool = True,
 ) -> tuple[Trainer, Loader]:
-    """What trains, and the loader of the test data; `begun` is the checkpoint of a run that goes on."""
+    """What trains, and the loader of the test data; `begun` is the checkpoint of a run to resume, `keeps` whether the
+    folder stays."""
     if config.run.sync_batchnorm and fabric.device.type != "cuda":
         raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
     filled = config if begun is None else replace(config, model=replace(config.model, weights=None))
@@ -52,10 +55,10 @@ def create_trainer(
     train_loader, validation_loader, test_loader = create_loaders(config, source, fabric)
     if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
         model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
-    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero)
+    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keeps)
     print_skipped(console, skipped.add(source.problems))
     optimizer, schedule, average = create_training(config, model, len(train_loader), new)
-    console.print(_summary(config, source, model, fabric.device))
+    console.print(_summary(config, source, model, fabric.device, new))
     if config.run.compile:
         model.compile()
     model, optimizer = fabric.setup(model, optimizer)
@@ -99,15 +102,26 @@ def score(config: Config, source: Source, fabric: Fabric, loader: Any, model: to
     return scoring.evaluate(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
 
 
-def _summary(config: Config, source: Source, model: torch.nn.Module, device: torch.device) -> str:
+def counted_parameters(model: torch.nn.Module, new: Collection[str]) -> str:
+    """How many parameters there are, how many learn, and how many of those no pretrained weights gave (`new`)."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    learning = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    text = f"{sum(sizes.values()):,} parameters"
+    if len(learning) < len(sizes):
+        text += f", of which {sum(learning.values()):,} learn"
+    if new:
+        text += f" ({sum(learning.get(name, 0) for name in new):,} new ones)"
+    return text
+
+
+def _summary(config: Config, source: Source, model: torch.nn.Module, device: torch.device, new: Collection[str]) -> str:
     mechanism = attention_of(config.model.name, config.model.attention)
     attention = f" with {mechanism}" if mechanism else ""
-    parameters = sum(p.numel() for p in model.parameters())
     train, test = len(source.train), len(source.test)
     validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
     return (
-        f"{config.model.name}{attention}, {parameters:,} parameters, on {device}; {train:,} {source.recipe.kind}s "
-        f"for training, {validation}{test:,} to test, {len(source.classes)} classes"
+        f"{config.model.name}{attention}, {counted_parameters(model, new)}, on {device}; "
+        f"{train:,} {source.recipe.kind}s for training, {validation}{test:,} to test, {len(source.classes)} classes"
     )
 
 

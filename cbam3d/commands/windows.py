@@ -37,7 +37,9 @@ def predictions(
     step: float | None,
     annotated: Path | None = None,
 ) -> Generator[Prediction, None, None]:
-    """The prediction of a file, or with a window (seconds) of each of its parts, `step` seconds apart.
+    """The prediction of a file, or with a window (seconds) of each of its parts, `step` seconds apart (None: a window).
+
+    A step without a window is refused.
 
     The last part is the last whole one; what is shorter than the window is one part. Parts are read as they come, so
     the source may be a stream without an end; `annotated` names a copy with the classes in the picture, which is
@@ -46,6 +48,9 @@ def predictions(
     Raises:
         InputError: a source that cannot be read.
     """
+    if step is not None and window is None:
+        raise ValueError(f"a step belongs to a window, got step={step} alone")
+    step = step or window
     if window is None or step is None:
         prediction = Prediction(str(source), None, None, classifier(source, top))
         if annotated is not None:

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.errors import InputError, unknown
 
 
@@ -45,6 +47,11 @@ class Row:
     split: str = ""
     group: str = ""
 
+    def differences(self, other: "Row") -> str:
+        """What two rows say otherwise, in words."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return ", ".join(f"the {name} {one!r} and {two!r}" for name, one, two in pairs if one != two)
+
 
 def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Row]:
     """Video -> what the lists say; {} where the folder holds none of them.
@@ -59,12 +66,12 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
     """
     rows: dict[str, Row] = {}
     needed = re.findall(r"\{(\w+)", facts.video + facts.label)
-    for path, fields in _find(place, facts.files, number):
-        if facts.splits and fields.get("split", next(iter(facts.splits))) not in facts.splits:
+    for path, named in _find(place, facts.files, number):
+        if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
             continue  # labels.json beside train.json
         for row in _read(path, facts.columns):
             columns = {key.strip(): value for key, value in row.items() if key}
-            values = columns | fields
+            values = columns | named
             if missing := [name for name in needed if name not in values]:
                 raise InputError(f"{path}: no column {missing[0]!r}, there are {', '.join(columns)}")
             split = facts.split.format_map(_Known(values))
@@ -79,13 +86,14 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             said = Row(label, split, facts.group.format_map(_Known(values)))
             known = rows.setdefault(without_suffix(video.removeprefix("./")), said)
             if known != said:
-                raise InputError(f"{path}: {video} is listed twice, as {known} and as {said}")
+                raise InputError(f"{path}: {video} is listed twice, with {known.differences(said)}")
     return rows
 
 
 def without_suffix(video: str) -> str:
     """A video's path without .avi, .mp4 and the like."""
-    return re.sub(r"\.(avi|mp4|mkv|webm|mov|m4v|mpg|mpeg|wmv|flv)$", "", video, flags=re.IGNORECASE)
+    stem, suffix = os.path.splitext(video)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else video
 
 
 class _Known(dict[str, Any]):
@@ -128,5 +136,5 @@ def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
                 yield from (dict(zip(columns, line.split(), strict=False)) for line in file if line.strip())
     except InputError:
         raise
-    except (OSError, csv.Error, ValueError) as error:  # also what json and the decoding of text raise
+    except (OSError, csv.Error, ValueError, RecursionError) as error:  # also what json and the decoding of text raise
         raise InputError(f"{path}: not a readable list ({' '.join(str(error).split())})") from None

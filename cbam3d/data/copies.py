@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cbam3d.data.manifest import Manifest, from_rows
-from cbam3d.data.probe import Copy
+from cbam3d.data.probe import Copy, file_state
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,6 @@ class Copies:
             copy = self.of(row["path"])
             height, width = copy.size(row["height"], row["width"])
             place = copy.path.relative_to(self.root).as_posix()
-            rows.append({**row, "path": place, "height": height, "width": width, "problem": ""})
+            state = dict(zip(("num_bytes", "changed_ns"), file_state(copy.path), strict=True))
+            rows.append({**row, **state, "path": place, "height": height, "width": width, "problem": ""})
         return from_rows(sorted(rows, key=lambda row: row["path"]))

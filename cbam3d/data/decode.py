@@ -37,7 +37,7 @@ def read_clip(
     *,
     seek: bool | None = None,
     corrupt: Literal["keep", "drop"] = "keep",
-    timeout_seconds: float = 60.0,
+    timeout_seconds: float | None = None,
     decoder: Literal["pyav", "torchcodec"] = "pyav",
 ) -> Tensor:
     """Decode the given frames of a video.
@@ -52,20 +52,22 @@ def read_clip(
             are not seen otherwise.
         corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
             intact frame in their place (the first intact one where there is none before).
-        timeout_seconds: how long reading may take.
+        timeout_seconds: how long reading may take; None for 60.
         decoder: torchcodec knows no seek, corrupt and timeout_seconds, and reads no AVI files (torchcodec.py).
 
     Returns: uint8 (3, len(frames), height, width), RGB, the picture upright (rotation metadata is applied).
 
     Raises:
         VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or no time left.
-        ValueError: no frame asked for, or a negative number.
+        ValueError: no frame asked for, a negative number, or an option that torchcodec does not have.
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
     if decoder == "torchcodec":
+        if seek is not None or corrupt != "keep" or timeout_seconds is not None:
+            raise ValueError("seek, corrupt and timeout_seconds have no effect with the decoder torchcodec")
         return read_frames(path, frames, size)
-    deadline = Deadline(path, timeout_seconds)
+    deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
     clip = _Clip(frames, size)
     try:
         complete = seek is not False and _read_by_table(path, clip, deadline, trust_gaps=seek is True)
@@ -169,7 +171,7 @@ def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, trust_gaps: bool
         known, table = _tables.look_up(key)
         if not known:
             facts = stream_facts(container, stream)
-            entries = [describe(packet, *facts) for packet in _demux(container, stream, deadline)]
+            entries = [describe(packet, *facts) for packet in demux(container, stream, deadline)]
             table = tabulate(entries, *facts[:2])
             _tables.add(key, table)
         if table is None or max(clip.missing) >= len(table.places) or (table.gaps and not trust_gaps):
@@ -201,7 +203,7 @@ def _decode_run(
     context, kind, skip = stream.codec_context, container.format.name, ""
     first_time, first_rank = table.times[run.start], table.ranks[run.start]
     last_rank = -1
-    packets = dropwhile(lambda packet: seek_time(packet, kind) != first_time, _demux(container, stream, deadline))
+    packets = dropwhile(lambda packet: seek_time(packet, kind) != first_time, demux(container, stream, deadline))
     for place, packet in enumerate(chain(islice(packets, run.stop - run.start), [None]), run.start):
         if packet is not None:
             rank = table.ranks[place]
@@ -227,7 +229,7 @@ def _decode_run(
     return True
 
 
-def _demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> "Iterator[Packet[Any]]":
+def demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> "Iterator[Packet[Any]]":
     """The stream's packets; of MPEG-4 Part 2, where two pictures may lie in one, unpacked."""
     mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream) if mpeg4 else None

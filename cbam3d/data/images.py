@@ -139,7 +139,7 @@ def read_image(path: Path, size: int) -> Tensor:
     try:
         with Image.open(path) as image:
             picture = F.pil_to_tensor(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
 

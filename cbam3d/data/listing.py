@@ -2,16 +2,14 @@
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cbam3d.data.annotations import Row, read_annotations
-from cbam3d.data.recipe import Recipe
+from cbam3d.data.container import VIDEO_SUFFIXES
+from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
-
-_SUFFIXES = "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
-VIDEO_SUFFIXES = {f".{name}" for name in _SUFFIXES.split()}
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,7 @@ class Listing:
 
     found: list[dict[str, Any]]  # files below the root, by path
     missing: list[str]  # named by the groups file or the data set's own lists, but not on disk
+    ignored: list[str] = field(default_factory=list)  # files in the folders of videos that are none by their suffix
 
 
 def list_videos(
@@ -28,31 +27,37 @@ def list_videos(
     groups_file: Path | None = None,
     annotations: Path | None = None,
     split: int = 1,
+    allow_outside: bool = False,
 ) -> Listing:
     """Find the videos of a folder, and what is said of them. No video is opened.
 
     Args:
         root: the folder.
         recipe: tells label and group from a path.
-        groups_file: CSV with the columns path and group, and optionally label, which must then agree.
+        groups_file: CSV with the columns path and group; optionally label, which must then agree, and split (train, val,
+            test or unused), which then decides.
         annotations: the data set's lists: their folder, or one of them; None looks for them in the root.
         split: number of the split in these lists.
+        allow_outside: follow links that lead out of the folder; otherwise they are unusable.
 
     Raises:
         InputError: no such folder, no video in it, none that fits the recipe, or lists that do not fit the
             folder.
     """
-    paths = _find_videos(root)
+    paths, outside, ignored = find_videos(root, allow_outside)
     listed = lists_of(recipe, root, annotations, split)
     matches = [recipe.match(path) for path in paths]
     rows = [
         {"path": path, **_describe(path, matched, recipe, listed)} for path, matched in zip(paths, matches, strict=True)
     ]
+    for row in rows:
+        if row["path"] in outside:
+            row["problem"] = "a link that leads out of the folder (allow_outside accepts it)"
     if all(row["problem"] for row in rows):
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
     names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
-    return Listing(rows, [*missing, *sorted(listed.keys() - names)])
+    return Listing(rows, [*missing, *sorted(listed.keys() - names)], ignored)
 
 
 def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
@@ -75,26 +80,43 @@ def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -
     return listed
 
 
-def _find_videos(root: Path) -> list[str]:
+def find_videos(root: Path, allow_outside: bool = False) -> tuple[list[str], set[str], list[str]]:
+    """The videos below a folder, sorted; those of them that links lead to out of it, folders as one; and files beside
+    videos that are none by their suffix.
+
+    Raises:
+        InputError: no such folder, one that cannot be read, or no video in it.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    paths, seen = [], {root.resolve()}
+    real_root = root.resolve()
+    paths, outside, ignored, seen = [], set(), [], {real_root}
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
 
+    def leads_out(place: Path) -> bool:
+        return not (allow_outside or place.is_relative_to(real_root))
+
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        below = Path(folder).relative_to(root)
         real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
-        folders[:] = [name for name, place in real.items() if place not in seen]  # a link may lead back
-        seen |= set(real.values())
-        paths += [
-            Path(folder, name).relative_to(root).as_posix()
-            for name in names
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-        ]
+        outside |= {(below / name).as_posix() for name, place in real.items() if leads_out(place)}
+        folders[:] = [name for name, place in real.items() if place not in seen and not leads_out(place)]
+        seen |= set(real.values())  # a link may lead back
+        for name in names:
+            path = (below / name).as_posix()
+            if Path(name).suffix.lower() not in VIDEO_SUFFIXES or name.startswith("."):
+                ignored += [path] if below.parts and not name.startswith(".") else []
+                continue
+            paths.append(path)
+            if os.path.islink(os.path.join(folder, name)) and leads_out(Path(folder, name).resolve()):
+                outside.add(path)
+    paths += sorted(outside - set(paths))
     if not paths:
-        raise InputError(f"{root}: no video in this folder")
-    return sorted(paths)
+        other = f", of {counted(len(ignored), 'file')} the first is {ignored[0]}" if ignored else ""
+        raise InputError(f"{root}: no video in this folder{other}")
+    return sorted(paths), outside, sorted(ignored)
 
 
 def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
@@ -121,8 +143,11 @@ def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed:
 def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[str]:
     """Put the groups of the file into the rows; return what the file names and the folder does not have."""
     try:
+        entries: dict[str, dict[str, Any]] = {}
         with open(groups_file, newline="", encoding="utf-8-sig") as file:
-            entries = {entry["path"]: entry for entry in csv.DictReader(file)}
+            for entry in csv.DictReader(file):
+                if entries.setdefault(entry["path"], entry) != entry:
+                    raise InputError(f"{groups_file}: {entry['path']} is listed twice, with different entries")
         groups = {path: entry["group"] for path, entry in entries.items()}
         if empty := next((path for path, group in groups.items() if not group), None):
             raise InputError(f"{groups_file}: no group for {empty}")
@@ -136,6 +161,9 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> 
         raise InputError(f"{groups_file}: no group for {number} of {root}, the first is {missing[0]}")
     for row in rows:
         row["group"] = groups[row["path"]]
+        row["split"] = entries[row["path"]].get("split") or row["split"]
+        if row["split"] not in ("", *SPLITS, "unused"):
+            raise InputError(f"{groups_file}: {row['path']}: {unknown('split', row['split'], [*SPLITS, 'unused'])}")
         label = entries[row["path"]].get("label")
         if label and label != row["label"] and not row["problem"]:
             row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"

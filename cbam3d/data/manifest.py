@@ -1,6 +1,8 @@
 """The table of a data set's videos: one row a file, kept as columns."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from csv import Error as csv_error
+from csv import reader as csv_reader
 from csv import writer as csv_writer
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,9 +16,12 @@ from cbam3d.data.text import TextColumn
 from cbam3d.errors import InputError
 
 _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
-    **dict.fromkeys(("num_frames", "width", "height"), (np.int64, pa.int64())),
+    **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns"), (np.int64, pa.int64())),
     **dict.fromkeys(("fps", "duration_seconds"), (np.float64, pa.float64())),
 }
+_OPTIONAL = ("num_bytes", "changed_ns")
+_LARGEST_SIDE = 1 << 16  # pixels
+_OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:"  # a path that leads out of its folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Manifest:
     height: np.ndarray
     duration_seconds: np.ndarray
     problem: TextColumn
+    num_bytes: np.ndarray  # of the file, and when it was changed: 0 in tables from before they were kept
+    changed_ns: np.ndarray
 
     def __len__(self) -> int:
         return len(self.path)
@@ -66,11 +73,11 @@ class Manifest:
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
-    """A table from mappings that have all of its columns."""
+    """A table from mappings that have all of its columns, but for the file's size and time, perhaps."""
     rows = list(rows)
     columns = {}
     for f in fields(Manifest):
-        values = [row[f.name] for row in rows]
+        values = [row.get(f.name, 0) if f.name in _OPTIONAL else row[f.name] for row in rows]
         columns[f.name] = TextColumn.of(values) if f.type is TextColumn else np.array(values, _NUMBERS[f.name][0])
     return Manifest(**columns)
 
@@ -86,13 +93,20 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     unfinished.replace(path)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
     """Read what `write_manifest` wrote.
 
+    Args:
+        path: the table.
+        allow_outside: take rows whose path is absolute or leads out of the folder by "..".
+
     Raises:
-        InputError: a missing file, a missing column, or a value that is no number where one belongs.
+        InputError: a missing file or column, a value that is no number where one belongs, a path that leads out of the
+            folder, a usable video without a label, or of a size that no picture has.
     """
     kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
+    for name in set(_OPTIONAL) - set(_header(path)):
+        del kinds[name]
     options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
     try:
         read = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
@@ -100,8 +114,8 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: no column {error.args[0]}") from None
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
-    columns = {}
-    for f in fields(Manifest):
+    columns: dict[str, Any] = {name: np.zeros(len(read), np.int64) for name in _OPTIONAL}
+    for f in (f for f in fields(Manifest) if f.name in kinds):
         column = read.column(f.name).combine_chunks()
         columns[f.name] = TextColumn(column) if f.type is TextColumn else column.to_numpy().copy()
     table = Manifest(**columns)
@@ -109,7 +123,27 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: a video is listed twice")
     if (table.usable & ((table.width < 1) | (table.height < 1))).any():
         raise InputError(f"{path}: a video with frames has no width or height")
+    _check(path, table, table.width > _LARGEST_SIDE, f"is wider than {_LARGEST_SIDE:,} pixels")
+    _check(path, table, table.height > _LARGEST_SIDE, f"is higher than {_LARGEST_SIDE:,} pixels")
+    _check(path, table, table.usable & table.label.equals(""), "has no label")
+    _check(path, table, table.path.matches(r"\x00"), "has a NUL in its path")
+    if not allow_outside:
+        way_out = "has a path that leads out of the folder (data.allow_outside accepts it)"
+        _check(path, table, table.path.matches(_OUTSIDE), way_out)
     return table
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return next(csv_reader(file), [])
+    except (OSError, csv_error):
+        return []  # what is wrong, pyarrow says
+
+
+def _check(path: Path, table: Manifest, bad: np.ndarray, what: str) -> None:
+    if bad.any():
+        raise InputError(f"{path}: {table.path[int(bad.argmax())]!r} {what}")
 
 
 def _plain(column: TextColumn | np.ndarray) -> list[Any]:

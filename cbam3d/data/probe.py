@@ -17,10 +17,10 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from cbam3d.data.container import Deadline, VideoError, open_video, reason_of
-from cbam3d.data.decode import ReadingLog, all_frames, stream_facts
+from cbam3d.data.decode import ReadingLog, all_frames, demux, stream_facts
 from cbam3d.data.encode import write_video
 from cbam3d.data.fingerprint import THUMBNAIL, fingerprint
-from cbam3d.data.packets import Entry, describe, tabulate
+from cbam3d.data.packets import Entry, PacketTable, describe, tabulate
 from cbam3d.data.pixels import grey_thumbnail, upright_size, write_rgb
 from cbam3d.data.truncation import cut_off
 from cbam3d.errors import InputError, counted
@@ -41,6 +41,8 @@ class VideoInfo:
     height: int = 0
     duration_seconds: float = 0.0
     problem: str = ""
+    num_bytes: int = 0  # of the file, and when it was changed
+    changed_ns: int = 0
     fingerprint: bytes = b""  # see fingerprint.py
 
 
@@ -98,8 +100,40 @@ def probe_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0, co
         height,
         float(count.frames / rate) if rate else 0.0,
         ", ".join(problems),
+        *file_state(path),
         fingerprint(count.thumbnails),
     )
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Bytes of a file and when it was changed, in nanoseconds; zeros where there is none."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
+    """As `probe_video`, but for the fingerprint; where the packets alone tell how many frames there are, and that none
+    is missing, only the first frame is decoded."""
+    log, deadline = _Log(), Deadline(path, timeout_seconds)
+    try:
+        with open_video(path, deadline) as (container, stream):
+            log.open(container, stream)
+            first = next(all_frames(container, stream, deadline))
+            container.seek(0, stream=stream)
+            for packet in demux(container, stream, deadline):
+                log.packet(packet)
+            table = log.table()
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            if table and not (table.gaps or log.cut or cut_off(path, container.format.name) or log.early_end()):
+                height, width = upright_size(first)
+                count = len(table.places)
+                return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
+    except (VideoError, FFmpegError, OSError, StopIteration):
+        pass  # a closer look says what is wrong
+    return probe_video(path, timeout_seconds)
 
 
 class _Count:
@@ -152,10 +186,14 @@ class _Log(ReadingLog):
         """What is wrong, given the number of frames that were decoded."""
         found = [f"{counted(len(self.errors), 'unreadable packet')} ({self.errors[0]})"] if self.errors else []
         found += [counted(self.cut, "cut packet")] if self.cut else []
-        table = tabulate(self.entries, *self.facts[:2])
+        table = self.table()
         if table is not None and num_frames < len(table.places):
             found.append(f"{counted(len(table.places) - num_frames, 'packet')} without a frame")
         return found
+
+    def table(self) -> PacketTable | None:
+        """The table of the packets, where they tell the frames."""
+        return tabulate(self.entries, *self.facts[:2])
 
     def early_end(self) -> str:
         """Where the file ends long before the duration of its header is over."""

@@ -59,17 +59,15 @@ def scan_videos(
         InputError: a copy cannot be written.
     """
     rows = listing.found
-    paths = [row["path"] for row in rows]
-    tasks = [(path, copies.of(path) if copies else None) for path in paths]
+    tasks = [(row["path"], copies.of(row["path"]) if copies else None) for row in rows if not row["problem"]]
     settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
     notes = Journal(journal, root, {"copies": settings})
-    infos = _probe_all(root, tasks, workers or os.cpu_count() or 1, timeout_seconds, notes)
-    measured = []
-    for row, info in zip(rows, progress(infos, len(rows)), strict=True):
-        facts = asdict(info)
-        if row["problem"]:  # a good file in the wrong place is not used
-            facts |= {"problem": row["problem"], "num_frames": 0}
-        measured.append(row | facts)
+    infos = progress(_probe_all(root, tasks, workers or os.cpu_count() or 1, timeout_seconds, notes), len(tasks))
+    found = dict(zip((path for path, _ in tasks), infos, strict=True))
+    # a file in the wrong place is not read
+    measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
+    for row in measured:
+        row["problem"] = row["problem"] or found[row["path"]].problem
     measured.sort(key=lambda row: row["path"])
     return Scan(from_rows(measured), [row["fingerprint"] for row in measured])
 

@@ -40,6 +40,11 @@ class TextColumn:
         """Which rows hold this string, bool."""
         return pc.call_function("equal", [self.values, value.encode()]).to_numpy(zero_copy_only=False)
 
+    def matches(self, pattern: str) -> np.ndarray:
+        """Which rows have a part that a regular expression (RE2) finds, bool."""
+        found = pc.call_function("match_substring_regex", [self.values], pc.MatchSubstringOptions(pattern))
+        return found.to_numpy(zero_copy_only=False)
+
     def codes(self) -> tuple[np.ndarray, list[str]]:
         """Each row's place in the list of the strings that occur, int64, and that list, sorted."""
         encoded = self.values.dictionary_encode()

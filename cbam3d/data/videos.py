@@ -1,5 +1,6 @@
 """Clips of the videos in a manifest."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class VideoDataset:
         clips: chooses the frames.
         short_side: pixels; the picture is scaled while decoding so that its shorter side has them.
         seed: of the choice of clips, together with epoch and index.
+        allow_outside: read files that links lead to out of the root.
         options: further keyword arguments of `read_clip`.
 
     A video that cannot be read gives a `Sample` without views that names the problem.
@@ -40,6 +42,7 @@ class VideoDataset:
         clips: Clips,
         short_side: int,
         seed: int,
+        allow_outside: bool = False,
         **options: Any,
     ) -> None:
         codes, names = manifest.label.codes()
@@ -47,6 +50,7 @@ class VideoDataset:
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.seed, self.options = short_side, seed, options
+        self.real_root = None if allow_outside else os.path.realpath(root)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -66,8 +70,14 @@ class VideoDataset:
         size = scaled_size(int(table.height[index]), int(table.width[index]), self.short_side)
         try:
             wanted = [frame for clip in clips for frame in clip]
-            seek = not self.damaged[index]
-            frames = read_clip(self.root / self.name(index), wanted, size, seek=seek, **self.options)
+            path = self.root / self.name(index)
+            if (
+                self.real_root is not None
+                and os.path.commonpath([os.path.realpath(path), self.real_root]) != self.real_root
+            ):
+                raise VideoError(path, "a link that leads out of the folder (data.allow_outside accepts it)")
+            seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[index]}
+            frames = read_clip(path, wanted, size, **seek, **self.options)
         except VideoError as error:
             return Sample(visit, int(self.labels[index]), [], (self.name(index), error.reason))
         views = rearrange(frames, "c (v t) h w -> v c t h w", v=len(clips))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, is_foreign
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -33,7 +33,7 @@ def explain(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
             f"BatchNorm needs more than one value a channel, but a process computes {len(inputs)} samples in "
             f"{accumulate} parts: raise train.batch_size or lower train.accumulate"
         )
-    if isinstance(error, ValueError):  # a network that says which inputs it takes
+    if isinstance(error, ValueError) and not is_foreign(error):  # a network that says which inputs it takes
         return InputError(" ".join(str(error).split()))
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return error

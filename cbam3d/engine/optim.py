@@ -63,20 +63,25 @@ def create_optimizer(
         raise InputError(f"train.optimizer {name}: {' '.join(str(error).split())}") from None
 
 
-def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+def freeze(model: nn.Module, patterns: Sequence[str], new: Collection[str] = ()) -> None:
     """Stop the parameters whose names fit a pattern ("layer1.*") from learning.
+
+    Args:
+        model: the network.
+        patterns: of names.
+        new: names of parameters that pretrained weights did not give. They learn, unless a pattern fits nothing else.
 
     Raises:
         InputError: a pattern that fits none.
     """
     parameters = dict(model.named_parameters())
     for pattern in patterns:
-        chosen = [parameter for key, parameter in parameters.items() if fnmatchcase(key, pattern)]
+        chosen = [key for key in parameters if fnmatchcase(key, pattern)]
         if not chosen:
             some = ", ".join(list(parameters)[:3])
             raise InputError(f"train.freeze: no parameter fits {pattern!r}; there are {some}, …")
-        for parameter in chosen:
-            parameter.requires_grad = False
+        for key in [key for key in chosen if key not in new] or chosen:
+            parameters[key].requires_grad = False
 
 
 class MovingAverage(AveragedModel):

@@ -88,13 +88,14 @@ class SkippedFiles:
         path: the file.
         limit: how many files there may be.
         writes: whether this process writes the file; the others count only.
+        keeps: whether the file stays, so that it can be named.
 
     Raises:
         InputError: from `add`, when there are more than `limit`.
     """
 
-    def __init__(self, path: Path, limit: int, writes: bool = True) -> None:
-        self.path, self.limit, self.writes = path, limit, writes
+    def __init__(self, path: Path, limit: int, writes: bool = True, keeps: bool = True) -> None:
+        self.path, self.limit, self.writes, self.keeps = path, limit, writes, keeps
         self.reasons: dict[str, str] = {}
         if path.exists():  # of the run that is being continued
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -110,8 +111,9 @@ class SkippedFiles:
                 csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:
             name, reason = next(iter(self.reasons.items()))
+            listed = f"all are in {self.path}, the" if self.keeps else "the"
             raise InputError(
                 f"{len(self.reasons)} files cannot be used, data.max_bad_videos is {self.limit}; "
-                f"all are in {self.path}, the first is {name}: {reason}"
+                f"{listed} first is {name}: {reason}"
             )
         return [f"{name}: {reason}" for name, reason in new.items()]

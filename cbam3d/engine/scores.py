@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REPEATS = 2000  # of the bootstrap
+LEAST_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of which 2.5 % is one
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
         seed: of the draws.
 
     Percentiles of the means of 2,000 resamples (Efron, Annals of Statistics 7(1), 1979,
-    https://doi.org/10.1214/aos/1176344552). One unit alone tells nothing: its interval is unbounded.
+    https://doi.org/10.1214/aos/1176344552). Of fewer than 5 units there are too few different resamples to have 2.5 %
+    of: the interval is unbounded.
     """
     _, codes = np.unique(units, return_inverse=True)
-    if codes.max() == 0:
+    if codes.max() + 1 < LEAST_UNITS:
         return -math.inf, math.inf
     sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
     rng = np.random.default_rng(seed)
@@ -122,7 +124,7 @@ def compare_trainings(
     """
     _, codes = np.unique(units, return_inverse=True)
     counts = np.bincount(codes)
-    if len(counts) == 1:
+    if len(counts) < LEAST_UNITS:
         return float(second.mean() - first.mean()), -math.inf, math.inf
     by_unit = [np.stack([np.bincount(codes, weights=row) for row in hits]) for hits in (first, second)]
     rng = np.random.default_rng(seed)

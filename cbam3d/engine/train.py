@@ -326,10 +326,13 @@ class Trainer:
         if state.bad_steps > settings.max_bad_steps:
             clip = "set" if settings.clip_grad_norm is None else "lower"
             raise InputError(
-                f"{text}: lower train.learning_rate or {clip} train.clip_grad_norm; a checkpoint from before is in "
-                f"{self.checkpoints}"
+                f"{text}: lower train.learning_rate or {clip} train.clip_grad_norm"
+                + (f"; a checkpoint from before is in {self.checkpoints}" if self._has_checkpoint() else "")
             )
         self.console.print(f"{text}; the step is skipped", style="yellow")
+
+    def _has_checkpoint(self) -> bool:
+        return (self.checkpoints / "last.ckpt").exists()
 
     def _total(self, values: list[float]) -> list[float]:
         """The sums over all processes."""

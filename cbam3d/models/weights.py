@@ -154,9 +154,11 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     if isinstance(source, (str, Path)):
         origin, content = str(source), load_tensors(Path(source), "weights file")
     elif hasattr(source, "get_state_dict"):
-        origin, content = str(source), source.get_state_dict(progress=True, check_hash=True)
+        origin, content = str(source), _downloaded(source)
     else:
         origin, content = "the state dict", source
+    if isinstance(content, Mapping) and isinstance(content.get("average"), Mapping):
+        content = content["average"]  # of a run of ours: what its scores are of
     for name in ("state_dict", "model_state_dict", "model_state", "model"):  # a training checkpoint around it
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -166,6 +168,18 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     if not tensors:
         raise InputError(f"{origin}: holds no tensors by name")
     return origin, tensors
+
+
+def _downloaded(member: Any) -> Any:
+    """The state dict of a member of a torchvision weights enum."""
+    try:
+        return member.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: another checksum
+        place = Path(torch.hub.get_dir()) / "checkpoints" / member.url.rpartition("/")[2]
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{member} cannot be downloaded from {member.url} ({reason}): put that file at {place}, or give a file"
+        ) from None
 
 
 # ---- names ----------------------------------------------------------------------------------------------

@@ -185,6 +185,8 @@ def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
     text = str(weights)
     if text.startswith("hf:"):
         return download(text.removeprefix("hf:")) / WEIGHTS
+    if (last := Path(text) / "checkpoints" / "last.ckpt").is_file():  # the folder of a run
+        return last
     if Path(text).is_file() or "/" in text or Path(text).suffix:
         return Path(text)
     library, _, short = name.rpartition("/")

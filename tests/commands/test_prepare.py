@@ -40,7 +40,7 @@ def test_the_table_and_a_report(videos, capsys):
     assert {name: [int(count) for count in counts] for name, counts in rows.items()} == {"run": [4, 3], "walk": [4, 4]}
     table = read_manifest(videos / "manifest.csv")
     with open(videos / "manifest.csv") as file:
-        header = "path,label,group,split,num_frames,fps,width,height,duration_seconds,problem"
+        header = "path,label,group,split,num_frames,fps,width,height,duration_seconds,problem,num_bytes,changed_ns"
         assert file.readline().strip() == header
     assert table.num_frames.tolist() == [10, 15, 20, 0, 11, 16, 21, 10]
     with open(videos / "duplicates.csv") as file:
