@@ -210,8 +210,8 @@ class Train:
             the rest.
         momentum: momentum of sgd.
         weight_decay: decay of weights; norms and biases have none.
-        freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"]. What pretrained weights
-            did not give (attention, head) learns, unless a pattern fits nothing else: ["layer1.*.attention.*"].
+        freeze: parameters that do not learn, as patterns of their names: ["stem.*", "layer1.*"]. What pretrained
+            weights did not give (attention, head) learns, unless a pattern fits nothing else: ["*.attention.*"].
         schedule: cosine, one_cycle, multi_step, plateau (of the held-out loss) or constant.
         warmup_epochs: epochs over which the learning rate rises to its highest; fractions are allowed.
         milestones: epochs at which multi_step multiplies the learning rate by gamma.

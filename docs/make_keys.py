@@ -19,9 +19,8 @@ def tables() -> str:
         lines += ["", f"## {section}", "", what, "", "| key | default | meaning |", "|---|---|---|"]
         for key in keys():
             if key.name.startswith(f"{section}."):
-                lines.append(
-                    f"| `{key.name}` | `{key.default}` | {html.escape(key.meaning, quote=False).replace('|', chr(92) + '|')} |"
-                )
+                meaning = html.escape(key.meaning, quote=False).replace("|", "\\|")
+                lines.append(f"| `{key.name}` | `{key.default}` | {meaning} |")
     return "\n".join([*lines, "", END])
 
 

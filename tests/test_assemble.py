@@ -1,9 +1,12 @@
+import pytest
 import torch
 from torch import nn
 
-from cbam3d import create_model, insert_attention, list_insertions
-from cbam3d.assemble import create_training, keep_hooks_and_sync_batchnorm, new_parameters
+from cbam3d import CBAM3d, create_model, insert_attention, list_insertions, register_attention
+from cbam3d.assemble import build_model, create_training, keep_hooks_and_sync_batchnorm, new_parameters
+from cbam3d.attention import catalog
 from cbam3d.config import Config, Model, Train
+from cbam3d.errors import InputError, is_foreign
 
 
 def test_synchronised_norms_keep_the_inserted_attention():
@@ -59,3 +62,53 @@ def test_the_average_follows_a_network_with_inserted_attention():
                 for parameter in module.parameters():
                     parameter.fill_(3.0)
         assert not torch.allclose(average.module(clip), model(clip))
+
+
+class Faulty(nn.Module):
+    def __init__(self, channels, init="paper"):
+        super().__init__()
+        raise TypeError("a bug of the user's")
+
+
+class Sound(nn.Module):
+    """As `Faulty`, but for the bug."""
+
+    def __init__(self, channels, init="paper"):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+def test_an_error_of_the_users_own_code_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
+    register_attention("faulty", Faulty)
+    register_attention("sound", Sound)
+    small = {"name": "resnet10", "options": {"width": 8}}
+    with pytest.raises(TypeError, match="a bug of the user's"):
+        build_model(Config(model=Model(attention="faulty", **small)), 3, images=True)
+    assert isinstance(build_model(Config(model=Model(attention="sound", **small)), 3, images=True), nn.Module)
+    for options in ({"width": "many"}, {"stem_kernel_size": -1}, {"reduktion": 1}):  # ours are one line
+        with pytest.raises(InputError, match="model: "):
+            build_model(Config(model=Model(name="resnet10", attention="none", options=options)), 3, images=True)
+
+
+def test_an_error_is_foreign_where_it_passed_through_foreign_code():
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2).view(3)
+    assert is_foreign(caught.value)  # the frame of this test
+    with pytest.raises(ValueError, match="at least 1") as caught:
+        CBAM3d(0)
+    trace = caught.value.__traceback__
+    assert not is_foreign(caught.value.with_traceback(trace and trace.tb_next))  # without it
+
+
+def test_a_network_is_built_by_its_seed_alone():
+    config = Config(model=Model(name="resnet10", attention="cbam", options={"width": 8}))
+    first = build_model(config, 3, images=True).state_dict()
+    torch.manual_seed(77)
+    state = torch.get_rng_state()
+    second = build_model(config, 3, images=True).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -9,8 +9,8 @@ from cbam3d.keys import keys
 
 KEYS = """
 run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm run.wandb
-data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction data.allow_leaks
-data.decoder data.corrupt_frames data.timeout_seconds data.sampling data.num_frames data.stride data.fps
+data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction
+data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling data.num_frames data.stride data.fps
 data.short_videos data.clips_per_visit data.short_side data.size data.mean data.std data.num_workers
 data.on_device data.max_bad_videos
 augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation

@@ -1,12 +1,14 @@
 import os
 import pickle
+import time
+import zipfile
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from cbam3d.errors import InputError
-from cbam3d.files import load_tensors
+from cbam3d.files import load_mapping, load_tensors
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -37,3 +39,31 @@ def test_bad_files_are_refused_in_one_line(tmp_path, monkeypatch):
             load_tensors(path, "checkpoint")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [x]\nb: *a\n", r"line 2: aliases \(\*a\) are not supported"),
+        ("a: " + "[" * 20_000 + "]" * 20_000, "line 1: more than 50 levels"),
+        ("x: " + "y" * (1 << 20), "at most 1,048,576 bytes"),
+    ],
+)
+def test_yaml_that_grows_is_refused_at_once(tmp_path, text, reason):
+    (tmp_path / "c.yaml").write_text(text)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=reason) as error:
+        load_mapping(tmp_path / "c.yaml", "configuration")
+    assert time.monotonic() - started < 5
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_that_grows_is_refused_unread(tmp_path):
+    torch.save({"x": torch.zeros(1 << 22)}, tmp_path / "plain.pt")
+    assert load_tensors(tmp_path / "plain.pt", "checkpoint")["x"].numel() == 1 << 22
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "small.pt", "w") as small:
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "small.pt").stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"small\.pt: not a readable checkpoint \(a compressed archive\)"):
+        load_tensors(tmp_path / "small.pt", "checkpoint")

@@ -23,9 +23,10 @@ logging.getLogger("libav").setLevel(logging.CRITICAL)
 _ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _SUFFIXES = """
-    264 265 3g2 3gp 3gpp amv apng asf av1 avi avs cavs dav divx drc dv dvr-ms evo f4v flv gif gxf h261 h263 h264 h265
-    h26l hevc ismv ivf jpm kux m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mod mov mp2v mp4 mp4v mpe mpeg mpg mpv mpv2
-    mts mve mxf mxg nsv nut obu ogg ogm ogv ogx qt rm rmvb roq rv swf tod tp trp ts vc1 vob vro webm webp wm wmv wtv xvid y4m
+    264 265 3g2 3gp 3gpp amv apng asf av1 avi avs cavs dav divx drc dv dvr-ms evo f4v flv gif gxf h261 h263 h264
+    h265 h26l hevc ismv ivf jpm kux m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mod mov mp2v mp4 mp4v mpe
+    mpeg mpg mpv mpv2 mts mve mxf mxg nsv nut obu ogg ogm ogv ogx qt rm rmvb roq rv swf tod tp trp ts vc1 vob
+    vro webm webp wm wmv wtv xvid y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())  # by which files count as videos
 

@@ -34,8 +34,8 @@ def list_videos(
     Args:
         root: the folder.
         recipe: tells label and group from a path.
-        groups_file: CSV with the columns path and group; optionally label, which must then agree, and split (train, val,
-            test or unused), which then decides.
+        groups_file: CSV with the columns path and group; optionally label, which must then agree, and split (train,
+            val, test or unused), which then decides.
         annotations: the data set's lists: their folder, or one of them; None looks for them in the root.
         split: number of the split in these lists.
         allow_outside: follow links that lead out of the folder; otherwise they are unusable.

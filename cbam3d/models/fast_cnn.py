@@ -71,7 +71,7 @@ class FastCNN(nn.Module):
         """
         weight = self.whiten.get_parameter("weight")
         kernel, half = weight.shape[1:], len(weight) // 2
-        patches = CONV[inputs.ndim - 2](kernel[0], half, 2, bias=False).to(inputs)
+        patches = CONV[inputs.ndim - 2](kernel[0], half, 2, bias=False, device=inputs.device, dtype=inputs.dtype)
         patches.get_parameter("weight").copy_(torch.eye(half).reshape(half, *kernel))
         total, products, count = torch.zeros(half).double(), torch.zeros(half, half).double(), 0
         for sample in inputs.split(1):

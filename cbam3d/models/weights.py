@@ -158,7 +158,8 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     else:
         origin, content = "the state dict", source
     if isinstance(content, Mapping) and isinstance(content.get("average"), Mapping):
-        content = content["average"]  # of a run of ours: what its scores are of
+        average = content["average"]  # of a run of ours: what its scores are of
+        content = {key: value for key, value in average.items() if key != "n_averaged"}
     for name in ("state_dict", "model_state_dict", "model_state", "model"):  # a training checkpoint around it
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]

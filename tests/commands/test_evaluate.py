@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbam3d import load_run
+from cbam3d import load_run, sources
 from cbam3d.cli import main
 from cbam3d.commands.evaluate import Scored, together
 from cbam3d.config import Config
@@ -180,3 +180,13 @@ def test_runs_of_several_splits_are_averaged():
 
     (text,) = together([run(1, 0.8), run(2, 0.9), run(3, 0.85)])
     assert text == "video_top1, mean over 3 splits: 85.00% (1: 80.00%, 2: 90.00%, 3: 85.00%)"
+
+
+def test_other_classes_are_refused_before_videos_are_read(tiny_run, tmp_path, capsys, monkeypatch):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "x.mp4").write_bytes(b"never opened")
+    monkeypatch.setattr(sources, "scan_videos", None)
+    assert main(["evaluate", str(tiny_run), "--data.root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} has the classes a, b, the checkpoint was trained on" in error

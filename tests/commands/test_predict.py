@@ -6,16 +6,18 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
 from cbam3d import load_run
 from cbam3d.cli import main
 from cbam3d.commands.predict import find_files
 from cbam3d.commands.windows import predictions
+from cbam3d.data import decode, probe
 from cbam3d.data.decode import read_clip
 from cbam3d.data.encode import write_video
 from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
-from tests.conftest import numbered_frames, read_numbers
+from tests.conftest import ffmpeg, numbered_frames, read_numbers
 
 
 def test_a_folder_as_json_lines(tiny_run, capsys):
@@ -178,3 +180,50 @@ def test_windows_are_times(tiny_run, seconds, capsys):
     assert "--window must be above 0" in capsys.readouterr().err
     assert main(["predict", str(tiny_run), str(tiny_run.parent / "videos"), "--device", "tpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_film_is_not_decoded_to_classify_one_clip(tiny_run, tmp_path, monkeypatch):
+    write_video(tmp_path / "film.mp4", numbered_frames(250), 25)
+    classifier, decoded = load_run(tiny_run), []
+    monkeypatch.setattr(probe, "probe_video", None)
+    put = decode._Clip.put
+    monkeypatch.setattr(
+        decode._Clip, "put", lambda self, number, frame: decoded.append(number) or put(self, number, frame)
+    )
+    info = classifier.probe(tmp_path / "film.mp4")
+    expected = probe_video(tmp_path / "film.mp4")
+    for name in ("num_frames", "fps", "width", "height", "duration_seconds", "problem", "num_bytes", "changed_ns"):
+        assert getattr(info, name) == getattr(expected, name), name
+    classifier(tmp_path / "film.mp4")
+    assert 0 < len(decoded) < 60
+
+
+@pytest.mark.parametrize("name", ["v.avi", "v.ts", "cut.mp4", "v.mpg"])
+def test_where_packets_do_not_tell_the_whole_file_is_read(tmp_path, name):
+    path = tmp_path / name
+    codec = {"avi": "mpeg4", "mpg": "mpeg2video"}.get(name[-3:], "libx264")
+    write_video(path, numbered_frames(40), 25, codec)
+    if name == "cut.mp4":
+        ffmpeg(tmp_path, "-i cut.mp4 -c copy -movflags +faststart whole.mp4")
+        whole = (tmp_path / "whole.mp4").read_bytes()
+        path.write_bytes(whole[: int(0.7 * len(whole))])
+    mine, theirs = probe.measure_video(path), probe_video(path)
+    assert mine.num_frames == theirs.num_frames > 10
+    assert (mine.width, mine.height, mine.problem) == (64, 48, theirs.problem)
+
+
+def test_a_step_is_refused_or_used(tiny_run, tmp_path):
+    write_video(tmp_path / "v.mp4", numbered_frames(50), 25)
+    classifier = load_run(tiny_run)
+    with pytest.raises(ValueError, match="a step belongs to a window"):
+        next(predictions(classifier, tmp_path / "v.mp4", 1, None, 1.0))
+    parts = list(predictions(classifier, tmp_path / "v.mp4", 1, 1.0, None))
+    assert [(part.start_seconds, part.end_seconds) for part in parts] == [(0.0, 1.0), (1.0, 2.0)]
+
+
+def test_loading_a_run_leaves_the_random_numbers_as_they_are(tiny_run):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_run(tiny_run)
+    assert torch.equal(torch.rand(3), expected)

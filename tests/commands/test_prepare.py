@@ -152,3 +152,31 @@ def test_refusals_are_one_line(arguments, reason, tmp_path, monkeypatch, capsys)
     assert status == 2
     assert reason in err
     assert err.count("\n") == 1
+
+
+def test_copies_stay_in_their_folder(videos, capsys, make_video):
+    make_video("outside.mp4", 10)
+    prepare(capsys, "folder", "--root", videos)
+    table = videos / "manifest.csv"
+    table.write_text(table.read_text().replace("run/0.mp4,", "../outside.mp4,"))
+    status, _, error = prepare(capsys, "folder", "--root", videos, "--short-side", "24")
+    assert status == 2
+    assert "'../outside.mp4' has a path that leads out of the folder" in error
+    assert not (videos.parent / "outside.mp4.avi").exists()
+
+
+def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, capsys, make_video):
+    """A table may have been written before the link was there."""
+    prepare(capsys, "folder", "--root", videos)
+    outside = make_video("outside.mp4", 10)
+    (videos / "run" / "0.mp4").unlink()
+    (videos / "run" / "0.mp4").symlink_to(outside)
+    from cbam3d.data.videos import VideoDataset, Visit
+
+    table = read_manifest(videos / "manifest.csv")
+    for allowed in (False, True):
+        data = VideoDataset(videos, table, ["run", "walk"], lambda *_: [[0]], 24, 0, allow_outside=allowed)
+        samples = [data.read(Visit(0, item)) for item in range(len(table))]
+        problems = [sample.problem for sample in samples if sample.problem]
+        reason = "a link that leads out of the folder (data.allow_outside accepts it)"
+        assert problems == ([] if allowed else [("run/0.mp4", reason)])

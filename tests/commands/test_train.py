@@ -1,19 +1,26 @@
 """Training in real processes: killed, stopped, started by torchrun, and tried dry."""
 
 import csv
+import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from cbam3d.cli import main
+from cbam3d.commands.train import _new_folder
+from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.files import load_tensors
 from tests.tiny import TINY
@@ -266,3 +273,203 @@ def test_a_batch_that_the_processes_do_not_divide_is_refused(videos, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "train.batch_size must be a multiple of the 2 processes, got 5" in output
+
+
+BUG = """
+import sys, time
+from cbam3d.cli import main
+from cbam3d.engine.train import Trainer
+
+def step(self, batch):
+    print("raised", time.time(), flush=True)
+    raise {error}
+
+Trainer.step = step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [("KeyError('a bug')", "KeyError: 'a bug'"), ("TypeError('no')", "TypeError: no")]
+)
+def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_workers(videos, tmp_path, error, shown):
+    command = [sys.executable, "-c", BUG.replace("{error}", error)]
+    given = arguments(videos, tmp_path / "run", "--data.num_workers", "2", "--train.epochs", "50")
+    done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=120, check=False)
+    ended = time.time()
+    assert done.returncode == 1, done.stderr
+    assert shown in done.stderr
+    assert "Traceback" in done.stderr
+    (raised,) = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("raised")]
+    assert ended - raised < 5
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    meeting = threading.Barrier(8)
+
+    def begin(_):
+        meeting.wait()
+        return _new_folder(Config(), "demo")
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(begin, range(8)))
+    assert sorted(folders) == sorted(Path("runs") / name for name in ("demo", *(f"demo-{i}" for i in range(2, 9))))
+    assert all((folder / "checkpoints").is_dir() for folder in folders)
+
+
+SHARE = """
+import os, sys
+from lightning_fabric import Fabric
+from cbam3d.assemble import by_first_process
+from cbam3d.errors import InputError, Stopped
+
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+fabric.launch()
+made = by_first_process(fabric, lambda: {"process": os.getpid(), "rank": fabric.global_rank})
+assert made["rank"] == 0 and (made["process"] == os.getpid()) == fabric.is_global_zero
+
+def refuse():
+    raise InputError("no such folder")
+
+try:
+    by_first_process(fabric, refuse)
+except InputError as error:
+    assert fabric.is_global_zero and str(error) == "no such folder"
+except Stopped as stopped:
+    assert not fabric.is_global_zero and stopped.status == 2
+else:
+    raise AssertionError
+"""
+
+
+def test_what_the_first_process_finds_all_have(tmp_path):
+    (tmp_path / "share.py").write_text(SHARE)
+    done = subprocess.run(
+        [sys.executable, "share.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_that_are_hard_to_draw_lose_no_score(tmp_path, capsys):
+    root = tmp_path / "videos"
+    motion.render(root, num_groups=2)
+    for folder, name in zip(sorted(root.iterdir())[:3], ("$x_$", "caf\udce9", "come|upper"), strict=True):
+        folder.rename(folder.with_name(name))
+    folder = tmp_path / "run"
+    assert main(arguments(root, folder, "--data.num_workers", "0", "--train.epochs", "1")) == 0
+    shown = capsys.readouterr().out
+    assert "the label 'come|upper' is taken for one class, not for several" in shown
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["num_classes"] == 8
+    assert (folder / "confusion.png").stat().st_size > 1000
+    assert main(["report", str(folder), "--mistakes", "1"]) == 0
+    (folder / "metrics.json").unlink()
+    assert main(["report", str(folder)]) == 2
+    assert "whose training has ended (metrics.json is missing)" in capsys.readouterr().err
+
+
+def test_a_video_that_was_replaced_is_refused_at_resume(videos, tmp_path, capsys):
+    root, folder = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(videos, root)
+    given = ("--data.num_workers", "0", "--train.epochs", "1")
+    assert main(arguments(root, folder, *given)) == 0
+    (first, second) = sorted(root.rglob("*.avi"))[:2]
+    again = ["train", "--resume", "--run.dir", str(folder), "--train.epochs", "2"]
+    time_ns = first.stat().st_mtime_ns
+    os.utime(first, ns=(time_ns + 10**9, time_ns + 10**9))
+    assert main(again) == 0
+    assert "1 video of" in (shown := capsys.readouterr().out)
+    assert "with another time than when the run began" in shown
+    first.write_bytes(second.read_bytes() + b"more")
+    for command in (again, ["evaluate", str(folder)]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "1 video of" in error
+        assert "changed since the run began, the first is" in error
+
+
+def test_videos_that_came_after_the_table_are_named(videos, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(videos, root)
+    label = sorted(item for item in root.iterdir() if item.is_dir())[0]
+    time.sleep(0.02)
+    shutil.copy(next(label.iterdir()), label / "later.avi")
+    shutil.copytree(label, root / "new class")
+    assert main(arguments(root, tmp_path / "run", "--dry-run", "--data.num_workers", "0")) == 0
+    shown = capsys.readouterr().out
+    count = 1 + len(list(label.iterdir()))
+    assert (
+        f"{count} videos not in that table, the first is {label.name}/later.avi: remove the table to read them" in shown
+    )
+
+
+def test_frozen_layers_keep_the_attention_that_is_new(videos, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    given = ("--data.num_workers", "0", "--train.epochs", "1", "--model.attention", "none")
+    assert main(arguments(videos, first, *given)) == 0
+    capsys.readouterr()
+    more = ("--model.weights", str(first), "--model.attention", "cbam", "--train.freeze", '["conv1.*", "layer*"]')
+    assert main(arguments(videos, second, *given[:4], *more)) == 0
+    assert re.search(r"parameters, of which [\d,]+ learn \([\d,]+ new ones\)", capsys.readouterr().out)
+    before, after = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (first, second))
+    for name, value in after["model"].items():
+        if name.startswith("layer") and "attention" not in name:
+            assert torch.equal(value, before["average"][f"module.{name}"]), name  # what the scores were of
+    learnt = [
+        name
+        for name, value in after["model"].items()
+        if name.endswith("attention.channel.mlp.2.weight") and value.any()
+    ]
+    assert len(learnt) == 4  # each starts at 0
+
+
+def test_bfloat16_trains_on_a_cpu(videos, tmp_path):
+    given = (
+        "--data.num_workers",
+        "0",
+        "--train.epochs",
+        "1",
+        "--data.num_frames",
+        "16",
+        "--run.precision",
+        "bf16-mixed",
+    )
+    assert (
+        main(arguments(videos, tmp_path / "run", *given, "--model.name", "torchvision/r3d_18", "--model.options", "{}"))
+        == 0
+    )
+
+
+def test_momentum_belongs_to_sgd(videos, tmp_path, capsys):
+    given = ("--train.optimizer", "adamw", "--train.momentum", "0.5", "--data.num_workers", "0")
+    assert main(arguments(videos, tmp_path / "run", *given)) == 2
+    assert "train.momentum is of sgd" in capsys.readouterr().err
+
+
+BROKEN = {
+    "classes": 5,
+    "config": "x",
+    "kind": "film",
+    "model": None,
+    "state": [],
+    "average": 3,
+}
+
+
+@pytest.mark.parametrize("key", [*BROKEN, "a section"])
+def test_a_checkpoint_that_is_none_is_one_line(tiny_run, tmp_path, capsys, key):
+    saved = load_tensors(tiny_run / "checkpoints" / "last.ckpt", "checkpoint")
+    saved |= {"config": {"data": 5}} if key == "a section" else {key: BROKEN[key]}
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    torch.save(saved, folder / "checkpoints" / "last.ckpt")
+    for command in (
+        ["evaluate", str(folder)],
+        ["predict", str(folder), "x"],
+        ["train", "--resume", "--run.dir", str(folder)],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "last.ckpt: not a checkpoint of cbam3d train" in error
+        assert error.count("\n") == 1

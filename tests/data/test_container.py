@@ -56,3 +56,8 @@ def test_the_header_is_trusted_where_it_describes_the_stream(make_video):
         with open_video(path, Deadline(path, 10), trust_header=True) as (_, stream):
             assert (stream.codec_context.width, stream.codec_context.height) == (64, 48)
             assert (stream.codec_context.pix_fmt is None) == (name in ("v.mp4", "v.mkv"))
+
+
+def test_a_nul_in_a_path_is_one_line():
+    with pytest.raises(VideoError, match=r"unreadable \(embedded null byte\)"):
+        read_clip("a\0b.mp4", [0])

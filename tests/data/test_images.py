@@ -1,4 +1,6 @@
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from PIL import Image
 from torchvision import datasets
 
 from cbam3d.data.batch import Visit
-from cbam3d.data.images import load_folder, load_torchvision
+from cbam3d.data.images import load_folder, load_torchvision, read_image
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
 
@@ -87,3 +89,14 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
     assert torch.equal(loaded["test"].images[2], expected)
     larger, _ = load_torchvision(tmp_path, Recipe("cifar10", "image", torchvision="CIFAR10"), 64)
     assert larger["test"].images.shape == (4, 3, 64, 64)
+
+
+def test_a_picture_too_large_to_open_is_named(tmp_path):
+    """A PNG header of 10^6 x 10^6 pixels."""
+    header = struct.pack(">IIBBBBB", 10**6, 10**6, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(start + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(InputError, match=r"unreadable \(.*exceeds limit") as error:
+        read_image(tmp_path / "bomb.png", 32)
+    assert "\n" not in str(error.value)

@@ -161,3 +161,56 @@ def test_missing_empty_and_foreign_folders(tmp_path, make_video):
     ucf101 = load_recipe(bundled("datasets") / "ucf101")
     with pytest.raises(InputError, match=r"none of 1 videos fits; UCF-101/Archery/.*: path does not fit"):
         list_videos(tmp_path / "one_level_up", ucf101)
+
+
+def test_links_that_lead_out_are_named(tmp_path):
+    touch(tmp_path / "outside", "x.mp4", "folder/y.mp4")
+    root = touch(tmp_path / "root", "a/1.mp4", "b/2.mp4")
+    (root / "a" / "link.mp4").symlink_to(tmp_path / "outside" / "x.mp4")
+    (root / "c").symlink_to(tmp_path / "outside" / "folder")
+    (root / "b" / "inside.mp4").symlink_to(root / "a" / "1.mp4")
+    listing = list_videos(root, recipe("folder"))
+    problems = {row["path"]: row["problem"] for row in listing.found}
+    led = "a link that leads out of the folder (allow_outside accepts it)"
+    assert problems == {"a/1.mp4": "", "a/link.mp4": led, "b/2.mp4": "", "b/inside.mp4": "", "c": led}
+    followed = list_videos(root, recipe("folder"), allow_outside=True)
+    assert [row["path"] for row in followed.found] == ["a/1.mp4", "a/link.mp4", "b/2.mp4", "b/inside.mp4", "c/y.mp4"]
+    assert not any(row["problem"] for row in followed.found)
+
+
+def test_what_is_no_video_by_its_suffix_is_named(tmp_path):
+    root = touch(
+        tmp_path / "root", "a/1.h264", "a/2.webp", "a/3.xyz", "b/4.MP4", "b/notes.txt", "b/.hidden", "labels.csv"
+    )
+    listing = list_videos(root, recipe("folder"))
+    assert [row["path"] for row in listing.found] == ["a/1.h264", "a/2.webp", "b/4.MP4"]
+    assert listing.ignored == ["a/3.xyz", "b/notes.txt"]
+    with pytest.raises(InputError, match=r"no video in this folder, of 1 file the first is a/x\.doc"):
+        list_videos(touch(tmp_path / "none", "a/x.doc"), recipe("folder"))
+
+
+def test_a_groups_file_may_say_the_split(tmp_path):
+    root = touch(tmp_path / "root", "a/1.mp4", "a/2.mp4", "b/3.mp4")
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group,split\na/1.mp4,g,train\na/2.mp4,h,test\nb/3.mp4,i,unused\n")
+    assert columns(list_videos(root, recipe("folder"), groups), "split") == [("train",), ("test",), ("unused",)]
+    groups.write_text("path,group,split\na/1.mp4,g,train\na/2.mp4,h,tset\nb/3.mp4,i,\n")
+    with pytest.raises(InputError, match=r"groups\.csv: a/2\.mp4: unknown split 'tset': did you mean 'test'"):
+        list_videos(root, recipe("folder"), groups)
+
+
+def test_a_groups_file_that_contradicts_itself_is_refused(tmp_path):
+    root = touch(tmp_path / "root", "a/1.mp4", "b/3.mp4")
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\na/1.mp4,g\nb/3.mp4,i\na/1.mp4,g\n")
+    list_videos(root, recipe("folder"), groups)  # the same again is no contradiction
+    groups.write_text("path,group\na/1.mp4,g\nb/3.mp4,i\na/1.mp4,h\n")
+    with pytest.raises(InputError, match=r"groups\.csv: a/1\.mp4 is listed twice, with different entries"):
+        list_videos(root, recipe("folder"), groups)
+
+
+def test_a_contradiction_of_lists_is_said_in_words(tmp_path):
+    root = touch(tmp_path / "v", "1.mp4")
+    (tmp_path / "a.csv").write_text("path,label\n1.mp4,run\n1.mp4,walk\n")
+    with pytest.raises(InputError, match=r"1\.mp4 is listed twice, with the label 'run' and 'walk'$"):
+        list_videos(root, recipe("folder"), annotations=tmp_path / "a.csv")

@@ -58,3 +58,45 @@ def test_refusals(tmp_path):
     path.write_text(good.replace(",9,", ",nine,"))
     with pytest.raises(InputError, match=r"m\.csv: .*nine"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "label", "numbers", "reason"),
+    [
+        (
+            "../x.mp4",
+            "a",
+            {},
+            r"'\.\./x\.mp4' has a path that leads out of the folder \(data\.allow_outside accepts it\)",
+        ),
+        ("a/../../x.mp4", "a", {}, "leads out"),
+        ("/etc/x.mp4", "a", {}, "leads out"),
+        ("C:/x.mp4", "a", {}, "leads out"),
+        ("a\\..\\..\\x.mp4", "a", {}, "leads out"),
+        ("a/x\0.mp4", "a", {}, "has a NUL in its path"),
+        ("a/x.mp4", "", {}, "has no label"),
+        ("a/x.mp4", "a", {"width": 10**12}, "is wider than 65,536 pixels"),
+        ("a/x.mp4", "a", {"height": 10**12}, "is higher than 65,536 pixels"),
+    ],
+)
+def test_a_strangers_table_is_refused_by_name(tmp_path, path, label, numbers, reason):
+    write_manifest(from_rows([{**rows()[0], "path": path, "label": label, **numbers}, rows()[1]]), tmp_path / "m.csv")
+    with pytest.raises(InputError, match=reason) as error:
+        read_manifest(tmp_path / "m.csv")
+    assert "\n" not in str(error.value)
+    if "leads out" in reason:
+        assert read_manifest(tmp_path / "m.csv", allow_outside=True).path[0] == path
+
+
+def test_names_with_dots_are_no_way_out(tmp_path):
+    for name in ("a..b/x.mp4", "..a/x.mp4", "a/x..mp4", "a/...mp4"):
+        write_manifest(from_rows([{**rows()[0], "path": name}]), tmp_path / "m.csv")
+        assert read_manifest(tmp_path / "m.csv").path[0] == name
+
+
+def test_a_table_without_sizes_and_times_is_read(tmp_path):
+    write_manifest(from_rows(rows()), tmp_path / "m.csv")
+    old = [line.rpartition(",")[0].rpartition(",")[0] for line in (tmp_path / "m.csv").read_text().splitlines()]
+    (tmp_path / "m.csv").write_text("\n".join(old))
+    table = read_manifest(tmp_path / "m.csv")
+    assert table.num_bytes.tolist() == table.changed_ns.tolist() == [0, 0]

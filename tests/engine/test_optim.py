@@ -1,8 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cbam3d.engine.optim import create_optimizer, freeze, train_mode
+from cbam3d import create_model
+from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, train_mode
 from cbam3d.errors import InputError
 
 
@@ -76,3 +78,42 @@ def test_what_is_frozen_stays_as_it_is():
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"3.weight", "3.bias"}  # nor the running statistics of the frozen norm
     assert model[0].training
+
+
+def test_a_moving_average_is_torchs_but_for_infinity():
+    """torch's own makes no numbers of masks that hold infinity, as em_attention's does."""
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+            self.register_buffer("scale", torch.tensor(2.0))
+
+    torch.manual_seed(0)
+    model, plain = Masked(), nn.Module()
+    plain.layer, plain.norm = model.layer, model.norm
+    mine = MovingAverage(model, 0.9)
+    theirs = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for _ in range(5):
+        model.norm(model.layer(torch.randn(4, 3))).sum().backward()
+        with torch.no_grad():
+            model.layer.weight -= model.layer.weight.grad
+        for average, of in ((mine, model), (theirs, plain)):
+            average.update_parameters(of)
+    assert mine.module.mask.tolist() == [0.0, -torch.inf]
+    assert mine.module.scale == 2.0
+    for name, value in theirs.module.state_dict().items():
+        assert torch.equal(mine.module.state_dict()[name], value), name
+
+
+def test_a_pattern_freezes_what_weights_gave():
+    model = create_model("resnet10", 4, ndim=2, width=8, attention="se")
+    new = [name for name, _ in model.named_parameters() if "attention" in name or name.startswith("fc")]
+    freeze(model, ["layer1.*", "conv1.*"], new)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        name for name, _ in model.named_parameters() if name.startswith(("layer1", "conv1")) and "attention" not in name
+    }
+    freeze(model, ["layer1.*.attention.*"], new)  # named explicitly
+    assert all(not p.requires_grad for name, p in model.named_parameters() if name.startswith("layer1"))

@@ -136,3 +136,12 @@ def test_a_difference_that_is_there_is_found():
     assert difference == pytest.approx(better.mean() - worse.mean())
     assert 0.1 < low < difference < high < 0.3
     assert compare_trainings(worse, worse[:1], np.arange(500))[0] == pytest.approx(worse[0].mean() - worse.mean())
+
+
+@pytest.mark.parametrize(("groups", "bounded"), [(1, False), (2, False), (4, False), (5, True), (9, True)])
+def test_few_groups_have_no_interval(groups, bounded):
+    """Of two groups the resamples' means are those of the groups, and the interval was of no width at all."""
+    units, hits = np.arange(36) % groups, np.arange(36) % 3 == 0
+    assert np.isfinite(interval(hits, units)).all() == bounded
+    assert np.isfinite(compare_trainings(hits[None], ~hits[None], units)).all() == bounded
+    assert np.isfinite(compare(hits, ~hits, units).high) == bounded

@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_a_checkpoint_from_before(tmp_p
     broken = trainer(tmp_path, loader=Poisoned())
     broken.resume(last_checkpoint(broken))
     with pytest.raises(
-        InputError, match=r"the loss of epoch 3, batch 3 is nan at learning rate 0\.\d+ \(samples: point"
+        InputError, match=r"the loss is nan in epoch 3, batch 3 at learning rate 0\.\d+ \(samples: point"
     ):
         broken.fit()
     state = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
@@ -290,3 +290,29 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     other.model = other.fabric.setup_module(nn.Linear(2, 2))
     with pytest.raises(InputError, match=r"last\.ckpt does not fit the network"):
         other.resume(last_checkpoint(other))
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path):
+    """The loss is finite: what would spoil the weights is what the step is about to apply."""
+    loop = trainer(tmp_path, epochs=1, max_bad_steps=1, clip_grad_norm=None, ema=0.9, checkpoint_minutes=0.0)
+    calls = []
+
+    def spoil(gradient):
+        calls.append(len(calls))
+        return gradient * torch.inf if len(calls) == 3 else gradient
+
+    loop.model.module[4].weight.register_hook(spoil)
+    loop.fit()
+    assert len(calls) == 4
+    assert loop.state.bad_steps == 1
+    saved = last_checkpoint(loop)
+    for key in ("model", "average"):
+        assert all(value.isfinite().all() for value in saved[key].values())
+
+
+@pytest.mark.parametrize(("clip", "advice"), [(None, "set train.clip_grad_norm"), (1.0, "lower train.clip_grad_norm")])
+def test_the_advice_is_not_what_is_done_already(tmp_path, clip, advice):
+    loop = trainer(tmp_path, epochs=1, clip_grad_norm=clip)
+    loop.model.module[4].weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(InputError, match=rf"the gradient is not finite in epoch 1, batch 1 .*{advice}"):
+        loop.fit()

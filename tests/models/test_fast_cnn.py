@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from cbam3d import create_model
+from cbam3d.models.fast_cnn import FastCNN
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -40,3 +42,12 @@ def test_the_first_channels_of_a_block_pass_through():
 def test_pictures_that_are_too_small():
     with pytest.raises(ValueError, match="sides of at least 9"):
         create_model("fast_cnn", 5, channels=(8, 8, 8))(torch.zeros(1, 3, 8, 16))
+
+
+def test_the_first_layer_is_set_from_inputs_on_another_device():
+    """Fake tensors stand for a GPU: a mix of devices is an error there as well."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model, inputs = FastCNN(10), torch.zeros(4, 3, 16, 16)
+        model.init_from_data(inputs)
+        assert model.whiten.weight.device.type == "cuda"

@@ -1,5 +1,6 @@
 import copy
 import re
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -419,3 +420,28 @@ def test_half_a_gate_is_refused():
         create_model("resnet10", num_classes=5, ndim=2, weights=state, **options)
     without = {key: value for key, value in state.items() if "attention.spatial" not in key}
     create_model("resnet10", num_classes=5, ndim=2, weights=without, **options)  # a whole gate may be new
+
+
+def test_without_a_network_the_way_out_is_said(monkeypatch, tmp_path):
+    def refuse(*arguments, **options):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        create_model("torchvision/r3d_18", 400, weights="KINETICS400_V1")
+    place = tmp_path / "hub" / "checkpoints" / "r3d_18-b3b3357e.pth"
+    assert "https://download.pytorch.org/models/r3d_18-b3b3357e.pth" in str(error.value)
+    assert f"put that file at {place}, or give a file" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_runs_folder_gives_what_its_scores_are_of(tmp_path):
+    model, average = (create_model("resnet10", 4, ndim=2, width=8) for _ in range(2))
+    averaged = {f"module.{key}": value for key, value in average.state_dict().items()} | {"n_averaged": torch.tensor(3)}
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for entry, expected in ((None, model), (averaged, average)):
+        torch.save({"model": model.state_dict(), "average": entry}, tmp_path / "run" / "checkpoints" / "last.ckpt")
+        filled = create_model("resnet10", 4, ndim=2, width=8, weights=tmp_path / "run")
+        assert all(torch.equal(value, expected.state_dict()[key]) for key, value in filled.state_dict().items())
