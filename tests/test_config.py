@@ -8,13 +8,14 @@ import yaml
 from cbam3d.keys import keys
 
 KEYS = """
-run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm run.wandb
+run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm
+run.wandb
 data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction
-data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling data.num_frames data.stride data.fps
-data.short_videos data.clips_per_visit data.short_side data.size data.mean data.std data.num_workers
-data.on_device data.max_bad_videos
-augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation
-augment.rand_augment augment.erasing augment.mixup augment.cutmix
+data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling
+data.num_frames data.stride data.fps data.short_videos data.clips_per_visit data.short_side data.size data.mean
+data.std data.num_workers data.on_device data.max_bad_videos
+augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation augment.rand_augment
+augment.erasing augment.mixup augment.cutmix
 model.name model.attention model.weights model.options model.attention_options
 train.epochs train.limit_batches train.max_hours train.early_stopping train.batch_size train.accumulate
 train.optimizer train.optimizer_options train.learning_rate train.base_batch_size train.new_rate_factor
