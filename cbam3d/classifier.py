@@ -1,6 +1,7 @@
 """A trained network, ready for files: decoded, cut and scored as in evaluation, in full precision."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,12 @@ from cbam3d.assemble import memory_format
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform
 from cbam3d.data.batch import Sample, Visit, pack
+from cbam3d.data.container import VideoError
 from cbam3d.data.crop import TestCrops
 from cbam3d.data.decode import read_clip
 from cbam3d.data.images import read_image
 from cbam3d.data.pixels import scaled_size
-from cbam3d.data.probe import VideoInfo, measure_video
+from cbam3d.data.probe import VideoInfo, measure_video, probe_video
 from cbam3d.errors import InputError
 from cbam3d.saved import open_saved
 from cbam3d.sources import sampling_of
@@ -76,7 +78,11 @@ class Classifier:
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
         info = self.probe(path)
-        return self.read(path, info, self.clips(info.num_frames, info.fps))
+        try:
+            return self.read(path, info, self.clips(info.num_frames, info.fps))
+        except VideoError:  # damage that its packets do not show
+            info = probe_video(path)
+            return self.read(path, info, self.clips(info.num_frames, info.fps))
 
     def clips(self, num_frames: int, fps: float) -> list[list[int]]:
         """The frames of each clip that evaluation takes of a video of so many frames."""
@@ -102,8 +108,11 @@ class Classifier:
         data = self.config.data
         size = scaled_size(info.height, info.width, data.short_side)
         wanted = [frame for clip in clips for frame in clip]
-        options = {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds, "decoder": data.decoder}
-        frames = read_clip(path, wanted, size, seek=not info.problem, **options)
+        options: dict[str, Any] = {"decoder": data.decoder}
+        if data.decoder == "pyav":
+            options |= {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds}
+            options |= {"seek": False} if info.problem else {}
+        frames = read_clip(path, wanted, size, **options)
         return list(frames.split([len(clip) for clip in clips], dim=1))
 
     def inputs(self, views: list[Tensor]) -> Tensor:

@@ -27,10 +27,14 @@ class Stopped(Exception):
 def is_foreign(error: BaseException) -> bool:
     """Whether an error came out of code that is neither this package nor an installed library: the user's own, whose
     traceback is worth more than its text."""
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    ours = (str(Path(__file__).parent), *libraries)
-    frames = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(not name.startswith((*ours, "<")) for name in frames)
+    known = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
+    files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not all(
+        file.name.startswith("<")
+        or {"site-packages", "dist-packages"}.intersection(file.parts)
+        or any(file.is_relative_to(folder) for folder in known)
+        for file in files
+    )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from cbam3d.errors import InputError
 
-_LARGEST_YAML = 1 << 20  # bytes
+_LARGEST_YAML = 1 << 17  # bytes
 _DEEPEST_YAML = 50  # values in each other
 
 
@@ -31,7 +31,10 @@ def load_mapping(path: Path, kind: str) -> dict[str, Any]:
         text = path.read_text()
         _check_events(text)
         content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except InputError:
+        raise
+    except (OSError, yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # what YAML's tags refuse, it refuses in many ways
         raise InputError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a {kind} holds keys with values, not a {type(content).__name__}")

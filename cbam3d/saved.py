@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cbam3d.assemble import build_model
 from cbam3d.config import Config
@@ -44,13 +45,27 @@ class Saved:
         """
         config = config or self.config
         unfilled = replace(config, model=replace(config.model, weights=None))
+        weights = weights_of(self.state)
+        self._compare_shapes(unfilled, weights)
         model = build_model(unfilled, len(self.classes), self.images)
         try:
-            model.load_state_dict(weights_of(self.state))
+            model.load_state_dict(weights)
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip()
             raise InputError(f"{self.path} does not fit the network: {reason}") from None
         return model.eval()
+
+    def _compare_shapes(self, config: Config, weights: dict[str, Tensor]) -> None:
+        """Raise InputError for a network that has other shapes than its weights, before memory is taken for it."""
+        try:
+            with torch.device("meta"):
+                shapes = build_model(config, len(self.classes), self.images).state_dict()
+        except Exception:  # a network that computes as it is built
+            return
+        for name in shapes.keys() & weights.keys():
+            if shapes[name].shape != weights[name].shape:
+                here, there = (tuple(tensors[name].shape) for tensors in (weights, shapes))
+                raise InputError(f"{self.path} does not fit the network: {name} has shape {here}, the network {there}")
 
 
 def open_saved(path: str | Path, checkpoint: str = "last") -> Saved:
@@ -86,8 +101,16 @@ def check_state(state: Any, path: Path) -> None:
         and isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
         and entries.get("kind") in ("video", "image")
-        and all(isinstance(entries.get(name), dict) for name in ("model", "state"))
-        and isinstance(entries.get("average"), dict | None)
+        and _holds_tensors(entries.get("model"))
+        and (entries.get("average") is None or _holds_tensors(entries["average"]))
+        and isinstance(entries.get("state"), dict)
+        and isinstance(entries["state"].get("epoch"), int)
     )
     if not whole:
         raise InputError(f"{path}: not a checkpoint of cbam3d train")
+
+
+def _holds_tensors(entries: Any) -> bool:
+    return isinstance(entries, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in entries.items()
+    )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from cbam3d.config import Config, Data
 from cbam3d.data import motion
+from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.data.images import load_folder, load_torchvision
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.loader import Samples
@@ -213,7 +214,7 @@ def load_manifest(config: Config, recipe: Recipe, console: Console, expected: li
         console.print(f"videos as listed in {path}")
         manifest = read_manifest(path, data.allow_outside)
         if not data.manifest:
-            _tell_added(root, path, manifest, console)
+            _tell_added(data, path, manifest, console)
         return manifest
     if recipe.name == "motion":
         render_motion(root, console)
@@ -238,27 +239,32 @@ def tell_listing(listing: Listing, console: Console) -> None:
     if listing.ignored:
         number = counted(len(listing.ignored), "file")
         console.print(f"no videos by their suffix: {number}, the first is {listing.ignored[0]}", style="yellow")
+    if listing.outside_folders:
+        number = counted(len(listing.outside_folders), "link")
+        text = f"lead out of the folder, and are not followed: {number}, the first is {listing.outside_folders[0]}"
+        console.print(f"{text} (data.allow_outside, or --allow-outside of prepare, follows them)", style="yellow")
     if several := sorted({row["label"] for row in listing.found if "|" in row["label"]}):
         text = "is taken for one class, not for several: a video has one label"
         console.print(f"the label {several[0]!r} {text}", style="yellow")
 
 
-def _tell_added(root: Path, path: Path, manifest: Manifest, console: Console) -> None:
-    """Say which videos came into the folders of a table after it was written. Only changed folders are looked into."""
-    written = path.stat().st_mtime_ns
-    listed = set(manifest.path)
-    folders = {os.path.dirname(name) for name in listed}
-    tops = {folder.partition("/")[0] for folder in folders}
-    changed = [folder for folder in folders if folder and _changed_after(root / folder, written)]
-    changed += [item.name for item in root.iterdir() if item.is_dir() and item.name not in tops and item.name[0] != "."]
-    added = []
-    for folder in sorted(changed):
-        try:
-            found, _, _ = find_videos(root / folder)
-        except InputError:  # no video in it
-            continue
-        added += [name for name in (f"{folder}/{video}" for video in found) if name not in listed]
-    if added:
+def _tell_added(data: Data, path: Path, manifest: Manifest, console: Console) -> None:
+    """Say which videos came into the folders of a table after it was written. The files are looked through only where a
+    folder has changed since, or has videos of its own."""
+    root, written, listed = Path(data.root), path.stat().st_mtime_ns, set(manifest.path)
+    folders = {parent for name in listed for parent in PurePosixPath(name).parents} - {PurePosixPath(".")}
+    top = list(os.scandir(root)) if root.is_dir() else []
+    new_tops = [item for item in top if item.is_dir() and PurePosixPath(item.name) not in folders]
+    changed = any(_changed_after(root / folder, written) for folder in folders)
+    changed |= any(_changed_after(Path(item.path), written) for item in new_tops)
+    changed |= any(item.name not in listed and Path(item.name).suffix.lower() in VIDEO_SUFFIXES for item in top)
+    if not changed:
+        return
+    try:
+        found = find_videos(root, data.allow_outside)
+    except InputError:  # none is left: reading says so
+        return
+    if added := [name for name in found.videos if name not in listed and name not in found.outside]:
         text = (
             f"{counted(len(added), 'video')} not in that table, the first is {added[0]}: remove the table to read them"
         )

@@ -2,6 +2,7 @@ import os
 import pickle
 import time
 import zipfile
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -46,16 +47,21 @@ def test_bad_files_are_refused_in_one_line(tmp_path, monkeypatch):
     [
         ("a: &a [x]\nb: *a\n", r"line 2: aliases \(\*a\) are not supported"),
         ("a: " + "[" * 20_000 + "]" * 20_000, "line 1: more than 50 levels"),
-        ("x: " + "y" * (1 << 20), "at most 1,048,576 bytes"),
+        ("x: " + "y" * (1 << 17), "at most 131,072 bytes"),
+        ("a: 2001-99-99", "not a readable configuration"),
+        ("a: " + "9" * 5000, "not a readable configuration"),
+        ("a: !!bool foo", "not a readable configuration"),
+        ("a: !!timestamp foo", "not a readable configuration"),
+        ("a: [" + "1," * 60_000 + "1]", None),
     ],
 )
 def test_yaml_that_grows_is_refused_at_once(tmp_path, text, reason):
     (tmp_path / "c.yaml").write_text(text)
     started = time.monotonic()
-    with pytest.raises(InputError, match=reason) as error:
+    with pytest.raises(InputError, match=reason) if reason else nullcontext() as error:
         load_mapping(tmp_path / "c.yaml", "configuration")
-    assert time.monotonic() - started < 5
-    assert "\n" not in str(error.value)
+    assert time.monotonic() - started < 10
+    assert error is None or "\n" not in str(error.value)
 
 
 def test_an_archive_that_grows_is_refused_unread(tmp_path):

@@ -24,14 +24,14 @@ class Conv3d(nn.Conv3d):
 def guard_conv3d(model: nn.Module) -> nn.Module:
     """Guard the 3D convolutions of any network, in place; ours are guarded already.
 
-    Needed before a training in bfloat16 on a CPU, under autocast or not. `cbam3d train` calls it by itself. A network
-    that calls `torch.nn.functional.conv3d` by itself stays as it is.
+    Needed before a training in bfloat16 on a CPU, under autocast or not. `cbam3d train` calls it by itself. What
+    calls `torch.nn.functional.conv3d` by itself stays as it is.
 
     Returns: the model.
     """
     for module in model.modules():
         instance: Any = module
-        if isinstance(module, nn.Conv3d) and not isinstance(module, Conv3d):
+        if isinstance(module, nn.Conv3d) and type(module)._conv_forward is nn.Conv3d._conv_forward:
             instance._conv_forward = partial(_guarded, module)
         elif isinstance(module, nn.ConvTranspose3d):
             instance.forward = partial(_in_float32, module)

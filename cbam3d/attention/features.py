@@ -78,8 +78,11 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 def noise_like(values: Any) -> Any:
     """Random numbers in place of every floating-point tensor, the same each time; they take gradients."""
+    if isinstance(values, Mapping):
+        return {key: noise_like(value) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
-        return type(values)(noise_like(value) for value in values)
+        noise = [noise_like(value) for value in values]
+        return type(values)(*noise) if hasattr(values, "_fields") else type(values)(noise)
     if not isinstance(values, Tensor) or not values.is_floating_point():
         return values
     noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))

@@ -68,12 +68,14 @@ def run_wide(module: nn.Module, x: Tensor) -> Tensor:
         state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         if not any(value.dtype == torch.float16 for value in (x, *state.values())):
             return module(x)
+        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # which knows no functional_call
+            return module(x.half())
         widened = {name: wide(value) for name, value in state.items()}
         out = torch.func.functional_call(module, widened, (wide(x),))
     with torch.no_grad():
         for name, buffer in module.named_buffers():  # running statistics
             if buffer.dtype == torch.float16:
-                buffer.copy_(widened[name].clamp(max=torch.finfo(torch.float16).max))
+                buffer.copy_(widened[name].clamp(-65504, 65504))
     return out
 
 

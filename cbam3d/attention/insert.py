@@ -144,20 +144,22 @@ def _without_gradient(model: nn.Module, blocks: dict[str, nn.Module], example: A
     does not take it, or passes no gradient back at all (a head that starts at 0)."""
     outputs: dict[str, Tensor] = {}
     handles = [block.register_forward_hook(partial(_keep, outputs, name)) for name, block in blocks.items()]
-    inputs = noise_like(example)
-    sources = [x for x in tensors_in(inputs) if x.is_floating_point() and not x.is_meta]
     try:
+        inputs = noise_like(example)
+        sources = [x for x in tensors_in(inputs) if x.is_floating_point()]
+        zeros = {name: noise_like(p) for name, p in model.named_parameters() if not p.any()}  # a start at 0 is none
         with evaluating(model), torch.enable_grad():
-            results = [y for y in tensors_in(model(inputs)) if y.requires_grad]
+            found = torch.func.functional_call(model, zeros, (inputs,))
+        results = [y for y in tensors_in(found) if y.requires_grad]
         gradients = torch.autograd.grad(
             results, [*sources, *outputs.values()], [noise_like(y) for y in results], allow_unused=True
         )
-    except Exception:  # a head that refuses the example's size, or what cannot be differentiated
+        arrives = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    except Exception:  # a head that refuses the example's size, tensors without values, what cannot be differentiated
         return []
     finally:
         for handle in handles:
             handle.remove()
-    arrives = [gradient is not None and bool(gradient.any()) for gradient in gradients]
     if not any(arrives[: len(sources)]):
         return []
     return [name for name, reached in zip(outputs, arrives[len(sources) :], strict=True) if not reached]
@@ -187,7 +189,9 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
     for inputs in [example] if example is not None else examples(model):
         features, others, error = run(model, inputs)
         features = with_layouts(features, run(model, enlarge(inputs)).features if example is None else {})
-        names = dict.fromkeys(last_child(model, name) for name in find_modules(model, position, features))
+        names = dict.fromkeys(
+            last_child(model, name) for name in find_modules(model, position, features, error is None)
+        )
         if names and names.keys() <= features.keys():  # a head that refuses the input does not matter
             return {name: features[name] for name in names}, inputs
         if error is None and names:

@@ -17,14 +17,16 @@ _NUMBERED = re.compile(
 )
 
 
-def find_modules(model: nn.Module, position: str | Sequence[str], features: dict[str, Features]) -> list[str]:
-    """The names of the modules at a position."""
+def find_modules(
+    model: nn.Module, position: str | Sequence[str], features: dict[str, Features], complete: bool = True
+) -> list[str]:
+    """The names of the modules at a position; `complete`: whether the pass that gave the features reached its end."""
     if position == "residual":
         return [end for _, end in _residual_blocks(model)]
     if position == "block":
         return [block for block, _ in _residual_blocks(model)]
     if position in ("stage", "last_stage"):
-        stages = _stages(model, features)
+        stages = _stages(model, features, complete)
         return [name for stage in (stages[-1:] if position == "last_stage" else stages) for name in stage]
     names = []
     for pattern in [position] if isinstance(position, str) else position:
@@ -65,23 +67,25 @@ def _branch_end(block: nn.Module) -> str | None:
     return None
 
 
-def _stages(model: nn.Module, features: dict[str, Features]) -> list[list[str]]:
+def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> list[list[str]]:
     """The modules that end a stage, in order; parallel pathways of one stage together."""
     pathways = [name for name, module in model.named_modules() if hasattr(module, "res_blocks")]
     if pathways:
         return [list(group) for _, group in groupby(pathways, lambda name: name.split(".multipathway")[0])]
     trunks: dict[tuple[str, str], list[str]] = {}  # of numbered siblings
     for name, module in model.named_modules():
-        if (match := _NUMBERED.fullmatch(name)) and name in features and (match["trunk"] or list(module.children())):
+        if (match := _NUMBERED.fullmatch(name)) and (match["trunk"] or list(module.children())):
             trunks.setdefault((match["parent"], match["family"] or match["trunk"]), []).append(name)
-    trunks = {key: names for key, names in trunks.items() if len(names) > 1}
-    if not trunks:
+    several = {key: names for key, names in trunks.items() if len(names) > 1}
+    if complete:  # what no pass reaches puts out something else
+        several = {key: names for key, names in several.items() if features.keys() & set(names)} or several
+    if not several:
         return []
-    (_, family), names = min(trunks.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    (_, family), names = min(several.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    if family in _STAGES or not features.keys() >= set(names):  # a stage that was not reached is for another example
+        return [[name] for name in names]
     if features[names[-1]].layout == "tokens":  # of the last block, a head reads the class token alone
         names = names[:-1]
-    if family in _STAGES:
-        return [[name] for name in names]
     return [[list(group)[-1]] for _, group in groupby(names, lambda name: features[name].size)]
 
 

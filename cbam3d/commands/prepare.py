@@ -11,7 +11,7 @@ from rich.table import Table
 from cbam3d.config import Data
 from cbam3d.data.copies import Copies
 from cbam3d.data.fingerprint import near_duplicates
-from cbam3d.data.listing import Listing, list_videos
+from cbam3d.data.listing import Listing, leads_out, list_videos
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.scan import Scan, scan_videos
@@ -37,7 +37,8 @@ def prepare(arguments: list[str]) -> None:
         raise InputError(f"{path} exists: remove it to read every video again")
     if recipe.name == "motion":
         render_motion(root, console)
-    listing = _list(given, root, recipe, read_manifest(path) if path.exists() else None)
+    table = read_manifest(path, given.allow_outside) if path.exists() else None
+    listing = _list(given, root, recipe, table)
     tell_listing(listing, console)
     journal = root / "manifest.csv.unfinished"
     try:
@@ -111,8 +112,11 @@ def _copies(given: Namespace, root: Path) -> Copies | None:
 def _list(given: Namespace, root: Path, recipe: Recipe, manifest: Manifest | None) -> Listing:
     if manifest is not None:  # what was decided there holds for the copies
         columns = ("path", "label", "group", "split")
-        rows = manifest.select(manifest.usable).rows()
-        return Listing([{**{name: row[name] for name in columns}, "problem": ""} for row in rows], [])
+        rows = [{name: row[name] for name in columns} for row in manifest.select(manifest.usable).rows()]
+        for row in rows:
+            outside = not given.allow_outside and leads_out(root, root / row["path"])
+            row["problem"] = "a link that leads out of the folder" if outside else ""
+        return Listing(rows, [])
     groups, annotations = (Path(place) if place else None for place in (given.groups, given.annotations))
     return list_videos(root, recipe, groups, annotations, given.split, given.allow_outside)
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cbam3d.data.listing import leads_out
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.probe import Copy, file_state
+from cbam3d.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Copies:
     def of(self, path: str) -> Copy:
         """The copy of a video: its name is the original's, with .avi behind it where it has another suffix."""
         name = path if path.lower().endswith(".avi") else f"{path}.avi"
+        if leads_out(self.root, self.root / name):
+            raise InputError(f"{path}: its copy would lie outside of {self.root}")
         return Copy(self.root / name, self.short_side, self.gop)
 
     def manifest(self, originals: Manifest) -> Manifest:

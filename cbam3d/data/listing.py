@@ -19,6 +19,7 @@ class Listing:
     found: list[dict[str, Any]]  # files below the root, by path
     missing: list[str]  # named by the groups file or the data set's own lists, but not on disk
     ignored: list[str] = field(default_factory=list)  # files in the folders of videos that are none by their suffix
+    outside_folders: list[str] = field(default_factory=list)  # links to folders that lead out, and are not followed
 
 
 def list_videos(
@@ -44,7 +45,8 @@ def list_videos(
         InputError: no such folder, no video in it, none that fits the recipe, or lists that do not fit the
             folder.
     """
-    paths, outside, ignored = find_videos(root, allow_outside)
+    files = find_videos(root, allow_outside)
+    paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
     matches = [recipe.match(path) for path in paths]
     rows = [
@@ -57,7 +59,7 @@ def list_videos(
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
     names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
-    return Listing(rows, [*missing, *sorted(listed.keys() - names)], ignored)
+    return Listing(rows, [*missing, *sorted(listed.keys() - names)], files.ignored, files.outside_folders)
 
 
 def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
@@ -80,43 +82,60 @@ def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -
     return listed
 
 
-def find_videos(root: Path, allow_outside: bool = False) -> tuple[list[str], set[str], list[str]]:
-    """The videos below a folder, sorted; those of them that links lead to out of it, folders as one; and files beside
-    videos that are none by their suffix.
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder, each list sorted: videos; links to videos, and to folders, that lead out of it; and
+    files beside videos that are none by their suffix."""
+
+    videos: list[str]
+    outside: list[str]
+    outside_folders: list[str]
+    ignored: list[str]
+
+
+def find_videos(root: Path, allow_outside: bool = False) -> Found:
+    """Look for videos by their suffixes.
 
     Raises:
         InputError: no such folder, one that cannot be read, or no video in it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    real_root = root.resolve()
-    paths, outside, ignored, seen = [], set(), [], {real_root}
+    found, seen = Found([], [], [], []), {os.path.realpath(root)}
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
 
-    def leads_out(place: Path) -> bool:
-        return not (allow_outside or place.is_relative_to(real_root))
-
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         below = Path(folder).relative_to(root)
-        real = {name: Path(folder, name).resolve() for name in sorted(folders) if not name.startswith(".")}
-        outside |= {(below / name).as_posix() for name, place in real.items() if leads_out(place)}
-        folders[:] = [name for name, place in real.items() if place not in seen and not leads_out(place)]
-        seen |= set(real.values())  # a link may lead back
-        for name in names:
+        inside = []
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not allow_outside and leads_out(root, Path(folder, name)):
+                found.outside_folders.append((below / name).as_posix())
+            elif real not in seen:  # a link may lead back
+                inside.append(name)
+                seen.add(real)
+        folders[:] = inside
+        for name in (name for name in names if not name.startswith(".")):
             path = (below / name).as_posix()
-            if Path(name).suffix.lower() not in VIDEO_SUFFIXES or name.startswith("."):
-                ignored += [path] if below.parts and not name.startswith(".") else []
+            if Path(name).suffix.lower() not in VIDEO_SUFFIXES:
+                found.ignored.extend([path] if below.parts else [])
                 continue
-            paths.append(path)
-            if os.path.islink(os.path.join(folder, name)) and leads_out(Path(folder, name).resolve()):
-                outside.add(path)
-    paths += sorted(outside - set(paths))
-    if not paths:
-        other = f", of {counted(len(ignored), 'file')} the first is {ignored[0]}" if ignored else ""
+            found.videos.append(path)
+            link = os.path.islink(os.path.join(folder, name))
+            if link and not allow_outside and leads_out(root, Path(folder, name)):
+                found.outside.append(path)
+    if not found.videos:
+        other = f", of {counted(len(found.ignored), 'file')} the first is {min(found.ignored)}" if found.ignored else ""
         raise InputError(f"{root}: no video in this folder{other}")
-    return sorted(paths), outside, sorted(ignored)
+    return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
+
+
+def leads_out(root: Path, path: Path) -> bool:
+    """Whether a path leads out of a folder, by links or by "..", though it is said to lie in it."""
+    real = os.path.realpath(root)
+    return os.path.commonpath([os.path.realpath(path), real]) != real
 
 
 def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
@@ -155,11 +174,11 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> 
         raise InputError(f"{groups_file}: no column {error}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{groups_file}: {error}") from None
-    missing = [row["path"] for row in rows if row["path"] not in groups]
+    missing = [row["path"] for row in rows if row["path"] not in groups and not row["problem"]]
     if missing:
         number = counted(len(missing), "video")
         raise InputError(f"{groups_file}: no group for {number} of {root}, the first is {missing[0]}")
-    for row in rows:
+    for row in (row for row in rows if row["path"] in groups):
         row["group"] = groups[row["path"]]
         row["split"] = entries[row["path"]].get("split") or row["split"]
         if row["split"] not in ("", *SPLITS, "unused"):

@@ -1,5 +1,6 @@
 """The table of a data set's videos: one row a file, kept as columns."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from csv import Error as csv_error
 from csv import reader as csv_reader
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from cbam3d.data.recipe import SPLITS
 from cbam3d.data.text import TextColumn
 from cbam3d.errors import InputError
 
@@ -21,7 +23,8 @@ _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
 }
 _OPTIONAL = ("num_bytes", "changed_ns")
 _LARGEST_SIDE = 1 << 16  # pixels
-_OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:"  # a path that leads out of its folder
+# a path that leads out of its folder
+_OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:" if os.name == "nt" else r"(^|/)\.\.(/|$)|^/"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
         raise InputError(f"{path}: a video with frames has no width or height")
     _check(path, table, table.width > _LARGEST_SIDE, f"is wider than {_LARGEST_SIDE:,} pixels")
     _check(path, table, table.height > _LARGEST_SIDE, f"is higher than {_LARGEST_SIDE:,} pixels")
+    _check(path, table, ~(np.isfinite(table.fps) & (table.fps >= 0)), "has a rate that is none")
+    known = table.split.equals("")
+    for split in (*SPLITS, "unused"):
+        known |= table.split.equals(split)
+    _check(path, table, ~known, "has a split that is none of train, val, test and unused")
     _check(path, table, table.usable & table.label.equals(""), "has no label")
     _check(path, table, table.path.matches(r"\x00"), "has a NUL in its path")
     if not allow_outside:

@@ -116,8 +116,9 @@ def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> Pac
     for rank, place in enumerate(presented):
         ranks[place] = rank
     places = array("i", [place for place in presented if not entries[place].hidden])
-    gaps = codec in _PREDICTED and not _is_even(order)
-    skippable = codec == "mpeg4" or (codec == "h264" and not gaps)
+    shown = _distinct([entry.shown_at for entry in entries]) if container_format in _TIMED_FORMATS else None
+    gaps = codec in (*_PREDICTED, "mpeg4") and shown is not None and not _is_even(shown)
+    skippable = codec in ("mpeg4", "h264") and not gaps
     return PacketTable(places, ranks, times, array("i", keyframes), skippable, gaps)
 
 

@@ -116,24 +116,27 @@ def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
     """As `probe_video`, but for the fingerprint; where the packets alone tell how many frames there are, and that none
-    is missing, only the first frame is decoded."""
-    log, deadline = _Log(), Deadline(path, timeout_seconds)
+    is missing, only the first frame is decoded. Damage within packets is then not seen."""
     try:
-        with open_video(path, deadline) as (container, stream):
-            log.open(container, stream)
-            first = next(all_frames(container, stream, deadline))
-            container.seek(0, stream=stream)
-            for packet in demux(container, stream, deadline):
-                log.packet(packet)
-            table = log.table()
-            rate = float(stream.average_rate or stream.guessed_rate or 0)
-            if table and not (table.gaps or log.cut or cut_off(path, container.format.name) or log.early_end()):
-                height, width = upright_size(first)
-                count = len(table.places)
-                return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
-    except (VideoError, FFmpegError, OSError, StopIteration):
-        pass  # a closer look says what is wrong
-    return probe_video(path, timeout_seconds)
+        info = _measure_packets(path, Deadline(path, timeout_seconds))
+    except (VideoError, StopIteration):
+        info = None
+    return info or probe_video(path, timeout_seconds)  # which says what is wrong
+
+
+def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+    log = _Log()
+    with open_video(path, deadline) as (container, stream):
+        log.open(container, stream)
+        for packet in demux(container, stream, deadline):
+            log.packet(packet)
+        table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
+        if table is None or table.gaps or log.cut or cut_off(path, container.format.name) or log.early_end():
+            return None
+    with open_video(path, deadline) as (container, stream):
+        height, width = upright_size(next(all_frames(container, stream, deadline)))
+    count = len(table.places)
+    return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
 
 
 class _Count:
@@ -197,8 +200,9 @@ class _Log(ReadingLog):
 
     def early_end(self) -> str:
         """Where the file ends long before the duration of its header is over."""
-        length = max(0.0, self.end - self.start)
-        if self.promised and self.promised - length > max(1.0, 0.05 * self.promised):
+        length = max(0.0, self.end, self.end - self.start)  # durations may count from 0, or from the first frame
+        frame = self.promised / max(1, len(self.entries))  # the last one may have no duration
+        if self.promised and self.promised - length > max(1.0, 0.05 * self.promised, 1.5 * frame):
             return f"cut off (at {length:.1f} of {self.promised:.1f} seconds)"
         return ""
 

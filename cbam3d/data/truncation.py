@@ -25,8 +25,9 @@ def cut_off(path: str | os.PathLike[str], container_format: str) -> str:
 
 
 def _gif(file: BinaryIO, size: int) -> str:
-    file.seek(max(0, size - 64))
-    return "" if file.read().rstrip(b"\0").endswith(b";") else "cut off (no GIF trailer)"
+    """Its last block ends with 0, and then comes a semicolon; programs may add to that."""
+    file.seek(max(0, size - 4096))
+    return "" if b"\0;" in file.read() else "cut off (no GIF trailer)"
 
 
 def _matroska(file: BinaryIO, size: int) -> str:

@@ -1,6 +1,5 @@
 """Clips of the videos in a manifest."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from einops import rearrange
 from cbam3d.data.batch import Packed, Sample, Visit, pack
 from cbam3d.data.container import VideoError
 from cbam3d.data.decode import read_clip
+from cbam3d.data.listing import leads_out
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.pixels import scaled_size
 
@@ -50,7 +50,7 @@ class VideoDataset:
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.seed, self.options = short_side, seed, options
-        self.real_root = None if allow_outside else os.path.realpath(root)
+        self.allow_outside = allow_outside
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -71,10 +71,7 @@ class VideoDataset:
         try:
             wanted = [frame for clip in clips for frame in clip]
             path = self.root / self.name(index)
-            if (
-                self.real_root is not None
-                and os.path.commonpath([os.path.realpath(path), self.real_root]) != self.real_root
-            ):
+            if not self.allow_outside and leads_out(self.root, path):
                 raise VideoError(path, "a link that leads out of the folder (data.allow_outside accepts it)")
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[index]}
             frames = read_clip(path, wanted, size, **seek, **self.options)

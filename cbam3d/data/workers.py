@@ -2,11 +2,12 @@
 
 import os
 import signal
-from multiprocessing import Event, get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from multiprocessing.synchronize import Event as EventType
 from multiprocessing.util import Finalize
 from types import FrameType
+
+import torch
 
 
 class WorkerSignals:
@@ -17,12 +18,13 @@ class WorkerSignals:
     """
 
     def __init__(self) -> None:
-        self.main_ends: EventType = Event()
-        Finalize(self, self.main_ends.set, exitpriority=100)  # before multiprocessing terminates the workers
+        self.main_ends = torch.zeros((), dtype=torch.bool).share_memory_()  # by fork and by spawn
+        # before multiprocessing terminates the workers
+        Finalize(self, self.main_ends.fill_, args=(True,), exitpriority=100)
 
     def __call__(self, worker: int) -> None:
         def end(number: int, frame: FrameType | None) -> None:
-            if self.main_ends.is_set():
+            if self.main_ends:
                 os._exit(0)
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -275,8 +275,8 @@ class Trainer:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
         except (RuntimeError, ValueError) as error:
             raise explain(error, batch.inputs, settings.accumulate) from error
-        loss, norm = self._total([float(loss), self._clipped_norm()])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        (loss,) = self._total([float(loss)])
+        if not (math.isfinite(loss) and math.isfinite(*self._total([self._clipped_norm()]))):
             for buffer, before in buffers:
                 buffer.copy_(before)
             what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"

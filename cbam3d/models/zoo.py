@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention import insert_attention
+from cbam3d.attention import CBAM, insert_attention, list_insertions
+from cbam3d.attention.insert import NAME as INSERTED
 from cbam3d.errors import InputError, unknown
 from cbam3d.models.download import WEIGHTS, download
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
@@ -95,10 +96,12 @@ def create_model(
         source = _find_weights(name, ndim, weights)
         report = load_weights(model, source)
         origin = "the state dict" if isinstance(weights, Mapping) else weights
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # what depends on the classes is the head
-            other = create_model(name, num_classes + 1, ndim, "none", **options).state_dict()
-        head = {key for key, value in model.state_dict().items() if key in other and other[key].shape != value.shape}
-        _check_filled(report, model, head, f"{origin} does not fit {type(model).__name__}")
+        _check_filled(
+            report,
+            model,
+            _head(model, name, num_classes, ndim, options),
+            f"{origin} does not fit {type(model).__name__}",
+        )
         model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
     return model
 
@@ -112,10 +115,22 @@ def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str]
         head: its keys that depend on the number of classes.
         misfit: how a refusal begins.
     """
+    blocks = {}  # prefix -> the block is CBAM, whose gates may be there or not
+    for insertion in list_insertions(model):
+        where = insertion.where if insertion.where.endswith("attention") else f"{insertion.where}.{INSERTED}"
+        blocks[where + "."] = isinstance(insertion.block, CBAM)
+
+    def part_of(key: str) -> str:
+        """The gate, or the block, that a parameter belongs to; empty for one of the network itself."""
+        for prefix, has_gates in blocks.items():
+            if key.startswith(prefix):
+                return prefix + key.removeprefix(prefix).partition(".")[0] if has_gates else prefix
+        return ""
+
     given = model.state_dict().keys() - set(report.new)
-    begun = {_gate_of(key) for key in given if not key.endswith("num_batches_tracked")} - {""}
+    begun = {part_of(key) for key in given if not key.endswith("num_batches_tracked")}
     for key in report.new:
-        absent = "attention." in key and (_gate_of(key) not in begun or key.endswith(".scale"))
+        absent = part_of(key) and (part_of(key) not in begun or key.endswith(".scale"))
         if key not in head and not absent:
             raise InputError(f"{misfit}: it does not give {key}")
     for key, reason in report.skipped.items():
@@ -123,10 +138,16 @@ def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str]
             raise InputError(f"{misfit}: {key}: {reason}")
 
 
-def _gate_of(key: str) -> str:
-    """The part of an attention block that a parameter belongs to: `layer1.0.attention.spatial`; else empty."""
-    block, found, inside = key.rpartition("attention.")
-    return block + found + inside.partition(".")[0] if found else ""
+def _head(model: nn.Module, name: str, num_classes: int, ndim: int | None, options: dict[str, Any]) -> set[str]:
+    """The keys of a network that depend on the number of classes."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                other = create_model(name, num_classes + 1, ndim, "none", **options)
+        except Exception:  # a network that computes as it is built
+            other = create_model(name, num_classes + 1, ndim, "none", **options)
+    shapes = {key: value.shape for key, value in other.state_dict().items()}
+    return {key for key, value in model.state_dict().items() if shapes.get(key, value.shape) != value.shape}
 
 
 def _torchvision_names() -> dict[int, list[str]]:

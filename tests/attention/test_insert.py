@@ -415,7 +415,9 @@ def test_stages_below_an_encoder():
 
 def test_networks_of_tokens_are_told_what_is_missing():
     vit = pytest.importorskip("timm").create_model("vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match=r"no position 'stage' .*tokens, whose height and width they do not tell"):
+    with pytest.raises(ValueError, match=r"no position 'block' .*tokens, whose height and width they do not tell"):
+        insert_attention(vit, "se", "block")
+    with pytest.raises(ValueError, match=r"blocks\.0 puts out no feature map .*shape \(1, 197, 192\): tokens"):
         insert_attention(vit, "se", "stage")
     with pytest.raises(ValueError, match=r"blocks\.0 puts out no feature map .*shape \(1, 197, 192\): tokens"):
         insert_attention(vit, "se", "blocks.0")

@@ -227,3 +227,10 @@ def test_loading_a_run_leaves_the_random_numbers_as_they_are(tiny_run):
     torch.manual_seed(5)
     load_run(tiny_run)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_damage_that_packets_do_not_show_is_met_when_it_is_read(tiny_run, shared_data):
+    """Its packets promise one frame more than can be decoded."""
+    path = shared_data / "odd" / "decord_corrupted.mp4"
+    assert probe.measure_video(path).num_frames > probe_video(path).num_frames
+    assert len(load_run(tiny_run)(path, top=1)) == 1

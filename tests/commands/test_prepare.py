@@ -165,7 +165,7 @@ def test_copies_stay_in_their_folder(videos, capsys, make_video):
     assert not (videos.parent / "outside.mp4.avi").exists()
 
 
-def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, capsys, make_video):
+def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, tmp_path, capsys, make_video):
     """A table may have been written before the link was there."""
     prepare(capsys, "folder", "--root", videos)
     outside = make_video("outside.mp4", 10)
@@ -174,6 +174,10 @@ def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, capsys, make_v
     from cbam3d.data.videos import VideoDataset, Visit
 
     table = read_manifest(videos / "manifest.csv")
+    status, _, _ = prepare(capsys, "folder", "--root", videos, "--short-side", "24")
+    assert status == 0
+    assert not (tmp_path / "videos-24p" / "run" / "0.mp4.avi").exists()
+    assert (tmp_path / "videos-24p" / "run" / "1.mp4.avi").exists()
     for allowed in (False, True):
         data = VideoDataset(videos, table, ["run", "walk"], lambda *_: [[0]], 24, 0, allow_outside=allowed)
         samples = [data.read(Visit(0, item)) for item in range(len(table))]

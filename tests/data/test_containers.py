@@ -74,6 +74,7 @@ FILES = {
         "-i {in} -c:v libx265 -x265-params bframes=4:keyint=99:log-level=none good.mp4",
         f"-i good.mp4 {DROP}",
     ],
+    "lossy_mpeg4.mp4": ["-i {in} -c:v mpeg4 -bf 2 -g 12 -q 3 good.mp4", f"-i good.mp4 {DROP}"],
     "lossy_vp9.webm": [
         "-i {in} -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 12 good.webm",
         f"-i good.webm {DROP}",

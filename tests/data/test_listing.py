@@ -168,13 +168,23 @@ def test_links_that_lead_out_are_named(tmp_path):
     root = touch(tmp_path / "root", "a/1.mp4", "b/2.mp4")
     (root / "a" / "link.mp4").symlink_to(tmp_path / "outside" / "x.mp4")
     (root / "c").symlink_to(tmp_path / "outside" / "folder")
+    (root / "a" / "self.mp4").symlink_to("self.mp4")
+    (root / "a" / "self").symlink_to("self")
     (root / "b" / "inside.mp4").symlink_to(root / "a" / "1.mp4")
     listing = list_videos(root, recipe("folder"))
     problems = {row["path"]: row["problem"] for row in listing.found}
     led = "a link that leads out of the folder (allow_outside accepts it)"
-    assert problems == {"a/1.mp4": "", "a/link.mp4": led, "b/2.mp4": "", "b/inside.mp4": "", "c": led}
+    assert problems == {"a/1.mp4": "", "a/link.mp4": led, "b/2.mp4": "", "b/inside.mp4": "", "a/self.mp4": ""}
+    assert listing.outside_folders == ["c"]
     followed = list_videos(root, recipe("folder"), allow_outside=True)
-    assert [row["path"] for row in followed.found] == ["a/1.mp4", "a/link.mp4", "b/2.mp4", "b/inside.mp4", "c/y.mp4"]
+    assert [row["path"] for row in followed.found] == [
+        "a/1.mp4",
+        "a/link.mp4",
+        "a/self.mp4",
+        "b/2.mp4",
+        "b/inside.mp4",
+        "c/y.mp4",
+    ]
     assert not any(row["problem"] for row in followed.found)
 
 
