@@ -111,7 +111,7 @@ class Classifier:
         options: dict[str, Any] = {"decoder": data.decoder}
         if data.decoder == "pyav":
             options |= {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds}
-            options |= {"seek": False} if info.problem else {}
+            options["seek"] = not info.problem
         frames = read_clip(path, wanted, size, **options)
         return list(frames.split([len(clip) for clip in clips], dim=1))
 

@@ -35,7 +35,7 @@ def read_clip(
     frames: Sequence[int],
     size: tuple[int, int] | None = None,
     *,
-    seek: bool | None = None,
+    seek: bool = True,
     corrupt: Literal["keep", "drop"] = "keep",
     timeout_seconds: float | None = None,
     decoder: Literal["pyav", "torchcodec"] = "pyav",
@@ -46,10 +46,9 @@ def read_clip(
         path: a file that FFmpeg reads.
         frames: numbers in presentation order from 0, in any order, repeated as often as wanted.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
-        seek: whether decoding may start within the file. None: unless the timestamps leave gaps, as those of a variable
-            rate do, and those of lost packets. True is right for a file known to be whole; False for
-            one known to be damaged: frames lost before the place where decoding would start shift the numbers, and
-            are not seen otherwise.
+        seek: False decodes from the file's start. Right for a file known to be damaged: frames lost before the
+            place where decoding would start shift the numbers, and are not seen otherwise. Where timestamps leave gaps,
+            as those of a variable rate do, and those of lost packets, decoding starts there in any case.
         corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
             intact frame in their place (the first intact one where there is none before).
         timeout_seconds: how long reading may take; None for 60.
@@ -64,13 +63,13 @@ def read_clip(
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
     if decoder == "torchcodec":
-        if seek is not None or corrupt != "keep" or timeout_seconds is not None:
+        if not seek or corrupt != "keep" or timeout_seconds is not None:
             raise ValueError("seek, corrupt and timeout_seconds have no effect with the decoder torchcodec")
         return read_frames(path, frames, size)
     deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
     clip = _Clip(frames, size)
     try:
-        complete = seek is not False and _read_by_table(path, clip, deadline, trust_gaps=seek is True)
+        complete = seek and _read_by_table(path, clip, deadline)
     except VideoError:
         complete = False
     if not complete:
@@ -162,7 +161,7 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
     raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
 
 
-def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, trust_gaps: bool) -> bool:
+def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
     """Whether all wanted frames came, undamaged and each where the table has it. A file that contradicts its table
     has none from then on."""
     with open_video(path, deadline, trust_header=True) as (container, stream):
@@ -174,7 +173,7 @@ def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, trust_gaps: bool
             entries = [describe(packet, *facts) for packet in demux(container, stream, deadline)]
             table = tabulate(entries, *facts[:2])
             _tables.add(key, table)
-        if table is None or max(clip.missing) >= len(table.places) or (table.gaps and not trust_gaps):
+        if table is None or max(clip.missing) >= len(table.places) or table.gaps:
             return False
         wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
         for run in plan(table, clip.missing):

@@ -104,5 +104,5 @@ def test_every_frame_is_the_one_that_ffmpeg_shows(tmp_path, source, name):
     assert read_numbers(read_clip(path, range(len(numbers)))) == numbers
     size = (48, 64)  # with a size, only the wanted frame is decoded
     assert [read_numbers(read_clip(path, [i], size))[0] for i in range(len(numbers))] == numbers
-    seek = not info.problem  # as a data set reads it
-    assert [read_numbers(read_clip(path, [i], size, seek=seek))[0] for i in range(len(numbers))] == numbers
+    whole = read_clip(path, range(len(numbers)), size, seek=False)
+    assert all(torch.equal(read_clip(path, [i], size), whole[:, [i]]) for i in range(0, len(numbers), 3))

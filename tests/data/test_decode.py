@@ -271,7 +271,7 @@ def test_odd_files_are_read_or_named(shared_data):
         assert bool(info.problem) == ("corrupted" in path.name)
 
 
-@pytest.mark.parametrize("option", [{"seek": True}, {"seek": False}, {"corrupt": "drop"}, {"timeout_seconds": 5.0}])
+@pytest.mark.parametrize("option", [{"seek": False}, {"corrupt": "drop"}, {"timeout_seconds": 5.0}])
 def test_options_that_torchcodec_does_not_have_are_refused(tmp_path, option):
     with pytest.raises(ValueError, match="no effect with the decoder torchcodec"):
         read_clip(tmp_path / "v.mp4", [0], decoder="torchcodec", **option)
