@@ -1,6 +1,7 @@
 """`cbam3d prepare`: a folder of videos -> its manifest, copies that decode faster, and what is wrong with it."""
 
 import csv
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -113,8 +114,9 @@ def _list(given: Namespace, root: Path, recipe: Recipe, manifest: Manifest | Non
     if manifest is not None:  # what was decided there holds for the copies
         columns = ("path", "label", "group", "split")
         rows = [{name: row[name] for name in columns} for row in manifest.select(manifest.usable).rows()]
+        real_root = os.path.realpath(root)
         for row in rows:
-            outside = not given.allow_outside and leads_out(root, root / row["path"])
+            outside = not given.allow_outside and leads_out(root / row["path"], real_root)
             row["problem"] = "a link that leads out of the folder" if outside else ""
         return Listing(rows, [])
     groups, annotations = (Path(place) if place else None for place in (given.groups, given.annotations))

@@ -1,5 +1,6 @@
 """Copies of a folder's videos that decode many times faster: small pictures, a keyframe every few frames, no sound."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class Copies:
     def of(self, path: str) -> Copy:
         """The copy of a video: its name is the original's, with .avi behind it where it has another suffix."""
         name = path if path.lower().endswith(".avi") else f"{path}.avi"
-        if leads_out(self.root, self.root / name):
+        if leads_out(self.root / name, os.path.realpath(self.root)):
             raise InputError(f"{path}: its copy would lie outside of {self.root}")
         return Copy(self.root / name, self.short_side, self.gop)
 

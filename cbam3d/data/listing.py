@@ -101,7 +101,8 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    found, seen = Found([], [], [], []), {os.path.realpath(root)}
+    real_root = os.path.realpath(root)
+    found, seen = Found([], [], [], []), {real_root}
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
@@ -111,7 +112,7 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
         inside = []
         for name in sorted(name for name in folders if not name.startswith(".")):
             real = os.path.realpath(os.path.join(folder, name))
-            if not allow_outside and leads_out(root, Path(folder, name)):
+            if not allow_outside and leads_out(real, real_root):
                 found.outside_folders.append((below / name).as_posix())
             elif real not in seen:  # a link may lead back
                 inside.append(name)
@@ -123,8 +124,8 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
                 found.ignored.extend([path] if below.parts else [])
                 continue
             found.videos.append(path)
-            link = os.path.islink(os.path.join(folder, name))
-            if link and not allow_outside and leads_out(root, Path(folder, name)):
+            place = os.path.join(folder, name)
+            if not allow_outside and os.path.islink(place) and leads_out(place, real_root):
                 found.outside.append(path)
     if not found.videos:
         other = f", of {counted(len(found.ignored), 'file')} the first is {min(found.ignored)}" if found.ignored else ""
@@ -132,10 +133,9 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
     return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
 
 
-def leads_out(root: Path, path: Path) -> bool:
-    """Whether a path leads out of a folder, by links or by "..", though it is said to lie in it."""
-    real = os.path.realpath(root)
-    return os.path.commonpath([os.path.realpath(path), real]) != real
+def leads_out(path: str | Path, real_root: str) -> bool:
+    """Whether a path leads out of a folder, given by its `os.path.realpath`, by links or by ".."."""
+    return os.path.commonpath([os.path.realpath(path), real_root]) != real_root
 
 
 def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:

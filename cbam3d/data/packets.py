@@ -97,12 +97,14 @@ def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> Pac
     if not keyframes or keyframes[0] != 0:
         return None
     times = _distinct([entry.seek_time for entry in entries])
+    timed = container_format in _TIMED_FORMATS
+    shown = _distinct([entry.shown_at for entry in entries]) if timed else None
     if codec in _INTRA_ONLY:
         order: Sequence[int] | None = range(len(entries))
     elif codec == "mpeg4":
         order = _vop_order([entry.kind for entry in entries])
-    elif codec in _ONE_FRAME_A_PACKET and container_format in _TIMED_FORMATS:
-        order = _distinct([entry.shown_at for entry in entries])
+    elif codec in _ONE_FRAME_A_PACKET and timed:
+        order = shown
         if order is not None and list(order) == sorted(order) and any(entry.kind == _B for entry in entries):
             return None
     else:
@@ -116,7 +118,6 @@ def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> Pac
     for rank, place in enumerate(presented):
         ranks[place] = rank
     places = array("i", [place for place in presented if not entries[place].hidden])
-    shown = _distinct([entry.shown_at for entry in entries]) if container_format in _TIMED_FORMATS else None
     gaps = codec in (*_PREDICTED, "mpeg4") and shown is not None and not _is_even(shown)
     skippable = codec in ("mpeg4", "h264") and not gaps
     return PacketTable(places, ranks, times, array("i", keyframes), skippable, gaps)

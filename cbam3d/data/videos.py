@@ -1,5 +1,6 @@
 """Clips of the videos in a manifest."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class VideoDataset:
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.seed, self.options = short_side, seed, options
-        self.allow_outside = allow_outside
+        self.real_root = None if allow_outside else os.path.realpath(root)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -71,7 +72,7 @@ class VideoDataset:
         try:
             wanted = [frame for clip in clips for frame in clip]
             path = self.root / self.name(index)
-            if not self.allow_outside and leads_out(self.root, path):
+            if self.real_root is not None and leads_out(path, self.real_root):
                 raise VideoError(path, "a link that leads out of the folder (data.allow_outside accepts it)")
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[index]}
             frames = read_clip(path, wanted, size, **seek, **self.options)

@@ -306,12 +306,12 @@ class Trainer:
     def _clipped_norm(self) -> float:
         """Clip the gradient, where that is wanted; return its norm from before. A gradient scaler checks by itself, and
         skips steps as it finds its scale: 0 then."""
-        max_norm = self.settings.clip_grad_norm
-        if max_norm is None:
-            norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        else:
-            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        max_norm, norm = self.settings.clip_grad_norm, None
         scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        if max_norm is not None:
+            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        elif not scaled:
+            norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         return 0.0 if scaled or norm is None else float(norm)
 
     def _bad_step(self, what: str, names: list[str]) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention import CBAM, insert_attention, list_insertions
-from cbam3d.attention.insert import NAME as INSERTED
 from cbam3d.errors import InputError, unknown
 from cbam3d.models.download import WEIGHTS, download
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
@@ -115,10 +114,9 @@ def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str]
         head: its keys that depend on the number of classes.
         misfit: how a refusal begins.
     """
-    blocks = {}  # prefix -> the block is CBAM, whose gates may be there or not
-    for insertion in list_insertions(model):
-        where = insertion.where if insertion.where.endswith("attention") else f"{insertion.where}.{INSERTED}"
-        blocks[where + "."] = isinstance(insertion.block, CBAM)
+    names = {module: name for name, module in model.named_modules()}
+    # prefix -> the block is CBAM, whose gates may be there or not
+    blocks = {f"{names[one.block]}.": isinstance(one.block, CBAM) for one in list_insertions(model)}
 
     def part_of(key: str) -> str:
         """The gate, or the block, that a parameter belongs to; empty for one of the network itself."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from cbam3d import CBAM2d, CBAM3d, ResNet, create_attention, create_model, insert_attention, load_weights
 from cbam3d.errors import InputError
+from cbam3d.models.zoo import _check_filled
 from tests.models.test_resnet import randomise_norms
 
 
@@ -445,3 +446,23 @@ def test_a_runs_folder_gives_what_its_scores_are_of(tmp_path):
         torch.save({"model": model.state_dict(), "average": entry}, tmp_path / "run" / "checkpoints" / "last.ckpt")
         filled = create_model("resnet10", 4, ndim=2, width=8, weights=tmp_path / "run")
         assert all(torch.equal(value, expected.state_dict()[key]) for key, value in filled.state_dict().items())
+
+
+def test_a_host_called_attention_is_no_block():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.fc(self.attention(x).mean((2, 3)))
+
+    model = insert_attention(Net(), "cbam", "attention")
+    state = model.state_dict()
+    without = {key: value for key, value in state.items() if "inserted" not in key}
+    report = load_weights(model, without)
+    _check_filled(report, model, set(), "w.pth")  # the block is new as a whole
+    del without["attention.weight"]
+    report = load_weights(model, without)
+    with pytest.raises(InputError, match=r"w\.pth: it does not give attention\.weight"):
+        _check_filled(report, model, set(), "w.pth")
