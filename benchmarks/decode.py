@@ -26,11 +26,11 @@ from tables import table
 from torch.nn import functional as F
 from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
 
-from cbam3d.data import decode, probe_video, read_clip
-from cbam3d.data.container import Deadline, open_video
-from cbam3d.data.encode import write_video
-from cbam3d.data.packets import plan
-from cbam3d.data.probe import Copy
+from cbam3d.video import decode, probe_video, read_clip
+from cbam3d.video.container import Deadline, open_video
+from cbam3d.video.encode import write_video
+from cbam3d.video.packets import plan
+from cbam3d.video.probe import Copies
 
 SIZE, LENGTH = 112, 16
 Reader = Callable[[Path, list[int], float], object]
@@ -213,8 +213,9 @@ def main() -> None:
             once = ten_clips(path, info.num_frames, given.repeats)
             ratio = f"{once['one pass'] / once['ten reads']:.2f}x"
             passes.append([path.name, f"{once['one pass']:.0f}", f"{once['ten reads']:.0f}", ratio])
-            copy = Path(folder) / f"copy_{path.stem}.avi"
-            probe_video(path, copy=Copy(copy, short_side=128, gop=12))
+            small = Copies(Path(folder), short_side=128, gop=12)
+            copy = small.path(f"copy_{path.stem}.avi")
+            probe_video(path, copies=small, name=copy.name)
             quick = random_clips(copy, info.num_frames, info.fps, 1, given.repeats)["cbam3d"]
             against = speeds[1].get("torchcodec")
             gain = f"{quick / against:.1f}x" if against else "unknown"

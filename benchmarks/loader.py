@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
 from cbam3d.data import motion
-from cbam3d.data.augment import BatchTransform, train_cuts
+from cbam3d.data.augment import BatchTransform, train_crops
 from cbam3d.data.listing import list_videos
 from cbam3d.data.loader import Loader, TrainBatches
 from cbam3d.data.manifest import Manifest, read_manifest
@@ -39,7 +39,7 @@ def ours(root: Path, table: Manifest, clips_per_visit: int) -> Loader:
     clips = partial(Sampling(LENGTH, 1).random, num_clips=clips_per_visit)
     data = VideoDataset(root, table, table.label.codes()[1], clips, SIDE, seed=0)
     batches = TrainBatches(data, BATCH // clips_per_visit, seed=0)
-    return Loader(data, batches, BatchTransform(train_cuts(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
+    return Loader(data, batches, BatchTransform(train_crops(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
 
 
 def theirs(root: Path, table: Manifest) -> DataLoader[Any]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from cbam3d.attention import attention_options
 from cbam3d.config import Config, Train
-from cbam3d.data.augment import BatchTransform, Mix, Step, train_changes, train_cuts
-from cbam3d.data.crop import TestCrops
-from cbam3d.data.draws import torch_seeded
+from cbam3d.data.augment import BatchTransform, Mix, Step, train_crops, train_transforms
+from cbam3d.data.crops import TestCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, Samples, TrainBatches
+from cbam3d.data.rng import torch_seeded
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
 from cbam3d.engine.schedule import Schedule
 from cbam3d.errors import InputError, Stopped, is_foreign
@@ -43,8 +43,8 @@ def create_loaders(config: Config, source: Source, fabric: Fabric) -> tuple[Load
     if config.train.accumulate > share:
         raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
-    cuts = train_cuts(data.size, augment.crop_scale, augment.crop_padding, augment.rand_augment)
-    changes = train_changes(flip, augment.color_jitter, augment.rotation, augment.erasing)
+    cuts = train_crops(data.size, augment.crop_scale, augment.crop_padding, augment.rand_augment)
+    changes = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
     test_crops = TestCrops(data.size, config.eval.num_crops, config.eval.flip)
     views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.eval.flip)

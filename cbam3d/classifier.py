@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from cbam3d.assemble import memory_format
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform
-from cbam3d.data.batch import Sample, Visit, pack
-from cbam3d.data.container import VideoError
-from cbam3d.data.crop import TestCrops
-from cbam3d.data.decode import read_clip
+from cbam3d.data.batch import Sample, SampleIndex, pack
+from cbam3d.data.crops import TestCrops
 from cbam3d.data.images import read_image
-from cbam3d.data.pixels import scaled_size
-from cbam3d.data.probe import VideoInfo, measure_video, probe_video
 from cbam3d.errors import InputError
 from cbam3d.saved import open_saved
 from cbam3d.sources import sampling_of
+from cbam3d.video.container import VideoError
+from cbam3d.video.decode import read_clip
+from cbam3d.video.pixels import scaled_size
+from cbam3d.video.probe import VideoInfo, measure_video, probe_video
 
 
 class Classifier:
@@ -117,7 +117,7 @@ class Classifier:
 
     def inputs(self, views: list[Tensor]) -> Tensor:
         """Views, each uint8 (3, *S) of any size, cropped and normalised as the network takes them: (V, 3, *S)."""
-        packed = pack([Sample(Visit(0, 0), 0, views)]).to(self.device)
+        packed = pack([Sample(SampleIndex(0, 0), 0, views)]).to(self.device)
         return self.transform(packed).contiguous(memory_format=self.memory_format)
 
     @torch.no_grad()

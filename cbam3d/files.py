@@ -1,7 +1,10 @@
-"""Reading what somebody else wrote, without executing anything."""
+"""Reading what somebody else wrote without executing any of it, and writing files whole or not at all."""
 
+import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,34 @@ def load_tensors(path: Path, kind: str) -> Any:
     except Exception as error:  # a foreign file breaks the unpickler in any way it likes
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable {kind} ({reason})") from None
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to. What is there takes the name when the block ends, and is removed when it
+    fails: readers find the whole file, the previous one, or none."""
+    unfinished = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        yield unfinished
+        if unfinished.exists():
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents where they are missing.
+
+    Raises:
+        InputError: it cannot be created, or a file has its name.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used as a folder ({error.strerror})") from None
+    return Path(path)
+
+
+def leads_out(path: str | Path, real_root: str) -> bool:
+    """Whether a path leads out of a folder, given by its `os.path.realpath`, through links or ".."."""
+    return os.path.commonpath([os.path.realpath(path), real_root]) != real_root

@@ -13,12 +13,10 @@ from rich.progress import Progress
 
 from cbam3d.config import Config, Data
 from cbam3d.data import motion
-from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.data.images import load_folder, load_torchvision
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
-from cbam3d.data.probe import file_state
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import scan_videos
@@ -26,6 +24,8 @@ from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_o
 from cbam3d.data.videos import Clips, VideoDataset
 from cbam3d.errors import InputError, counted
 from cbam3d.resources import find_recipe
+from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.probe import file_state
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cbam3d.cli import main
 from cbam3d.data import motion
-from cbam3d.data.encode import write_video
+from cbam3d.video.encode import write_video
 from tests.tiny import TINY
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -21,7 +21,7 @@ from cbam3d.attention.gc import GC
 from cbam3d.attention.gct import GCT
 from cbam3d.attention.ge import GE
 from cbam3d.attention.gsop import GSoP
-from cbam3d.attention.insert import Insertion, insert_attention, list_insertions, remove_attention
+from cbam3d.attention.insertion.insert import Insertion, insert_attention, list_insertions, remove_attention
 from cbam3d.attention.maps import attention_maps
 from cbam3d.attention.non_local import NonLocal
 from cbam3d.attention.residual import ResidualAttention

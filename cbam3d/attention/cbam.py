@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.convolve import convolve
-from cbam3d.attention.fused import gated
 from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding
+from cbam3d.attention.ops.convolve import convolve
+from cbam3d.attention.ops.fused import gated
 from cbam3d.attention.pooled import ChannelGate, PositionGate
 from cbam3d.errors import unknown
 
@@ -47,10 +47,10 @@ class ChannelAttention(ChannelGate):
         super().__init__(init)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
         if mean.shape[1] != self.mlp[0].in_features:
             raise ValueError(f"expected {self.mlp[0].in_features} channels, got {mean.shape[1]}")
-        of_mean, of_highest = self.mlp(torch.stack([mean, highest])).unbind(0)
+        of_mean, of_highest = self.mlp(torch.stack([mean, maximum])).unbind(0)
         return of_mean + of_highest
 
 
@@ -96,8 +96,8 @@ class SpatialAttention(PositionGate):
     def check(self, x: Tensor) -> None:
         check_rank(x, self.ndim)
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
-        return self.norm(convolve(self.conv, torch.cat([mean, highest], dim=1)))
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        return self.norm(convolve(self.conv, torch.cat([mean, maximum], dim=1)))
 
 
 class TemporalAttention(PositionGate):
@@ -124,8 +124,8 @@ class TemporalAttention(PositionGate):
     def check(self, x: Tensor) -> None:
         check_rank(x, 3)
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
-        pooled = torch.stack([mean.mean((1, 3, 4)), highest.amax((1, 3, 4))], dim=1)
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        pooled = torch.stack([mean.mean((1, 3, 4)), maximum.amax((1, 3, 4))], dim=1)
         return self.conv(pooled)[..., None, None]
 
 

@@ -44,5 +44,5 @@ class ECA(ChannelGate):
         if self.identity_init:
             zero_(self.conv)
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
         return self.conv(mean[:, None])[:, 0]

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from cbam3d.attention.fused import gated
 from cbam3d.attention.gate import Gate, expand_as
 from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.ops.fused import gated
 
 
 class ChannelGate(Gate):
@@ -15,13 +15,13 @@ class ChannelGate(Gate):
 
     pools_max = False
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
-        """(N, C) each -> the map before the sigmoid, (N, C); without `pools_max`, `highest` is not to be used."""
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        """(N, C) each -> the map before the sigmoid, (N, C); without `pools_max`, `maximum` is not to be used."""
         raise NotImplementedError
 
-    def gate(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def gate(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """The weights, (N, C)."""
-        return self.squash(self.pooled_logits(mean, highest))
+        return self.squash(self.pooled_logits(mean, maximum))
 
     def logits(self, x: Tensor) -> Tensor:
         axes = spatial_axes(x)
@@ -41,7 +41,7 @@ class PositionGate(Gate):
 
     pools_max = True
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """(N, 1, *S) each -> the map before the sigmoid, broadcastable to them."""
         raise NotImplementedError
 
@@ -49,9 +49,9 @@ class PositionGate(Gate):
         """Raise ValueError for features of another rank than the gate is for."""
         raise NotImplementedError
 
-    def gate(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def gate(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """The weights, broadcastable to (N, 1, *S)."""
-        return self.squash(self.pooled_logits(mean, highest))
+        return self.squash(self.pooled_logits(mean, maximum))
 
     def logits(self, x: Tensor) -> Tensor:
         self.check(x)

@@ -30,5 +30,5 @@ class SE(ChannelGate):
         super().__init__(init)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
-    def pooled_logits(self, mean: Tensor, highest: Tensor) -> Tensor:
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
         return self.mlp(mean)

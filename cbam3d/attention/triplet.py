@@ -8,9 +8,9 @@ Misra, Nalamada, Arasanipalai, Hou, WACV 2021, https://arxiv.org/abs/2010.03045
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.convolve import convolve
 from cbam3d.attention.gate import Gate, Init, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, same_padding
+from cbam3d.attention.ops.convolve import convolve
 
 
 class Triplet(Gate):

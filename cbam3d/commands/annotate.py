@@ -1,14 +1,15 @@
 """Predictions written into the picture."""
 
 from collections import deque
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cbam3d.data.encode import VideoWriter
-from cbam3d.data.stream import TimedFrame
+from cbam3d.video.encode import video_writer
+from cbam3d.video.stream import TimedFrame
 
 _MOST_PIXELS = 480  # of the shorter side
 
@@ -24,12 +25,13 @@ class AnnotatedVideo:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        self.writer = VideoWriter(path, Fraction(fps).limit_denominator(1001))
+        self.stack = ExitStack()
+        self.writer = video_writer(path, Fraction(fps).limit_denominator(1001))
         self.waiting: deque[tuple[float, np.ndarray]] = deque()
         self.text = ""
 
     def __enter__(self) -> "AnnotatedVideo":
-        self.writer.__enter__()
+        self.write = self.stack.enter_context(self.writer)
         return self
 
     def see(self, timed: TimedFrame) -> None:
@@ -52,10 +54,10 @@ class AnnotatedVideo:
         draw.rectangle((0, picture.height - 2 * size, picture.width, picture.height), fill=(0, 0, 0, 140))
         place = (size // 2, picture.height - 1.7 * size)
         draw.text(place, self.text, "white", ImageFont.load_default(size))
-        self.writer.write(np.asarray(picture))
+        self.write(np.asarray(picture))
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             while self.waiting:  # after the last whole window
                 self._write(self.waiting.popleft()[1])
-        self.writer.__exit__(*error)  # type: ignore[arg-type]
+        self.stack.__exit__(*error)  # type: ignore[arg-type]

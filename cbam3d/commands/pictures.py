@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from cbam3d.commands.explanation import Explanation
-from cbam3d.data.encode import write_video
+from cbam3d.video.encode import write_video
 
 _MOST_COLUMNS, _MOST_ROWS = 8, 4
 _SIDE = 256  # pixels, height of a moving picture's frames

@@ -12,11 +12,11 @@ from rich.table import Table
 from cbam3d.classifier import load_run
 from cbam3d.commands.windows import Prediction, predictions
 from cbam3d.console import speaker
-from cbam3d.data.container import VIDEO_SUFFIXES
-from cbam3d.data.stream import is_stream
 from cbam3d.errors import InputError, counted
 from cbam3d.outputs import distinct, make_folder
 from cbam3d.parsing import CommandParser
+from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.stream import is_stream
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _LEAST_SECONDS = 0.001  # of a window and a step

@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from cbam3d.config import Data
-from cbam3d.data.copies import Copies
-from cbam3d.data.fingerprint import near_duplicates
-from cbam3d.data.listing import Listing, leads_out, list_videos
+from cbam3d.data.listing import Listing, list_videos
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
-from cbam3d.data.scan import Scan, scan_videos
+from cbam3d.data.scan import Scan, copies_manifest, scan_videos
 from cbam3d.errors import InputError, counted
+from cbam3d.files import leads_out
 from cbam3d.parsing import CommandParser
 from cbam3d.resources import find_recipe
 from cbam3d.sources import progress_over, refuse_leaks, render_motion, split_manifest, tell_listing
+from cbam3d.video.fingerprint import near_duplicates
+from cbam3d.video.probe import Copies
 
 _MOST_CLASSES_SHOWN = 40
 
@@ -56,7 +57,7 @@ def prepare(arguments: list[str]) -> None:
         if not path.exists():
             write_manifest(scan.manifest, path)
         if copies is not None:
-            write_manifest(copies.manifest(scan.manifest), copies.root / "manifest.csv")
+            write_manifest(copies_manifest(copies, scan.manifest), copies.root / "manifest.csv")
         journal.unlink(missing_ok=True)
     except KeyboardInterrupt:
         console.print("broken off; the same command goes on from here", style="yellow")

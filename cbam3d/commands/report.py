@@ -20,7 +20,7 @@ from cbam3d.classifier import Classifier
 from cbam3d.commands.explanation import Explainer, Explanation
 from cbam3d.commands.pictures import layers, overlay
 from cbam3d.console import speaker
-from cbam3d.data.batch import Visit
+from cbam3d.data.batch import SampleIndex
 from cbam3d.errors import InputError
 from cbam3d.models.ours import attention_of
 from cbam3d.outputs import make_folder
@@ -164,7 +164,7 @@ def _with_pictures(mistakes: list[Mistake], saved: Saved, console: Console) -> t
             trouble = f"{mistake.path}: not there any more"
             shown.append(mistake)
             continue
-        packed = test.__getitems__([Visit(0, places[mistake.path])])
+        packed = test.__getitems__([SampleIndex(0, places[mistake.path])])
         for path, reason in packed.problems:
             trouble = f"{path}: {reason}"
         views = list(packed.views_of_one_shape()) if packed.shapes else []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cbam3d.classifier import Classifier
 from cbam3d.commands.annotate import AnnotatedVideo
-from cbam3d.data.stream import TimedFrame, stream_frames
+from cbam3d.video.stream import TimedFrame, stream_frames
 
 _EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
 

@@ -1,7 +1,5 @@
-"""Files -> batches. Knows neither attention/ nor models/."""
+"""Data sets: recipes, tables, splits, sampling, transforms and loaders. Knows video/."""
 
-from cbam3d.data.container import VideoError
-from cbam3d.data.decode import read_clip
-from cbam3d.data.probe import VideoInfo, probe_video
+from cbam3d.video import VideoError, VideoInfo, probe_video, read_clip
 
 __all__ = ["VideoError", "VideoInfo", "probe_video", "read_clip"]

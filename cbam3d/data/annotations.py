@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.errors import InputError, unknown
+from cbam3d.video.container import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,28 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cbam3d.data.batch import Packed, Visit
-from cbam3d.data.changes import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
-from cbam3d.data.crop import PerView, RandomCrop
-from cbam3d.data.draws import Purpose, keys_of, torch_seeded
+from cbam3d.data.batch import Packed, SampleIndex
+from cbam3d.data.crops import PerView, RandomCrop
+from cbam3d.data.rng import Purpose, keys_of, torch_seeded
+from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
 _BATCH = 2**32 - 1  # tells a batch's key from those of its samples' views
 Step = Callable[[Tensor, np.ndarray], Tensor]  # pictures (N, …, 3, H, W) and the samples' keys (N,) -> pictures
 
 
-def train_cuts(
+def train_crops(
     size: int,
     crop_scale: tuple[float, float] | None = None,
     crop_padding: int = 0,
     rand_augment: tuple[int, int] | None = None,
 ) -> list[Step]:
-    """What training does with views of one shape, uint8 -> uint8 (N, …, 3, size, size).
+    """Random crops of training, for views of one shape: uint8 -> uint8 (N, …, 3, size, size).
 
     Args:
         size: pixels, height and width of the result.
-        crop_scale: share of the picture's area that is cut out and resized (least, most); None cuts out
-            `size` pixels without resizing.
-        crop_padding: pixels of black around the picture before that cut; not with crop_scale.
+        crop_scale: minimum and maximum share of the picture's area that is cropped and resized; None crops `size`
+            pixels without resizing.
+        crop_padding: pixels of black padding before that crop; not with crop_scale.
         rand_augment: number of operations, and their magnitude of 0 … 30 (https://arxiv.org/abs/1909.13719).
     """
     steps: list[Step] = [
@@ -46,13 +46,13 @@ def train_cuts(
     return steps
 
 
-def train_changes(
+def train_transforms(
     flip: bool = False,
     color_jitter: Sequence[float] | None = None,
     rotation: float = 0.0,
     erasing: float = 0.0,
 ) -> list[Step]:
-    """What training changes in a batch of squares, floats in 0 … 1.
+    """Random transforms of training, for a batch of square crops, floats in 0 … 1.
 
     Args:
         flip: mirror half of the views. Right only where a mirror image keeps its label.
@@ -76,32 +76,32 @@ class BatchTransform:
     """Packed samples -> the network's input, float32 (N·V, C, *S), normalised.
 
     Args:
-        cuts: steps on views of one shape; those of scoring make several views of one.
-        changes: steps on the whole batch.
+        crops: steps on views of one shape; those of scoring make several views of one.
+        transforms: steps on the whole batch.
         mean, std: of the three channels, in units of the full range.
         seed: of the random parameters.
     """
 
     def __init__(
-        self, cuts: Sequence[Step], changes: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
+        self, crops: Sequence[Step], transforms: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
     ) -> None:
-        self.cuts, self.changes, self.seed = cuts, changes, seed
+        self.crops, self.transforms, self.seed = crops, transforms, seed
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
 
     def __call__(self, packed: Packed) -> Tensor:
         keys = self._keys(packed)
         squares, done = [], 0
         for views in packed.views_of_one_shape():
-            squares.append(_apply(self.cuts, views.movedim(1, -3), keys[done : done + len(views)]))
+            squares.append(_apply(self.crops, views.movedim(1, -3), keys[done : done + len(views)]))
             done += len(views)
-        x = _apply(self.changes, torch.cat(squares).float().div_(255), keys)
+        x = _apply(self.transforms, torch.cat(squares).float().div_(255), keys)
         self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
         x = x.sub_(self.mean).div_(self.std)
         return x.movedim(-3, 1).contiguous()
 
     def _keys(self, packed: Packed) -> np.ndarray:
         """One a view, the samples one after the other."""
-        epochs, items = np.array(packed.visits, np.int64).T
+        epochs, items = np.array(packed.indices, np.int64).T
         views = np.arange(len(packed.shapes) // len(items))
         return keys_of(self.seed, epochs[:, None], items[:, None], views).ravel()
 
@@ -129,9 +129,9 @@ class Mix:
         chosen += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
         self.transform, self.seed = v2.RandomChoice(chosen), seed
 
-    def __call__(self, visits: Sequence[Visit], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, indices: Sequence[SampleIndex], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, *S) and (N,) -> the same and (N, K): how much of each class a sample holds."""
-        with torch_seeded(int(keys_of(self.seed, *visits[0], Purpose.MIX, _BATCH))):
+        with torch_seeded(int(keys_of(self.seed, *indices[0], Purpose.MIX, _BATCH))):
             kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # what tells torchvision the rank
             mixed, targets = self.transform(kind(inputs), labels)
         return mixed.as_subclass(Tensor), targets

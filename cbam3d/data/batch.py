@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Visit(NamedTuple):
+class SampleIndex(NamedTuple):
     """One item of one epoch: what a sampler asks a data set for. All randomness follows from it and the seed."""
 
     epoch: int
@@ -20,7 +20,7 @@ class Visit(NamedTuple):
 class Sample:
     """One item: its views, each uint8 (C, *S); or none, and the problem that prevented them: (path, reason)."""
 
-    visit: Visit
+    index: SampleIndex
     label: int
     views: list[Tensor]
     problem: tuple[str, str] | None = None
@@ -30,7 +30,7 @@ class Sample:
 class Packed:
     """Samples in one flat buffer, so that clips of different sizes travel as one tensor."""
 
-    visits: list[Visit]
+    indices: list[SampleIndex]
     labels: Tensor  # int64, one a sample
     data: Tensor  # uint8, flat
     shapes: list[tuple[int, ...]]  # of every view, the samples one after the other
@@ -63,7 +63,7 @@ def pack(samples: list[Sample]) -> Packed:
     usable = [sample for sample in samples if sample.problem is None]
     views = [view for sample in usable for view in sample.views]
     return Packed(
-        visits=[sample.visit for sample in usable],
+        indices=[sample.index for sample in usable],
         labels=torch.tensor([sample.label for sample in usable], dtype=torch.long),
         data=torch.cat([view.reshape(-1) for view in views]) if views else torch.empty(0, dtype=torch.uint8),
         shapes=[tuple(view.shape) for view in views],

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
-from cbam3d.data.batch import Packed, Visit
+from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.split import split_by_group
 from cbam3d.errors import InputError, unknown
@@ -46,11 +46,11 @@ class ImageDataset:
         """The image's path below the root, or its number."""
         return self.names[index]
 
-    def __getitems__(self, visits: list[Visit]) -> Packed:
+    def __getitems__(self, indices: list[SampleIndex]) -> Packed:
         self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)
-        items = torch.tensor([visit.item for visit in visits], device=self.device)
-        shapes = [tuple(self.images.shape[1:])] * len(visits)
-        return Packed(visits, self.labels[items], self.images.index_select(0, items).flatten(), shapes, [])
+        items = torch.tensor([index.item for index in indices], device=self.device)
+        shapes = [tuple(self.images.shape[1:])] * len(indices)
+        return Packed(indices, self.labels[items], self.images.index_select(0, items).flatten(), shapes, [])
 
 
 def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, ImageDataset], list[str]]:

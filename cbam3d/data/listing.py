@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cbam3d.data.annotations import Row, read_annotations
-from cbam3d.data.container import VIDEO_SUFFIXES
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
+from cbam3d.files import leads_out
+from cbam3d.video.container import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,6 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
         other = f", of {counted(len(found.ignored), 'file')} the first is {min(found.ignored)}" if found.ignored else ""
         raise InputError(f"{root}: no video in this folder{other}")
     return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
-
-
-def leads_out(path: str | Path, real_root: str) -> bool:
-    """Whether a path leads out of a folder, given by its `os.path.realpath`, by links or by ".."."""
-    return os.path.commonpath([os.path.realpath(path), real_root]) != real_root
 
 
 def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:

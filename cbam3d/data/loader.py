@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import Mix
-from cbam3d.data.batch import Packed, Visit
+from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.workers import WorkerSignals
 
 
 class Samples(Sized, Protocol):
-    """A data set: reads a batch of visits."""
+    """A data set: reads the samples of a batch of indices."""
 
-    def __getitems__(self, visits: list[Visit]) -> Packed: ...
+    def __getitems__(self, indices: list[SampleIndex]) -> Packed: ...
 
     def name(self, index: int) -> str:
         """What to call an item: its path."""
@@ -35,7 +35,7 @@ class Batch:
     problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
 
 
-class TrainBatches(Sampler[list[Visit]]):
+class TrainBatches(Sampler[list[SampleIndex]]):
     """A random order of all samples each epoch, cut into global batches of which this process takes its share.
 
     The last, incomplete batch of an epoch is left out, unless it is the only one: BatchNorm would be noisy on it.
@@ -54,13 +54,13 @@ class TrainBatches(Sampler[list[Visit]]):
         batches = self.num_samples // self.batch_size
         return batches if self.limit is None else min(self.limit, batches)
 
-    def __iter__(self) -> Iterator[list[Visit]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
         for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[self.start :]:
-            yield [Visit(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+            yield [SampleIndex(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
-class EvalBatches(Sampler[list[Visit]]):
+class EvalBatches(Sampler[list[SampleIndex]]):
     """Every sample once, over all processes together."""
 
     def __init__(self, data: Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -70,17 +70,17 @@ class EvalBatches(Sampler[list[Visit]]):
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Visit]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         for i in range(self.start * self.batch_size, len(self.indices), self.batch_size):
-            yield [Visit(self.epoch, index) for index in self.indices[i : i + self.batch_size]]
+            yield [SampleIndex(self.epoch, index) for index in self.indices[i : i + self.batch_size]]
 
 
 class Loader:
     """Reads in workers, moves to the device, transforms there.
 
     Args:
-        data: reads visits.
-        batches: which visits make a batch.
+        data: reads indices.
+        batches: which indices make a batch.
         transform: packed samples on the device -> (N·V, C, *S).
         num_workers: processes that read; 0 reads in this one.
         device: where batches end up.
@@ -99,7 +99,7 @@ class Loader:
         self.data, self.batches, self.transform, self.device, self.mix = data, batches, transform, device, mix
         self.loader = DataLoader(
             data,  # type: ignore[arg-type]
-            batch_sampler=batches,  # type: ignore[arg-type]  # a Visit is the index
+            batch_sampler=batches,  # type: ignore[arg-type]  # a SampleIndex is the index
             num_workers=num_workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # a data set reads whole batches
             pin_memory=device.type == "cuda",
@@ -117,14 +117,14 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for packed in self.loader:
             packed = packed.to(self.device)
-            if not packed.visits:
+            if not packed.indices:
                 yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
                 continue
             inputs = self.transform(packed)
             targets = packed.labels.repeat_interleave(len(inputs) // len(packed.labels))
             if self.mix is not None:
-                inputs, targets = self.mix(packed.visits, inputs, targets)
-            names = [self.data.name(visit.item) for visit in packed.visits]
+                inputs, targets = self.mix(packed.indices, inputs, targets)
+            names = [self.data.name(index.item) for index in packed.indices]
             yield Batch(inputs, packed.labels, targets, names, packed.problems)
 
 

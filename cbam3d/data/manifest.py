@@ -1,4 +1,5 @@
-"""The table of a data set's videos: one row a file, kept as columns."""
+"""The table of a data set's videos: one row per file, kept as columns without a Python object per row, so that the
+workers of a loader share its memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from cbam3d.data.recipe import SPLITS
-from cbam3d.data.text import TextColumn
 from cbam3d.errors import InputError
+from cbam3d.files import atomic_write
 
 _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
     **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns"), (np.int64, pa.int64())),
@@ -25,6 +27,57 @@ _OPTIONAL = ("num_bytes", "changed_ns")
 _LARGEST_SIDE = 1 << 16  # pixels
 # a path that leads out of its folder
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:" if os.name == "nt" else r"(^|/)\.\.(/|$)|^/"
+
+
+class TextColumn:
+    """Immutable strings in an Arrow array. Bytes of a file name that are no UTF-8 survive.
+
+    Args:
+        values: of type binary, without nulls.
+    """
+
+    def __init__(self, values: pa.Array) -> None:  # pyright: ignore[reportUnknownParameterType]  (pyarrow has no types)
+        self.values = values
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> "TextColumn":
+        """The column of these strings."""
+        return cls(pa.array([value.encode(errors="surrogateescape") for value in values], pa.binary()))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: int) -> str:
+        return _text(self.values[row].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        return map(_text, self.values.to_pylist())
+
+    def select(self, rows: np.ndarray) -> "TextColumn":
+        """The column of these rows: a boolean mask, or row numbers."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return TextColumn(self.values.take(pa.array(rows)))
+
+    def equals(self, value: str) -> np.ndarray:
+        """Which rows hold this string, bool."""
+        return pc.call_function("equal", [self.values, value.encode()]).to_numpy(zero_copy_only=False)
+
+    def matches(self, pattern: str) -> np.ndarray:
+        """Which rows have a part that a regular expression (RE2) finds, bool."""
+        found = pc.call_function("match_substring_regex", [self.values], pc.MatchSubstringOptions(pattern))
+        return found.to_numpy(zero_copy_only=False)
+
+    def codes(self) -> tuple[np.ndarray, list[str]]:
+        """Each row's place in the list of the strings that occur, int64, and that list, sorted."""
+        encoded = self.values.dictionary_encode()
+        found = [_text(value) for value in encoded.dictionary.to_pylist()]
+        names = sorted(found)
+        places = {name: place for place, name in enumerate(names)}
+        return np.array([places[name] for name in found], np.int64)[encoded.indices.to_numpy()], names
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -86,14 +139,15 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write CSV; the file appears under its name only when it is complete."""
-    unfinished = path.with_name(path.name + ".part")
+    """Write CSV, whole or not at all."""
     columns = [_plain(getattr(manifest, f.name)) for f in fields(Manifest)]
-    with open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        atomic_write(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv_writer(file)
         writer.writerow([f.name for f in fields(Manifest)])
         writer.writerows(zip(*columns, strict=True))
-    unfinished.replace(path)
 
 
 def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:

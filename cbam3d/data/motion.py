@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from cbam3d.data.encode import write_video
+from cbam3d.video.encode import write_video
 
 # class -> (which quantity of the pose moves, in which direction). y grows downwards, the angle clockwise.
 CLASSES: dict[str, tuple[int, int]] = {

@@ -1,5 +1,6 @@
 """A folder of videos -> its manifest: every file is found, matched to the recipe and decoded once."""
 
+import json
 import logging
 import os
 import signal
@@ -14,13 +15,11 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from cbam3d.data.copies import Copies
-from cbam3d.data.journal import Journal
 from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
-from cbam3d.data.probe import Copy, VideoInfo, probe_video
 from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
+from cbam3d.video.probe import Copies, VideoInfo, file_state, probe_video
 
 _GRACE_SECONDS = 10.0  # the decoder keeps the limit by itself, unless it hangs inside of FFmpeg: then it is killed
 
@@ -33,6 +32,46 @@ class Scan:
 
     manifest: Manifest  # sorted by path
     fingerprints: list[bytes]  # of its rows, see fingerprint.py
+
+
+class Journal:
+    """A file of JSON lines, one a video that was read.
+
+    Args:
+        path: the file; None keeps nothing.
+        root: folder of the videos.
+        facts: plain data; what was noted with other facts does not count.
+    """
+
+    def __init__(self, path: Path | None, root: Path, facts: dict[str, Any]) -> None:
+        self.path, self.root, self.facts = path, root, facts
+
+    def read(self) -> dict[str, VideoInfo]:
+        """Path -> what is known, of the files that have not changed since."""
+        if self.path is None or not self.path.exists():
+            return {}
+        known = {}
+        for line in self.path.read_text(encoding="ascii", errors="replace").split("\n"):
+            try:
+                note = json.loads(line)
+                info = note["info"] | {"fingerprint": bytes.fromhex(note["info"]["fingerprint"])}
+                if note["state"] == self._state(note["path"]) and note["facts"] == self.facts:
+                    known[note["path"]] = VideoInfo(**info)
+            except (ValueError, KeyError, TypeError, OSError):
+                continue  # the last line of a reading that was killed
+        return known
+
+    def note(self, path: str, info: VideoInfo) -> None:
+        """Keep what is known of a file."""
+        if self.path is None:
+            return
+        plain = asdict(info) | {"fingerprint": info.fingerprint.hex()}
+        note = {"path": path, "state": self._state(path), "facts": self.facts, "info": plain}
+        with open(self.path, "a", encoding="ascii") as file:
+            file.write(json.dumps(note) + "\n")
+
+    def _state(self, path: str) -> list[int]:
+        return list(file_state(self.root / path))
 
 
 def scan_videos(
@@ -59,11 +98,11 @@ def scan_videos(
         InputError: a copy cannot be written.
     """
     rows = listing.found
-    tasks = [(row["path"], copies.of(row["path"]) if copies else None) for row in rows if not row["problem"]]
+    names = [row["path"] for row in rows if not row["problem"]]
     settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
     notes = Journal(journal, root, {"copies": settings})
-    infos = progress(_probe_all(root, tasks, workers or os.cpu_count() or 1, timeout_seconds, notes), len(tasks))
-    found = dict(zip((path for path, _ in tasks), infos, strict=True))
+    infos = _probe_all(root, names, copies, workers or os.cpu_count() or 1, timeout_seconds, notes)
+    found = dict(zip(names, progress(infos, len(names)), strict=True))
     # a file in the wrong place is not read
     measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
     for row in measured:
@@ -72,30 +111,42 @@ def scan_videos(
     return Scan(from_rows(measured), [row["fingerprint"] for row in measured])
 
 
+def copies_manifest(copies: Copies, originals: Manifest) -> Manifest:
+    """The table of the copies of the usable videos."""
+    rows = []
+    for row in originals.select(originals.usable).rows():
+        path = copies.path(row["path"])
+        height, width = copies.size(row["height"], row["width"])
+        num_bytes, changed_ns = file_state(path)
+        facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
+        rows.append({**row, **facts, "path": path.relative_to(copies.root).as_posix()})
+    return from_rows(sorted(rows, key=lambda row: row["path"]))
+
+
 def _probe_all(
-    root: Path, tasks: list[tuple[str, Copy | None]], workers: int, timeout_seconds: float, journal: Journal
+    root: Path, names: list[str], copies: Copies | None, workers: int, timeout_seconds: float, journal: Journal
 ) -> Iterator[VideoInfo]:
-    known = journal.read()
-    todo = [(root / path, timeout_seconds, copy) for path, copy in tasks if not _is_done(known.get(path), copy)]
-    workers, context = max(1, min(workers, len(todo))), fresh_processes("cbam3d.data.probe")
+    known = {
+        name: info
+        for name, info in journal.read().items()
+        if copies is None or not info.num_frames or copies.path(name).exists()
+    }
+    todo = [(root / name, timeout_seconds, copies, name) for name in names if name not in known]
+    workers, context = max(1, min(workers, len(todo))), fresh_processes("cbam3d.video.probe")
     meeting = context.Barrier(workers), context.Event()
     pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
     try:
         results = pool.map(_probe, todo, timeout=timeout_seconds + _GRACE_SECONDS).result() if todo else iter(())
-        for path, copy in tasks:
-            if _is_done(known.get(path), copy):
-                yield known[path]
+        for name in names:
+            if name in known:
+                yield known[name]
             else:
                 info = _outcome(results, timeout_seconds)
-                journal.note(path, info)
+                journal.note(name, info)
                 yield info
     finally:
         pool.stop()
         pool.join()
-
-
-def _is_done(info: VideoInfo | None, copy: Copy | None) -> bool:
-    return info is not None and (copy is None or not info.num_frames or copy.path.exists())
 
 
 def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
@@ -112,7 +163,7 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
         return VideoInfo(problem=f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]})")
 
 
-def _probe(task: tuple[Path, float, Copy | None]) -> VideoInfo:
+def _probe(task: tuple[Path, float, Copies | None, str]) -> VideoInfo:
     return probe_video(*task)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from cbam3d.data.batch import Packed, Sample, Visit, pack
-from cbam3d.data.container import VideoError
-from cbam3d.data.decode import read_clip
-from cbam3d.data.listing import leads_out
+from cbam3d.data.batch import Packed, Sample, SampleIndex, pack
 from cbam3d.data.manifest import Manifest
-from cbam3d.data.pixels import scaled_size
+from cbam3d.files import leads_out
+from cbam3d.video.container import VideoError
+from cbam3d.video.decode import read_clip
+from cbam3d.video.pixels import scaled_size
 
 # frames in the video, its frames a second, randomness -> the frame numbers of each clip
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
@@ -60,23 +60,23 @@ class VideoDataset:
         """The video's path below the root."""
         return self.manifest.path[index]
 
-    def __getitems__(self, visits: list[Visit]) -> Packed:
-        return pack([self.read(visit) for visit in visits])
+    def __getitems__(self, indices: list[SampleIndex]) -> Packed:
+        return pack([self.read(index) for index in indices])
 
-    def read(self, visit: Visit) -> Sample:
-        """The clips of one visit to a video."""
-        table, index = self.manifest, visit.item
-        rng = np.random.default_rng([self.seed, visit.epoch, index])
-        clips = self.clips(int(table.num_frames[index]), float(table.fps[index]), rng)
-        size = scaled_size(int(table.height[index]), int(table.width[index]), self.short_side)
+    def read(self, index: SampleIndex) -> Sample:
+        """The clips of a video in an epoch."""
+        table, row = self.manifest, index.item
+        rng = np.random.default_rng([self.seed, index.epoch, row])
+        clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
+        size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side)
         try:
             wanted = [frame for clip in clips for frame in clip]
-            path = self.root / self.name(index)
+            path = self.root / self.name(row)
             if self.real_root is not None and leads_out(path, self.real_root):
                 raise VideoError(path, "a link that leads out of the folder (data.allow_outside accepts it)")
-            seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[index]}
+            seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[row]}
             frames = read_clip(path, wanted, size, **seek, **self.options)
         except VideoError as error:
-            return Sample(visit, int(self.labels[index]), [], (self.name(index), error.reason))
+            return Sample(index, int(self.labels[row]), [], (self.name(row), error.reason))
         views = rearrange(frames, "c (v t) h w -> v c t h w", v=len(clips))
-        return Sample(visit, int(self.labels[index]), list(views))
+        return Sample(index, int(self.labels[row]), list(views))

@@ -1,11 +1,13 @@
 """Checkpoints: tensors and plain data, written whole or not at all."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
 from cbam3d.errors import InputError
+from cbam3d.files import atomic_write
 
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
@@ -14,14 +16,11 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     Raises:
         InputError: the disk is full or cannot be written.
     """
-    unfinished = path.with_name(path.name + ".part")
     try:
-        fabric.save(unfinished, state)
-        if fabric.is_global_zero:
-            unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save says a full disk by a RuntimeError
-        unfinished.unlink(missing_ok=True)
-        if "DataLoader worker" in str(error):  # the death of a loader's worker is told wherever this process is
+        with atomic_write(path) if fabric.is_global_zero else nullcontext(path) as target:
+            fabric.save(target, state)  # every process takes part, the first one writes
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        if "DataLoader worker" in str(error):  # a worker's death is raised wherever this process happens to be
             raise
         kept = "; the last one is as it was" if path.exists() else ""
         reason = " ".join(str(error).split())[:200]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from cbam3d.errors import InputError
+from cbam3d.files import atomic_write
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON; the file appears under its name only when it is complete."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+    """Write JSON, whole or not at all."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 class EpochTable:
@@ -33,12 +33,8 @@ class EpochTable:
     def add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        unfinished = self.path.with_name(self.path.name + ".part")
-        with open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        unfinished.replace(self.path)
+        with atomic_write(self.path) as unfinished:
+            _write_rows(unfinished, names, self.rows)
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """Epochs and values of a column, where it has any."""
@@ -61,12 +57,8 @@ class StepTable:
                 whole = [row for row in csv.DictReader(file) if all(row.values())]  # the last may be cut off
             rows = [row for row in whole if int(row["step"]) <= last_step]
         columns = ["step", "loss", "learning_rate"]
-        unfinished = path.with_name(path.name + ".part")
-        with open(unfinished, "w", newline="") as file:
-            kept = csv.DictWriter(file, columns)
-            kept.writeheader()
-            kept.writerows(rows)
-        unfinished.replace(path)
+        with atomic_write(path) as unfinished:
+            _write_rows(unfinished, columns, rows)
         self.file = open(path, "a", newline="")  # noqa: SIM115  # closed at the end of training
         self.writer = csv.DictWriter(self.file, columns)
 
@@ -117,3 +109,10 @@ class SkippedFiles:
                 f"{listed} first is {name}: {reason}"
             )
         return [f"{name}: {reason}" for name, reason in new.items()]
+
+
+def _write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

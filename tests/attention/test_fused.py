@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbam3d import CBAM, create_attention
-from cbam3d.attention import fused, passes
-from cbam3d.attention.convolve import convolve
+from cbam3d.attention.ops import fused, kernels
+from cbam3d.attention.ops.convolve import convolve
 
 GATES = [
     ("channel",),
@@ -30,7 +30,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 def small_blocks(monkeypatch):
     """The fast form also for small features, in several blocks of samples and of positions."""
     monkeypatch.setattr(fused, "_LEAST", 0)
-    monkeypatch.setattr(passes, "_CACHE", 5000)
+    monkeypatch.setattr(kernels, "_CACHE", 5000)
 
 
 def build(name: str, dtype: torch.dtype = torch.float64, spread: float = 1.0) -> nn.Module:
@@ -59,7 +59,7 @@ def derived(block: nn.Module, x: torch.Tensor, grad: torch.Tensor, fast: bool) -
 
 
 def test_a_backward_pass_within_autocast_is_the_same(monkeypatch):
-    monkeypatch.setattr(passes, "_CACHE", 2**20)
+    monkeypatch.setattr(kernels, "_CACHE", 2**20)
     block, x = build("channel+spatial+temporal", torch.float32, 0.3), torch.randn(2, 8, 8, 40, 40, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss = block(x).square().sum()
@@ -135,8 +135,8 @@ def test_of_equal_maxima_the_first_gets_the_gradient():
 
         pools_max = True
 
-        def gate(self, mean, highest):
-            return highest
+        def gate(self, mean, maximum):
+            return maximum
 
     x = torch.tensor([[[1.0, 3.0, 3.0], [2.0, 3.0, 1.0]]], requires_grad=True)  # (1, 2 channels, 3 positions)
     fused.gated(x, None, [Highest()]).sum().backward()

@@ -18,9 +18,9 @@ from cbam3d.commands.explanation import Explainer, last_with_positions
 from cbam3d.commands.pictures import overlay
 from cbam3d.config import Config
 from cbam3d.data import motion
-from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
+from cbam3d.video.probe import probe_video
 
 
 class Bright(nn.Module):

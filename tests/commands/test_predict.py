@@ -12,11 +12,11 @@ from cbam3d import load_run
 from cbam3d.cli import main
 from cbam3d.commands.predict import find_files
 from cbam3d.commands.windows import predictions
-from cbam3d.data import decode, probe
-from cbam3d.data.decode import read_clip
-from cbam3d.data.encode import write_video
-from cbam3d.data.probe import probe_video
 from cbam3d.errors import InputError
+from cbam3d.video import decode, probe
+from cbam3d.video.decode import read_clip
+from cbam3d.video.encode import write_video
+from cbam3d.video.probe import probe_video
 from tests.conftest import ffmpeg, numbered_frames, read_numbers
 
 

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from cbam3d.cli import main
-from cbam3d.data import read_clip
 from cbam3d.data.manifest import read_manifest
+from cbam3d.video import read_clip
 from tests.conftest import numbered_frames, read_numbers
 
 
@@ -56,7 +56,7 @@ def test_training_with_the_table_opens_no_video_ahead(videos, capsys, monkeypatc
 
     from cbam3d import sources
     from cbam3d.config import Config, Data
-    from cbam3d.data import container
+    from cbam3d.video import container
 
     monkeypatch.setattr(container.av, "open", None)
     source = sources.open_source(Config(data=Data(recipe="folder", root=str(videos))), Console(quiet=True))
@@ -104,7 +104,7 @@ def test_a_group_in_training_and_held_out_is_an_error_unless_allowed(tmp_path, m
 
 def test_a_preparation_that_is_interrupted_goes_on(tmp_path, capsys):
     """Ctrl-C in a real process, while it reads videos that take a while."""
-    from cbam3d.data.encode import write_video
+    from cbam3d.video.encode import write_video
 
     root = tmp_path / "videos"
     (root / "run").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, tmp_path, caps
     outside = make_video("outside.mp4", 10)
     (videos / "run" / "0.mp4").unlink()
     (videos / "run" / "0.mp4").symlink_to(outside)
-    from cbam3d.data.videos import VideoDataset, Visit
+    from cbam3d.data.videos import SampleIndex, VideoDataset
 
     table = read_manifest(videos / "manifest.csv")
     status, _, _ = prepare(capsys, "folder", "--root", videos, "--short-side", "24")
@@ -180,7 +180,7 @@ def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, tmp_path, caps
     assert (tmp_path / "videos-24p" / "run" / "1.mp4.avi").exists()
     for allowed in (False, True):
         data = VideoDataset(videos, table, ["run", "walk"], lambda *_: [[0]], 24, 0, allow_outside=allowed)
-        samples = [data.read(Visit(0, item)) for item in range(len(table))]
+        samples = [data.read(SampleIndex(0, item)) for item in range(len(table))]
         problems = [sample.problem for sample in samples if sample.problem]
         reason = "a link that leads out of the folder (data.allow_outside accepts it)"
         assert problems == ([] if allowed else [("run/0.mp4", reason)])

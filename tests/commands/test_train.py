@@ -187,8 +187,8 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
-from cbam3d.data.augment import BatchTransform, train_changes, train_cuts
-from cbam3d.data.crop import TestCrops
+from cbam3d.data.augment import BatchTransform, train_transforms, train_crops
+from cbam3d.data.crops import TestCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.engine.evaluate import evaluate
@@ -213,8 +213,8 @@ rank = fabric.global_rank
 def loader(batches, cuts, changes):
     return Loader(data, batches, BatchTransform(cuts, changes, (0.5,) * 3, (0.25,) * 3, 0), 0, fabric.device)
 
-changes = train_changes(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), rotation=10)
-train = loader(TrainBatches(data, 12, 0, rank, world_size), train_cuts(8, crop_scale=(0.5, 1.0)), changes)
+changes = train_transforms(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), rotation=10)
+train = loader(TrainBatches(data, 12, 0, rank, world_size), train_crops(8, crop_scale=(0.5, 1.0)), changes)
 held_out = loader(EvalBatches(data, 5, rank, world_size), [TestCrops(8)], [])
 if fabric.is_global_zero:
     (folder / "checkpoints").mkdir(parents=True)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from cbam3d.data.augment import BatchTransform, Mix, train_changes, train_cuts
-from cbam3d.data.batch import Sample, Visit, pack
-from cbam3d.data.changes import RandomRotation
-from cbam3d.data.crop import TestCrops
+from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
+from cbam3d.data.batch import Sample, SampleIndex, pack
+from cbam3d.data.crops import TestCrops
+from cbam3d.data.transforms import RandomRotation
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -16,11 +16,11 @@ def clip(height=20, width=30, frames=4, seed=0):
 
 
 def packed(*views, epoch=0):
-    return pack([Sample(Visit(epoch, i), 0, [view]) for i, view in enumerate(views)])
+    return pack([Sample(SampleIndex(epoch, i), 0, [view]) for i, view in enumerate(views)])
 
 
-CUTS = train_cuts(16, crop_scale=(0.3, 1.0), rand_augment=(2, 9))
-CHANGES = train_changes(flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), rotation=15, erasing=0.5)
+CUTS = train_crops(16, crop_scale=(0.3, 1.0), rand_augment=(2, 9))
+CHANGES = train_transforms(flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), rotation=15, erasing=0.5)
 
 
 def full(seed=0):
@@ -47,7 +47,7 @@ def test_the_gpu_gives_the_same_pictures():
     changes = [
         change for change in CHANGES if not isinstance(change, RandomRotation)
     ]  # whose nearest pixels may differ
-    transform = BatchTransform(train_cuts(16, crop_padding=4), changes, MEAN, STD, 0)
+    transform = BatchTransform(train_crops(16, crop_padding=4), changes, MEAN, STD, 0)
     views = packed(*[clip(seed=i) for i in range(6)])
     on_gpu = transform(views.to(torch.device("cuda")))
     assert on_gpu.device.type == "cuda"
@@ -74,7 +74,7 @@ def test_parameters_follow_from_seed_epoch_and_index_alone():
     together = transform(packed(*views))
     torch.rand(5)  # the state of the global generator must not matter, nor be touched
     state = torch.random.get_rng_state()
-    alone = transform(pack([Sample(Visit(0, 2), 0, [views[2]])]))
+    alone = transform(pack([Sample(SampleIndex(0, 2), 0, [views[2]])]))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(alone[0], together[2])
     assert not torch.equal(transform(packed(*views, epoch=1)), together)
@@ -83,13 +83,13 @@ def test_parameters_follow_from_seed_epoch_and_index_alone():
 
 def test_views_of_one_sample_differ():
     view = clip()
-    out = full()(pack([Sample(Visit(0, 0), 0, [view, view])]))
+    out = full()(pack([Sample(SampleIndex(0, 0), 0, [view, view])]))
     assert not torch.equal(out[0], out[1])
 
 
 def test_half_of_the_samples_are_flipped():
     view = clip(16, 16)
-    transform = unscaled(train_cuts(16), train_changes(flip=True))
+    transform = unscaled(train_crops(16), train_transforms(flip=True))
     out = (transform(packed(*[view] * 400)) * 255).round().to(torch.uint8)
     flipped = [torch.equal(sample, view.flip(-1)) for sample in out]
     straight = [torch.equal(sample, view) for sample in out]
@@ -99,7 +99,7 @@ def test_half_of_the_samples_are_flipped():
 
 def test_a_padded_cut_shifts_the_picture_over_black():
     view = torch.full((3, 16, 16), 255, dtype=torch.uint8)
-    transform = unscaled(train_cuts(16, crop_padding=4))
+    transform = unscaled(train_crops(16, crop_padding=4))
     white = transform(packed(*[view] * 600)).mean((1, 2, 3))
     # Shifts of -4 … 4 a side, evenly: on average 16 - 20/9 of 16 rows stay.
     assert white.mean().item() == pytest.approx(((16 - 20 / 9) / 16) ** 2, abs=0.015)
@@ -108,7 +108,7 @@ def test_a_padded_cut_shifts_the_picture_over_black():
 
 def test_nothing_is_flipped_unless_asked():
     view = clip(16, 16)
-    out = unscaled(train_cuts(16))(packed(*[view] * 50))
+    out = unscaled(train_crops(16))(packed(*[view] * 50))
     assert all(torch.equal((sample * 255).round().to(torch.uint8), view) for sample in out)
 
 
@@ -125,22 +125,24 @@ def test_crops_of_a_view_follow_each_other_in_the_batch():
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 3, 2, 8, 8)])
 def test_mixup_is_a_weighted_sum_of_neighbours_in_the_batch(shape):
     inputs, labels = torch.rand(shape), torch.tensor([0, 1, 2, 0])
-    visits = [Visit(0, i) for i in range(4)]
-    mixed, targets = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(visits, inputs, labels)
+    indices = [SampleIndex(0, i) for i in range(4)]
+    mixed, targets = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(indices, inputs, labels)
     weight = targets[1, 1].item()  # sample 1 is mixed with sample 0
     assert 0 < weight < 1
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed, weight * inputs + (1 - weight) * inputs.roll(1, 0))
-    again, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(visits, inputs, labels)
+    again, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(indices, inputs, labels)
     assert torch.equal(again, mixed)
-    other, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)([Visit(1, i) for i in range(4)], inputs, labels)
+    other, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)([SampleIndex(1, i) for i in range(4)], inputs, labels)
     assert not torch.equal(other, mixed)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 3, 5, 16, 16)])
 def test_cutmix_pastes_a_rectangle_through_all_frames_and_shares_the_target_by_area(shape):
     inputs = torch.stack([torch.zeros(shape[1:]), torch.ones(shape[1:])])
-    mixed, targets = Mix(2, mixup=0.0, cutmix=1.0, seed=3)([Visit(0, 0), Visit(0, 1)], inputs, torch.tensor([0, 1]))
+    mixed, targets = Mix(2, mixup=0.0, cutmix=1.0, seed=3)(
+        [SampleIndex(0, 0), SampleIndex(0, 1)], inputs, torch.tensor([0, 1])
+    )
     assert mixed.unique().tolist() == [0.0, 1.0]
     assert mixed[0].mean().item() == pytest.approx(targets[0, 1].item())
     assert 0 < targets[0, 1] < 1

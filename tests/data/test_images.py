@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from cbam3d.data.batch import Visit
+from cbam3d.data.batch import SampleIndex
 from cbam3d.data.images import load_folder, load_torchvision, read_image
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
@@ -31,8 +31,8 @@ def test_images_are_read_scaled_and_labelled(tmp_path):
     assert sorted(loaded) == ["test", "train"]
     train = loaded["train"]
     assert train.images.shape == (2, 3, 6, 6)
-    batch = train.__getitems__([Visit(0, 1), Visit(0, 0)])
-    assert [train.name(visit.item) for visit in batch.visits] == ["train/b/1.png", "train/a/2.png"]
+    batch = train.__getitems__([SampleIndex(0, 1), SampleIndex(0, 0)])
+    assert [train.name(index.item) for index in batch.indices] == ["train/b/1.png", "train/a/2.png"]
     assert batch.labels.tolist() == [1, 0]
     (views,) = batch.views_of_one_shape()
     assert views.shape == (2, 3, 6, 6)

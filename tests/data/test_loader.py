@@ -3,7 +3,7 @@ from itertools import chain
 import pytest
 import torch
 
-from cbam3d.data.batch import Sample, Visit, pack
+from cbam3d.data.batch import Sample, SampleIndex, pack
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 
 
@@ -19,14 +19,14 @@ class Numbers:
     def name(self, index):
         return f"file {index}"
 
-    def __getitems__(self, visits):
-        return pack([self.read(visit) for visit in visits])
+    def __getitems__(self, indices):
+        return pack([self.read(index) for index in indices])
 
-    def read(self, visit):
-        if visit.item in self.bad:
-            return Sample(visit, 0, [], (f"file {visit.item}", "broken"))
-        view = torch.full((1, 2, 2), visit.item, dtype=torch.uint8)
-        return Sample(visit, visit.item % 3, [view, view])
+    def read(self, index):
+        if index.item in self.bad:
+            return Sample(index, 0, [], (f"file {index.item}", "broken"))
+        view = torch.full((1, 2, 2), index.item, dtype=torch.uint8)
+        return Sample(index, index.item % 3, [view, view])
 
 
 def stack(packed):
@@ -34,7 +34,7 @@ def stack(packed):
 
 
 def indices(batches):
-    return [[visit.item for visit in batch] for batch in batches]
+    return [[index.item for index in batch] for batch in batches]
 
 
 def test_training_visits_every_sample_once_an_epoch_in_a_new_order():
@@ -45,7 +45,7 @@ def test_training_visits_every_sample_once_an_epoch_in_a_new_order():
     assert indices(batches) == first
     batches.epoch = 1
     assert indices(batches) != first
-    assert all(visit.epoch == 1 for batch in batches for visit in batch)
+    assert all(index.epoch == 1 for batch in batches for index in batch)
 
 
 def test_the_last_incomplete_training_batch_is_left_out_unless_it_is_the_only_one():
@@ -94,5 +94,5 @@ def test_unreadable_samples_are_named_and_left_out():
     assert second.problems == [("file 2", "broken"), ("file 3", "broken")]
 
 
-def test_visit_is_what_a_data_set_is_asked_for():
-    assert list(EvalBatches(range(2), 5)) == [[Visit(0, 0), Visit(0, 1)]]
+def test_an_index_is_what_a_data_set_is_asked_for():
+    assert list(EvalBatches(range(2), 5)) == [[SampleIndex(0, 0), SampleIndex(0, 1)]]

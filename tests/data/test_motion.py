@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from cbam3d.data import probe_video
 from cbam3d.data.motion import _TRAVEL, CLASSES, NUM_FRAMES, SIZE, _pose, render, render_video
+from cbam3d.video import probe_video
 
 
 def digests(root):

@@ -7,14 +7,15 @@ import av
 import numpy as np
 import pytest
 
-from cbam3d.data import probe_video, read_clip, scan
-from cbam3d.data.copies import Copies
-from cbam3d.data.journal import Journal
+from cbam3d.data import scan
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.scan import Journal
 from cbam3d.data.split import assign_splits
 from cbam3d.errors import InputError
 from cbam3d.resources import bundled
+from cbam3d.video import probe_video, read_clip
+from cbam3d.video.probe import Copies
 from tests.conftest import read_numbers
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
@@ -153,7 +154,7 @@ def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
     make_video("root/a/1.avi", 30, "mpeg4")
     (tmp_path / "root" / "a" / "bad.mp4").write_bytes(b"")
     copies = Copies(tmp_path / "copies", short_side=24, gop=5)
-    table = copies.manifest(run(tmp_path / "root", copies=copies))
+    table = scan.copies_manifest(copies, run(tmp_path / "root", copies=copies))
     assert list(table.path) == ["a/1.avi", "a/1.mp4.avi"]
     assert table.num_frames.tolist() == [30, 40]
     assert (table.height.tolist(), table.width.tolist()) == ([24, 24], [32, 32])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbam3d.data.batch import Visit, pack
+from cbam3d.data.batch import SampleIndex, pack
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.sampling import random_clip
@@ -27,7 +27,7 @@ def dataset(folder, clips, seed=0):
 def test_an_item_is_the_clips_of_a_video(folder):
     data = dataset(folder, lambda frames, fps, rng: [[0, 2, 4], [9, 7, frames - 1]])
     assert len(data) == 2
-    first, second = data.read(Visit(0, 0)), data.read(Visit(0, 1))
+    first, second = data.read(SampleIndex(0, 0)), data.read(SampleIndex(0, 1))
     assert (first.label, second.label) == (1, 0)  # classes in the order given
     assert [tuple(view.shape) for view in first.views] == [(3, 3, 24, 32)] * 2
     for sample in (first, second):
@@ -37,7 +37,7 @@ def test_an_item_is_the_clips_of_a_video(folder):
 def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
     def starts(seed):
         data = dataset(folder, lambda frames, fps, rng: [random_clip(frames, 4, 1, rng)], seed)
-        return {(e, i): read_numbers(data.read(Visit(e, i)).views[0])[0] for e in (1, 0) for i in (1, 0)}
+        return {(e, i): read_numbers(data.read(SampleIndex(e, i)).views[0])[0] for e in (1, 0) for i in (1, 0)}
 
     first = starts(0)
     assert first == starts(0)
@@ -48,11 +48,11 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
 def test_a_video_that_went_bad_is_named_and_not_replaced(folder):
     data = dataset(folder, lambda frames, fps, rng: [[0, 1]])
     (folder / "a" / "1.mp4").write_bytes(b"")
-    sample = data.read(Visit(3, 0))
+    sample = data.read(SampleIndex(3, 0))
     assert sample.views == []
     assert sample.problem == ("a/1.mp4", "empty file")
-    packed = pack([sample, data.read(Visit(3, 1))])
-    assert packed.visits == [Visit(3, 1)]
+    packed = pack([sample, data.read(SampleIndex(3, 1))])
+    assert packed.indices == [SampleIndex(3, 1)]
     assert packed.labels.tolist() == [0]
     assert packed.problems == [("a/1.mp4", "empty file")]
 
@@ -64,9 +64,9 @@ def test_packing_keeps_clips_of_different_sizes():
     views = [
         torch.from_numpy(np.random.default_rng(i).integers(0, 256, s, dtype=np.uint8)) for i, s in enumerate(shapes)
     ]
-    packed = pack([Sample(Visit(0, 0), 1, views[:2]), Sample(Visit(0, 1), 0, views[2:])])
+    packed = pack([Sample(SampleIndex(0, 0), 1, views[:2]), Sample(SampleIndex(0, 1), 0, views[2:])])
     for (packed_view,), view in zip(packed.views_of_one_shape(), views, strict=True):
         assert torch.equal(packed_view, view)
     empty = pack([])
-    assert not empty.visits
+    assert not empty.indices
     assert len(empty.labels) == 0

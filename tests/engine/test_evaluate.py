@@ -121,8 +121,8 @@ if __name__ == "__main__":
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(7, 2, 6, generator=generator), torch.arange(7) % 6
     batches = []
-    for visits in EvalBatches(range(7), 2, fabric.global_rank, fabric.world_size):
-        rows = [visit.item for visit in visits]
+    for indices in EvalBatches(range(7), 2, fabric.global_rank, fabric.world_size):
+        rows = [index.item for index in indices]
         bad = [(f"bad {i}", "x") for i in rows if i > 4]
         batches.append(Batch(logits[rows].flatten(0, 1), labels[rows], labels[rows], [str(row) for row in rows], bad))
     result = evaluate(fabric, torch.nn.Identity(), batches, 6, 4, False)

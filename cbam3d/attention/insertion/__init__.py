@@ -1,0 +1,1 @@
+"""Attention put into networks that are already there."""

@@ -1,0 +1,233 @@
+"""Attention put into a network that is already there.
+
+An inserted block is a child of the module whose output it changes, called `inserted_attention`, and acts
+through a forward hook. So no module is replaced, every key of the state dict stays as it was, and only keys
+with `.inserted_attention.` are new. Our own `ResNet` has a slot in each block for this, which is used instead.
+
+`torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes new norms and drops their hooks: convert first, then insert.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.catalog import attention_options, create_attention
+from cbam3d.attention.insertion.features import (
+    Features,
+    enlarge,
+    evaluating,
+    examples,
+    noise_like,
+    run,
+    tensors_in,
+    with_layouts,
+)
+from cbam3d.attention.insertion.positions import find_modules, last_child
+
+NAME = "inserted_attention"
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One block in a network: the module whose output it changes, and what it is."""
+
+    where: str
+    block: nn.Module
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.block.parameters())
+
+    def __str__(self) -> str:
+        return f"{self.where}: {type(self.block).__name__}, {self.num_parameters:,} parameters"
+
+
+def insert_attention(
+    model: nn.Module,
+    mechanism: str,
+    position: str | Sequence[str] = "residual",
+    init: str = "identity",
+    example: Any = None,
+    check: bool = True,
+    **options: Any,
+) -> nn.Module:
+    """Put attention into a network, in place.
+
+    Args:
+        model: any network of images or clips.
+        mechanism: one of `list_attentions()`.
+        position: where.
+            "residual": inside every residual branch, before the addition (as in the papers);
+            "block": after every residual block;
+            "stage": after the last block at each resolution;
+            "last_stage": after the last of those;
+            or patterns of module names, as in "layer3.*.bn2" or ["features.4", "features.6"].
+        init: "identity" changes no output until something is learned; "paper" is the mechanism's own start.
+        example: an input of the network, to find channels and rank by a run without gradients. None: images
+            and clips of common sizes are tried.
+        check: pass a random input of the example's shape forward and back, and refuse where a block that learns would
+            receive no gradient: what reads its output may pass it over.
+        options: keyword arguments of the mechanism. num_frames of tam is that of the example at each place.
+
+    Returns: the model. `list_insertions(model)` tells what was put where, `remove_attention(model)` undoes it.
+
+    Raises:
+        ValueError: an unknown mechanism or option, a network without such a position, a pattern that matches
+            nothing or no feature map, attention that is there already or that would not learn, or no example that the
+            network takes. The network is then as it was.
+    """
+    known = attention_options(mechanism)
+    hosts, inputs = _locate(model, position, example)
+    blocks: list[nn.Module] = []
+    for name, found in hosts.items():  # build every block before one goes in: a refusal leaves the model as it was
+        if isinstance(model.get_submodule(name), (nn.Sequential, nn.ModuleDict, nn.ModuleList)):
+            raise ValueError(f"{name} runs its children itself, a new one would become a step: name a module in it")
+        if found.calls > 1:
+            raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would act each time")
+        if _attention_at(model, name) is not None:
+            raise ValueError(f"{name} has attention already: remove_attention takes it out")
+        frames = {"num_frames": found.size[0]} if len(found.size) == 3 and "num_frames" in known else {}
+        blocks.append(create_attention(mechanism, found.channels, len(found.size), init=init, **(frames | options)))
+    like = next(model.parameters(), torch.empty(0))
+    for (name, found), block in zip(hosts.items(), blocks, strict=True):
+        parent, _, child = name.rpartition(".")
+        host: Any = model.get_submodule(name)
+        block.to(like.device, like.dtype).train(model.training)
+        if _is_slot(model, name):
+            setattr(model.get_submodule(parent), child, block)
+        else:
+            host.add_module(NAME, block)
+            # The handle is kept: pickled with the model, it keeps the hook's number from being given out again.
+            host._attention_handle = host.register_forward_hook(_HOOKS[found.layout])
+    if check and (dead := _without_gradient(model, dict(zip(hosts, blocks, strict=True)), inputs)):
+        for name in hosts:
+            _take_out(model, name)
+        raise ValueError(
+            f"{dead[0]}: attention there would receive no gradient, as nothing behind it reads the features (a class "
+            f"token alone, say); {len(dead)} of {len(hosts)} places; name others, or check=False"
+        )
+    return model
+
+
+def remove_attention(model: nn.Module) -> nn.Module:
+    """Take out, in place, what `insert_attention` put in (and what fills the slots of our own `ResNet`)."""
+    for insertion in list_insertions(model):
+        _take_out(model, insertion.where)
+    return model
+
+
+def list_insertions(model: nn.Module) -> list[Insertion]:
+    """Every attention block that `remove_attention` would take out, in the order of the modules."""
+    found = ((name, _attention_at(model, name)) for name, _ in model.named_modules())
+    return [Insertion(name, block) for name, block in found if block is not None]
+
+
+def _take_out(model: nn.Module, name: str) -> None:
+    parent, _, child = name.rpartition(".")
+    if _is_slot(model, name):
+        setattr(model.get_submodule(parent), child, nn.Identity())
+        return
+    host = model.get_submodule(name)
+    for number, hook in list(host._forward_hooks.items()):
+        if hook in _HOOKS.values():
+            del host._forward_hooks[number]
+    host.__dict__.pop("_attention_handle", None)  # absent where another norm has taken the host's place
+    delattr(host, NAME)
+
+
+def _without_gradient(model: nn.Module, blocks: dict[str, nn.Module], example: Any) -> list[str]:
+    """The names of blocks whose output the network's does not depend on, seen by a random input. None where the network
+    does not take it, or passes no gradient back at all (a head that starts at 0)."""
+    outputs: dict[str, Tensor] = {}
+    handles = [block.register_forward_hook(partial(_keep, outputs, name)) for name, block in blocks.items()]
+    try:
+        inputs = noise_like(example)
+        sources = [x for x in tensors_in(inputs) if x.is_floating_point()]
+        zeros = {name: noise_like(p) for name, p in model.named_parameters() if not p.any()}  # a start at 0 is none
+        with evaluating(model), torch.enable_grad():
+            found = torch.func.functional_call(model, zeros, (inputs,))
+        results = [y for y in tensors_in(found) if y.requires_grad]
+        gradients = torch.autograd.grad(
+            results, [*sources, *outputs.values()], [noise_like(y) for y in results], allow_unused=True
+        )
+        arrives = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    except Exception:  # a head that refuses the example's size, tensors without values, what cannot be differentiated
+        return []
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not any(arrives[: len(sources)]):
+        return []
+    return [name for name, reached in zip(outputs, arrives[len(sources) :], strict=True) if not reached]
+
+
+def _keep(outputs: dict[str, Tensor], name: str, block: nn.Module, args: Any, output: Tensor) -> None:
+    outputs[name] = output
+
+
+def _attention_at(model: nn.Module, name: str) -> nn.Module | None:
+    """The attention that changes this module's output."""
+    module = model.get_submodule(name)
+    if _is_slot(model, name):
+        return None if isinstance(module, nn.Identity) else module
+    return module._modules.get(NAME)
+
+
+def _is_slot(model: nn.Module, name: str) -> bool:
+    """Whether this is the slot in a block of our own ResNet."""
+    parent, _, child = name.rpartition(".")
+    return child == "attention" and hasattr(model.get_submodule(parent), "has_attention_slot")
+
+
+def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tuple[dict[str, Features], Any]:
+    """The modules whose output is to be changed, what that is, and the first example that reaches them all."""
+    kind, failure = type(model).__name__, "it has no convolution, from which an input could be guessed"
+    for inputs in [example] if example is not None else examples(model):
+        features, others, error = run(model, inputs)
+        features = with_layouts(features, run(model, enlarge(inputs)).features if example is None else {})
+        names = dict.fromkeys(
+            last_child(model, name) for name in find_modules(model, position, features, error is None)
+        )
+        if names and names.keys() <= features.keys():  # a head that refuses the input does not matter
+            return {name: features[name] for name in names}, inputs
+        if error is None and names:
+            name = next(name for name in names if name not in features)
+            shape = f", but a tensor of shape {others[name]}" if name in others else ""
+            tokens = ": tokens, whose height and width it does not tell" if len(others.get(name, ())) == 3 else ""
+            raise ValueError(f"{name} puts out no feature map of an image or a clip{shape}{tokens}")
+        if error is None:
+            several = sum(len(shape) == 3 for shape in others.values()) > len(features)
+            tokens = " (its modules put out tokens, whose height and width they do not tell)" if several else ""
+            raise ValueError(
+                f"nothing to attach to: no position {position!r} in {kind}{tokens}; name modules by a pattern instead"
+            )
+        if isinstance(inputs, Tensor):  # not our guess of several pathways
+            failure = f"with {tuple(inputs.shape)} {type(error).__name__}: {error}".partition("\n")[0]
+    raise ValueError(f"{kind} takes no input that was tried, give example=…; the last failure: {failure}")
+
+
+# Hooks are functions of the module, so that a model stays picklable.
+
+
+def _attend(host: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return host.get_submodule(NAME)(output)
+
+
+def _attend_channels_last(host: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return host.get_submodule(NAME)(output.movedim(-1, 1)).movedim(1, -1)
+
+
+def _attend_tokens(host: nn.Module, args: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    tokens, size = output
+    count = size[0] * size[1] * size[2]
+    extra, patches = tokens.split([tokens.shape[1] - count, count], dim=1)  # a class token, where there is one
+    clip = patches.transpose(1, 2).unflatten(2, tuple(size))
+    patches = host.get_submodule(NAME)(clip).flatten(2).transpose(1, 2)
+    return torch.cat([extra, patches], dim=1), size
+
+
+_HOOKS = {"channels_first": _attend, "channels_last": _attend_channels_last, "tokens": _attend_tokens}

@@ -1,0 +1,98 @@
+"""Where attention goes in a network: the modules that a position names."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import groupby
+
+from torch import nn
+
+from cbam3d.attention.insertion.features import Features
+
+POSITIONS = ("residual", "block", "stage", "last_stage")
+# Numbered siblings: each a stage of its own, or a block of one.
+_STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
+_NUMBERED = re.compile(
+    r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+)"
+)
+
+
+def find_modules(
+    model: nn.Module, position: str | Sequence[str], features: dict[str, Features], complete: bool = True
+) -> list[str]:
+    """The names of the modules at a position; `complete`: whether the pass that gave the features reached its end."""
+    if position == "residual":
+        return [end for _, end in _residual_blocks(model)]
+    if position == "block":
+        return [block for block, _ in _residual_blocks(model)]
+    if position in ("stage", "last_stage"):
+        stages = _stages(model, features, complete)
+        return [name for stage in (stages[-1:] if position == "last_stage" else stages) for name in stage]
+    names = []
+    for pattern in [position] if isinstance(position, str) else position:
+        matched = [name for name, _ in model.named_modules() if name and fnmatchcase(name, pattern)]
+        if not matched:
+            known = ", ".join(POSITIONS)
+            raise ValueError(f"{pattern!r} is no position ({known}) and matches no module of {type(model).__name__}")
+        names += matched
+    return names
+
+
+def _residual_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Name of each residual block, and of the module in it whose output is added to the shortcut."""
+    for name, module in model.named_modules():
+        if (end := _branch_end(module)) is not None:
+            yield name, f"{name}.{end}".strip(".")
+
+
+def _branch_end(block: nn.Module) -> str | None:
+    """The child that ends the residual branch, for the families of blocks that are known."""
+    children = block._modules
+    if hasattr(block, "has_attention_slot"):  # our own
+        return "attention"
+    if "branch2" in children and hasattr(block, "branch_fusion"):  # pytorchvideo
+        return "branch2"
+    if hasattr(block, "downsample"):  # torchvision's images and clips, timm, 3D-ResNets-PyTorch
+        for name in ("bn3", "conv3", "bn2", "conv2"):
+            child = children.get(name)
+            if child is not None and (name.startswith("bn") or isinstance(child, nn.Sequential)):
+                behind = list(children)[list(children).index(name) + 1 :]
+                return None if any(other.startswith("conv") for other in behind) else name  # pre-activation: no
+    if getattr(block, "use_res_connect", False):  # torchvision's mobile networks and EfficientNet
+        return "block" if "block" in children else "conv"
+    if hasattr(block, "layer_scale") and "block" in children:  # torchvision's ConvNeXt
+        return "block"
+    if "drop_path" in children and getattr(block, "has_skip", True):  # timm's EfficientNet, ConvNeXt, RegNet
+        return "drop_path"
+    return None
+
+
+def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> list[list[str]]:
+    """The modules that end a stage, in order; parallel pathways of one stage together."""
+    pathways = [name for name, module in model.named_modules() if hasattr(module, "res_blocks")]
+    if pathways:
+        return [list(group) for _, group in groupby(pathways, lambda name: name.split(".multipathway")[0])]
+    trunks: dict[tuple[str, str], list[str]] = {}  # of numbered siblings
+    for name, module in model.named_modules():
+        if (match := _NUMBERED.fullmatch(name)) and (match["trunk"] or list(module.children())):
+            trunks.setdefault((match["parent"], match["family"] or match["trunk"]), []).append(name)
+    several = {key: names for key, names in trunks.items() if len(names) > 1}
+    if complete:  # what no pass reaches puts out something else
+        several = {key: names for key, names in several.items() if features.keys() & set(names)} or several
+    if not several:
+        return []
+    (_, family), names = min(several.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    if family in _STAGES or not features.keys() >= set(names):  # a stage that was not reached is for another example
+        return [[name] for name in names]
+    if features[names[-1]].layout == "tokens":  # of the last block, a head reads the class token alone
+        names = names[:-1]
+    return [[list(group)[-1]] for _, group in groupby(names, lambda name: features[name].size)]
+
+
+def last_child(model: nn.Module, name: str) -> str:
+    """A Sequential's output is its last child's: the hook goes there, as a new child would become a step of it."""
+    module = model.get_submodule(name)
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        child = next(reversed(module._modules))
+        module, name = module._modules[child], f"{name}.{child}".strip(".")  # type: ignore[assignment]
+    return name

@@ -1,0 +1,1 @@
+"""Fused operators of the gates: a reference, a CPU and a Triton implementation."""

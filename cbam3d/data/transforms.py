@@ -1,0 +1,157 @@
+"""Random changes of a whole batch at once, each sample with parameters of its own.
+
+Each class maps float pictures in 0 … 1, (N, …, 3, H, W), and the samples' keys, uint64 (N,), to pictures of the
+same shape; axes between N and the colours (a clip's frames) are changed alike. The distributions are those of
+torchvision's transforms of the same names, whose pictures they give up to rounding where the parameters are the same.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cbam3d.data.rng import Purpose, uniforms
+
+
+class RandomHorizontalFlip:
+    """Mirror half of the samples."""
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        flipped = torch.from_numpy(uniforms(keys, 1, Purpose.FLIP)[:, 0] < 0.5)
+        return torch.where(_like(flipped, x), x.flip(-1), x)
+
+
+class ColorJitter:
+    """Brightness, contrast, saturation and hue, in a random order.
+
+    Args:
+        brightness, contrast, saturation: the factor is drawn from 1 ± this (0 … 1).
+        hue: the shift is drawn from ± this (0 … 0.5), in turns of the colour wheel.
+    """
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
+        self.strengths = np.array([brightness, contrast, saturation, hue])
+        self.centres = np.array([1.0, 1.0, 1.0, 0.0])
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        numbers = uniforms(keys, 8, Purpose.COLOR)
+        amounts = self.centres + self.strengths * (2 * numbers[:, :4] - 1)
+        order = numbers[:, 4:].argsort(axis=1)
+        x = x.clone()
+        for place in order.T:
+            for number, adjust in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)):
+                chosen = np.flatnonzero(place == number)
+                if self.strengths[number] and len(chosen):
+                    where = torch.from_numpy(chosen).to(x.device)
+                    amount = torch.from_numpy(amounts[chosen, number]).to(x.dtype)
+                    x[where] = adjust(x[where], _like(amount, x))
+        return x
+
+
+class RandomRotation:
+    """Turn about the centre, nearest pixels, black corners. Pictures are square.
+
+    Args:
+        degrees: the angle is drawn from ± this.
+    """
+
+    def __init__(self, degrees: float) -> None:
+        self.degrees = degrees
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        return rotate(x, self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1))
+
+
+class RandomErasing:
+    """Blacken a rectangle (https://arxiv.org/abs/1708.04896) of 2 to 33 % of the area and sides of 0.3 to 3.3.
+
+    Args:
+        probability: that a sample has one.
+    """
+
+    tries = 10  # rectangles drawn before a sample is left as it is
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+        height, width = x.shape[-2:]
+        numbers = uniforms(keys, 3 + 2 * self.tries, Purpose.ERASING)
+        chance, down, right = numbers[:, :3].T
+        areas, shapes = numbers[:, 3 : 3 + self.tries], numbers[:, 3 + self.tries :]
+        area = height * width * (0.02 + 0.31 * areas)
+        aspect = np.exp(math.log(0.3) + (math.log(3.3) - math.log(0.3)) * shapes)
+        heights, widths = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
+        fits = (heights < height) & (widths < width)
+        first = fits.argmax(axis=1)[:, None]
+        h, w = (np.take_along_axis(sides, first, 1)[:, 0] for sides in (heights, widths))
+        top, left = np.floor(down * (height - h + 1)), np.floor(right * (width - w + 1))
+        erased = (chance < self.probability) & fits.any(axis=1)
+        bounds = np.stack([top, top + h * erased, left, left + w], 1)  # no rows where nothing is erased
+        first_row, last_row, first_column, last_column = torch.from_numpy(bounds).to(x.device).T[:, :, None]
+        rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+        black = ((rows >= first_row) & (rows < last_row))[:, :, None]
+        black = black & ((columns >= first_column) & (columns < last_column))[:, None, :]
+        return x.masked_fill(black.reshape(len(x), *(1,) * (x.ndim - 3), height, width), 0.0)
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """x·factor, in 0 … 1."""
+    return (x * factor).clamp_(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Away from the picture's mean grey by the factor."""
+    return _blend(x, _gray(x).mean((-2, -1), keepdim=True), factor)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Away from each pixel's grey by the factor."""
+    return _blend(x, _gray(x), factor)
+
+
+def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Hue moved on by the shift, in turns; value and saturation (of HSV) stay."""
+    value, brightest = x.max(-3, keepdim=True)
+    chroma = value - x.amin(-3, keepdim=True)
+    red, green, blue = x.unsqueeze(-4).unbind(-3)
+    red, green, blue = (colour.reshape(value.shape) for colour in (red, green, blue))
+    # the sextant of the colour wheel that the brightest colour is the middle of, and the place in it
+    difference = torch.where(brightest == 0, green - blue, torch.where(brightest == 1, blue - red, red - green))
+    sextants = 2.0 * brightest + difference / chroma.clamp_min(torch.finfo(x.dtype).tiny)
+    sextants = sextants + 6 * shift
+    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=x.dtype, device=x.device).view(3, 1, 1)
+    place = (offsets + sextants) % 6
+    return value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
+
+
+def rotate(x: Tensor, degrees: np.ndarray) -> Tensor:
+    """Each of the square pictures (N, …, H, W) anticlockwise by its angle, nearest pixels, black corners."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    zero = np.zeros_like(cos)
+    matrices = np.stack([np.stack([cos, -sin, zero], 1), np.stack([sin, cos, zero], 1)], 1)
+    theta = torch.from_numpy(matrices).to(x.device, x.dtype)
+    planes = x.flatten(1, -3)
+    grid = F.affine_grid(theta, list(planes.shape), align_corners=False)
+    return F.grid_sample(planes, grid, mode="nearest", align_corners=False).reshape(x.shape)
+
+
+def _gray(x: Tensor) -> Tensor:
+    """Luma of ITU-R 601, (…, 3, H, W) -> (…, 1, H, W)."""
+    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=x.dtype, device=x.device)
+    return (x * weights.view(3, 1, 1)).sum(-3, keepdim=True)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * other).clamp_(0, 1)
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """(N,) -> (N, 1, …) on the device of x."""
+    return values.to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+Changes = Sequence[RandomHorizontalFlip | ColorJitter | RandomRotation | RandomErasing]

@@ -1,0 +1,284 @@
+"""A file and frame numbers -> a clip, uint8 (C, T, H, W).
+
+A frame's number is its place in presentation order, counted as a decoder that reads the whole file puts frames
+out. Where the packets tell that order (packets.py), decoding starts at the keyframe before the wanted frames and
+ends with the last of them. The result is held against the table; where the two disagree (damaged files, wrong
+keyframe marks), or where there is no table, the file is decoded from its start.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import chain, dropwhile, islice
+from threading import Lock
+from typing import Any, Literal, cast
+
+import av
+import numpy as np
+import torch
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError
+from av.packet import Packet
+from torch import Tensor
+
+from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.video.packets import PacketTable, Span, entry_of, plan, seek_time, tabulate
+from cbam3d.video.pixels import upright_size, write_rgb
+from cbam3d.video.torchcodec import read_frames
+
+Path = str | os.PathLike[str]
+
+
+def read_clip(
+    path: Path,
+    frames: Sequence[int],
+    size: tuple[int, int] | None = None,
+    *,
+    seek: bool = True,
+    corrupt: Literal["keep", "drop"] = "keep",
+    timeout_seconds: float | None = None,
+    decoder: Literal["pyav", "torchcodec"] = "pyav",
+) -> Tensor:
+    """Decode the given frames of a video.
+
+    Args:
+        path: a file that FFmpeg reads.
+        frames: numbers in presentation order from 0, in any order, repeated as often as wanted.
+        size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
+        seek: False decodes from the file's start. Right for a file known to be damaged: frames lost before the
+            place where decoding would start shift the numbers, and are not seen otherwise. Where timestamps leave gaps,
+            as those of a variable rate do, and those of lost packets, decoding starts there in any case.
+        corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
+            intact frame in their place (the first intact one where there is none before).
+        timeout_seconds: how long reading may take; None for 60.
+        decoder: torchcodec knows no seek, corrupt and timeout_seconds, and reads no AVI files (torchcodec.py).
+
+    Returns: uint8 (3, len(frames), height, width), RGB, the picture upright (rotation metadata is applied).
+
+    Raises:
+        VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or no time left.
+        ValueError: no frame asked for, a negative number, or an option that torchcodec does not have.
+    """
+    if len(frames) == 0 or min(frames) < 0:
+        raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
+    if decoder == "torchcodec":
+        if not seek or corrupt != "keep" or timeout_seconds is not None:
+            raise ValueError("seek, corrupt and timeout_seconds have no effect with the decoder torchcodec")
+        return read_frames(path, frames, size)
+    deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
+    clip = _Clip(frames, size)
+    try:
+        complete = seek and _read_by_table(path, clip, deadline)
+    except VideoError:
+        complete = False
+    if not complete:
+        clip = _Clip(frames, size)
+        _read_from_start(path, clip, deadline, corrupt)
+    return torch.from_numpy(clip.pixels)
+
+
+def stream_facts(container: InputContainer, stream: av.VideoStream) -> tuple[str, str, bytes | None]:
+    """What `entry_of` needs to know of a stream: codec, container format and extradata."""
+    context = stream.codec_context
+    return context.codec.canonical_name, container.format.name, context.extradata
+
+
+class ReadingLog:
+    """What `all_frames` meets on its way; this one forgets it."""
+
+    def error(self, reason: str) -> None:
+        """A packet cannot be read or decoded."""
+
+    def packet(self, packet: "Packet[Any]") -> None:
+        """A packet, after it was decoded."""
+
+
+def all_frames(
+    container: InputContainer, stream: av.VideoStream, deadline: Deadline, log: ReadingLog | None = None
+) -> Iterator[av.VideoFrame]:
+    """All readable frames in presentation order. A packet that cannot be decoded is skipped, and logged."""
+    log = log or ReadingLog()
+    packets = container.demux(stream)
+    while True:
+        deadline.check()
+        try:
+            packet = next(packets)
+            frames = cast(list[av.VideoFrame], packet.decode())
+        except StopIteration:
+            return
+        except (ExitError, ConnectionError, TimeoutError):  # no damage: there is nothing more to read
+            raise
+        except (FFmpegError, OSError) as error:
+            log.error(reason_of(error))
+            continue
+        log.packet(packet)
+        yield from frames
+
+
+class _Clip:
+    """The wanted frames: their pixels, and which are still missing. Where no size is given, the file's first frame is
+    wanted as well: a stream may change its size midway, and a clip has that of the first."""
+
+    def __init__(self, frames: Sequence[int], size: tuple[int, int] | None) -> None:
+        self.places: dict[int, list[int]] = {} if size else {0: []}
+        for place, number in enumerate(frames):
+            self.places.setdefault(number, []).append(place)
+        self.missing = set(self.places)
+        self.length, self.size = len(frames), size
+        self.pixels = np.empty(0, np.uint8)
+
+    def put(self, number: int, frame: av.VideoFrame) -> None:
+        if number not in self.missing:
+            return
+        if not self.pixels.size:
+            self.pixels = np.empty((3, self.length, *(self.size or upright_size(frame))), np.uint8)
+        places = self.places[number]
+        for place in places[:1]:
+            write_rgb(frame, self.pixels[:, place])
+        for place in places[1:]:
+            self.pixels[:, place] = self.pixels[:, places[0]]
+        self.missing.remove(number)
+
+
+def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) -> None:
+    with open_video(path, deadline) as (container, stream):
+        shown: av.VideoFrame | None = None
+        waiting: list[int] = []  # corrupt frames without an intact one before
+        number = -1
+        for number, frame in enumerate(all_frames(container, stream, deadline)):
+            if corrupt == "keep" or not frame.is_corrupt:
+                shown = frame
+            waiting.append(number)
+            if shown is not None:
+                for place in waiting:
+                    clip.put(place, shown)
+                waiting.clear()
+                if not clip.missing:
+                    return
+    if clip.missing <= set(waiting):
+        raise VideoError(path, f"all of {number + 1} frames are corrupt")
+    raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
+
+
+def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
+    """Whether all wanted frames came, undamaged and each where the table has it. A file that contradicts its table
+    has none from then on."""
+    with open_video(path, deadline, trust_header=True) as (container, stream):
+        file = os.stat(path)
+        key = (os.fspath(path), file.st_mtime_ns, file.st_size)
+        known, table = _tables.look_up(key)
+        if not known:
+            facts = stream_facts(container, stream)
+            entries = [entry_of(packet, *facts) for packet in demux(container, stream, deadline)]
+            table = tabulate(entries, *facts[:2])
+            _tables.add(key, table)
+        if table is None or max(clip.missing) >= len(table.places) or table.gaps:
+            return False
+        wanted = {table.ranks[table.places[number]]: number for number in clip.missing}
+        for span in plan(table, clip.missing):
+            if span.start or not known:
+                container.seek(table.times[span.start], stream=stream)
+                stream.codec_context.flush_buffers()
+            if not _decode_span(container, stream, span, table, wanted, clip, deadline):
+                _tables.forget(key)
+                return False
+    if clip.missing:
+        _tables.forget(key)
+    return not clip.missing
+
+
+def _decode_span(
+    container: InputContainer,
+    stream: av.VideoStream,
+    span: Span,
+    table: PacketTable,
+    wanted: dict[int, int],
+    clip: _Clip,
+    deadline: Deadline,
+) -> bool:
+    """Decode a span into the clip; `wanted` is rank -> frame number. False at the first sign of damage, or where the
+    decoder puts frames out in another order than the table has them."""
+    context, kind, skip = stream.codec_context, container.format.name, ""
+    first_time, first_rank = table.times[span.start], table.ranks[span.start]
+    last_rank = -1
+    packets = dropwhile(lambda packet: seek_time(packet, kind) != first_time, demux(container, stream, deadline))
+    for place, packet in enumerate(chain(islice(packets, span.stop - span.start), [None]), span.start):
+        if packet is not None:
+            rank = table.ranks[place]
+            if seek_time(packet, kind) != table.times[place]:
+                return False
+            if rank < first_rank:
+                continue
+            packet.pts = rank  # the decoder hands it on to the frame
+            if table.skippable and skip != (needed := "DEFAULT" if rank in wanted else "NONREF"):
+                context.skip_frame = skip = needed
+        try:
+            frames = context.decode(packet)  # None: what the decoder still holds
+        except FFmpegError:
+            return False
+        for frame in frames:
+            if frame.pts is None or frame.pts <= last_rank:
+                return False
+            last_rank = frame.pts
+            if frame.pts in wanted:
+                if frame.is_corrupt:
+                    return False
+                clip.put(wanted[frame.pts], frame)
+    return True
+
+
+def demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> "Iterator[Packet[Any]]":
+    """The stream's packets; of MPEG-4 Part 2, where two pictures may lie in one, unpacked."""
+    mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream) if mpeg4 else None
+    for packet in container.demux(stream):
+        deadline.check()
+        if packet.size:
+            yield from unpack.filter(packet) if unpack else (packet,)
+    if unpack:
+        yield from unpack.filter(None)
+
+
+Key = tuple[str, int, int]  # path, time of change, size
+
+
+class _Tables:
+    """The tables of the files used last; None for a file that has none."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.tables: OrderedDict[Key, PacketTable | None] = OrderedDict()
+        self.num_bytes, self.most_bytes = 0, most_bytes
+        self.lock = Lock()
+
+    def look_up(self, key: Key) -> tuple[bool, PacketTable | None]:
+        """Whether the file is known, and its table."""
+        with self.lock:
+            if key not in self.tables:
+                return False, None
+            self.tables.move_to_end(key)
+            return True, self.tables[key]
+
+    def add(self, key: Key, table: PacketTable | None) -> None:
+        """Keep a file's table, and forget those not used for longest."""
+        with self.lock:
+            if key in self.tables:  # by another thread
+                return
+            self.tables[key] = table
+            self.num_bytes += _num_bytes(table)
+            while self.num_bytes > self.most_bytes and len(self.tables) > 1:
+                _, oldest = self.tables.popitem(last=False)
+                self.num_bytes -= _num_bytes(oldest)
+
+    def forget(self, key: Key) -> None:
+        """Know from now on that this file has none."""
+        with self.lock:
+            self.num_bytes -= _num_bytes(self.tables.pop(key, None)) if key in self.tables else 0
+        self.add(key, None)
+
+
+def _num_bytes(table: PacketTable | None) -> int:
+    return 600 + (table.num_bytes if table else 0)  # the objects around the numbers are counted roughly
+
+
+_tables = _Tables(most_bytes=16 * 2**20)

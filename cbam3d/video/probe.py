@@ -1,0 +1,248 @@
+"""Decoding a whole file once: what can be trusted of it, and a copy that decodes faster."""
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from cbam3d.errors import InputError, counted
+from cbam3d.files import leads_out
+from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.video.decode import ReadingLog, all_frames, demux, stream_facts
+from cbam3d.video.encode import video_writer
+from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
+from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
+from cbam3d.video.pixels import grey_thumbnail, upright_size, write_rgb
+from cbam3d.video.truncation import cut_off
+
+_THUMBNAIL_EVERY = 8  # frames
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Sizes are those of the upright picture; times in seconds.
+
+    `problem` is empty for a good file. A damaged file with some readable frames has both, frames and problem.
+    """
+
+    num_frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    duration_seconds: float = 0.0
+    problem: str = ""
+    num_bytes: int = 0  # of the file, and when it was changed
+    changed_ns: int = 0
+    fingerprint: bytes = b""  # see fingerprint.py
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies to write while files are read: every frame, upright, without sound, at a constant rate, as MPEG-4 Part 2
+    without B-frames, the quickest to decode of what was measured.
+
+    Args:
+        root: folder of the copies, which have the paths of the originals.
+        short_side: pixels; a smaller picture keeps its size.
+        gop: frames from keyframe to keyframe.
+    """
+
+    root: Path
+    short_side: int
+    gop: int
+
+    def path(self, name: str) -> Path:
+        """Where the copy of a video goes: its name is the original's, followed by .avi where it has another suffix.
+
+        Raises:
+            InputError: a name that leads out of the folder.
+        """
+        copy = self.root / (name if name.lower().endswith(".avi") else f"{name}.avi")
+        if leads_out(copy, os.path.realpath(self.root)):
+            raise InputError(f"{name}: its copy would lie outside of {self.root}")
+        return copy
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the copy of a picture, even numbers."""
+        scale = min(1.0, self.short_side / min(height, width))
+        return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
+
+    def write(self, name: str, frames: Iterable[VideoFrame], size: tuple[int, int], rate: Fraction) -> None:
+        """Write the copy of a video from its decoded frames.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        path, planes = self.path(name), np.empty((3, *size), np.uint8)
+        options = {"qmin": "2", "qmax": "2", "g": str(self.gop), "bf": "0"}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with video_writer(path, rate.limit_denominator(1001), "mpeg4", **options) as write:
+                for frame in frames:
+                    write_rgb(frame, planes)
+                    write(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+        except (FFmpegError, OSError) as error:
+            raise InputError(f"{path}: cannot be written ({reason_of(error)})") from None
+
+
+def probe_video(
+    path: str | os.PathLike[str], timeout_seconds: float = 600.0, copies: Copies | None = None, name: str = ""
+) -> VideoInfo:
+    """Decode a whole file. Never raises for a bad file: see `problem`.
+
+    Args:
+        path: the file.
+        timeout_seconds: how long that may take.
+        copies: where to write a copy, under `name`; None for none.
+
+    Raises:
+        InputError: the copy cannot be written.
+    """
+    count, log = _Count(), _Log()
+    deadline = Deadline(path, timeout_seconds)
+    try:
+        with open_video(path, deadline) as (container, stream):
+            log.open(container, stream)
+            frames = count.over(all_frames(container, stream, deadline, log))
+            first = next(frames, None)
+            if first is None:
+                return VideoInfo(problem=f"no frame can be decoded{f' ({log.errors[0]})' if log.errors else ''}")
+            height, width = upright_size(first)
+            known = stream.average_rate or stream.guessed_rate
+            rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
+            if copies is None:
+                deque(frames, maxlen=0)
+            else:
+                copies.write(name, chain([first], frames), copies.size(height, width), rate or Fraction(25))
+            problems = log.problems(count.frames)
+            problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
+            problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
+    except VideoError as error:
+        return VideoInfo(problem=error.reason)
+    return VideoInfo(
+        count.frames,
+        float(rate),
+        width,
+        height,
+        float(count.frames / rate) if rate else 0.0,
+        ", ".join(problems),
+        *file_state(path),
+        fingerprint(count.thumbnails),
+    )
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Bytes of a file and when it was changed, in nanoseconds; zeros where there is none."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
+    """As `probe_video`, but for the fingerprint; where the packets alone tell how many frames there are, and that none
+    is missing, only the first frame is decoded. Damage within packets is then not seen."""
+    try:
+        info = _measure_packets(path, Deadline(path, timeout_seconds))
+    except (VideoError, StopIteration):
+        info = None
+    return info or probe_video(path, timeout_seconds)  # which says what is wrong
+
+
+def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+    log = _Log()
+    with open_video(path, deadline) as (container, stream):
+        log.open(container, stream)
+        for packet in demux(container, stream, deadline):
+            log.packet(packet)
+        table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
+        if table is None or table.gaps or log.cut or cut_off(path, container.format.name) or log.early_end():
+            return None
+    with open_video(path, deadline) as (container, stream):
+        height, width = upright_size(next(all_frames(container, stream, deadline)))
+    count = len(table.places)
+    return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
+
+
+class _Count:
+    """What is noted of the frames that pass."""
+
+    def __init__(self) -> None:
+        self.frames = self.corrupt = 0
+        self.thumbnails: list[np.ndarray] = []
+
+    def over(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            if self.frames % _THUMBNAIL_EVERY == 0:
+                self.thumbnails.append(grey_thumbnail(frame, THUMBNAIL))
+            self.frames += 1
+            self.corrupt += frame.is_corrupt
+            yield frame
+
+
+class _Log(ReadingLog):
+    """What is noted of the packets that pass."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.cut = 0
+        self.entries: list[Entry] = []
+        self.start, self.end = math.inf, -math.inf  # seconds
+
+    def open(self, container: InputContainer, stream: VideoStream) -> None:
+        """Note what the header says."""
+        self.facts = stream_facts(container, stream)
+        self.promised = 0.0  # seconds; in MP4 and MOV edit lists make a duration hard to compare
+        if container.format.name in ("asf", "mxf") and stream.duration is not None and stream.time_base is not None:
+            self.promised = float(stream.duration * stream.time_base)
+        elif container.format.name in ("matroska,webm", "flv") and len(container.streams) == 1 and container.duration:
+            self.promised = container.duration / 1e6
+
+    def error(self, reason: str) -> None:
+        self.errors.append(reason)
+
+    def packet(self, packet: "Packet[Any]") -> None:
+        if not packet.size:
+            return
+        self.cut += packet.is_corrupt
+        self.entries.append(entry_of(packet, *self.facts))
+        if packet.pts is not None and packet.time_base is not None:
+            start = float(packet.pts * packet.time_base)
+            self.start, self.end = min(self.start, start), max(self.end, start + self._duration(packet))
+
+    def problems(self, num_frames: int) -> list[str]:
+        """What is wrong, given the number of frames that were decoded."""
+        found = [f"{counted(len(self.errors), 'unreadable packet')} ({self.errors[0]})"] if self.errors else []
+        found += [counted(self.cut, "cut packet")] if self.cut else []
+        table = self.table()
+        if table is not None and num_frames < len(table.places):
+            found.append(f"{counted(len(table.places) - num_frames, 'packet')} without a frame")
+        return found
+
+    def table(self) -> PacketTable | None:
+        """The table of the packets, where they tell the frames."""
+        return tabulate(self.entries, *self.facts[:2])
+
+    def early_end(self) -> str:
+        """Where the file ends long before the duration of its header is over."""
+        length = max(0.0, self.end, self.end - self.start)  # durations may count from 0, or from the first frame
+        frame = self.promised / max(1, len(self.entries))  # the last one may have no duration
+        if self.promised and self.promised - length > max(1.0, 0.05 * self.promised, 1.5 * frame):
+            return f"cut off (at {length:.1f} of {self.promised:.1f} seconds)"
+        return ""
+
+    @staticmethod
+    def _duration(packet: "Packet[Any]") -> float:
+        return float((packet.duration or 0) * (packet.time_base or 0))

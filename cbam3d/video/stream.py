@@ -1,0 +1,68 @@
+"""Frames with their times, one after the other: of a file, of a stream from the network, or of a camera."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from av import VideoFrame
+
+from cbam3d.video.container import Deadline, VideoError, open_input
+from cbam3d.video.decode import all_frames
+from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame: seconds since the first one, the mean rate of its video (frames a second), and the size (height,
+    width) of its first frame, which holds for all of them."""
+
+    frame: VideoFrame
+    seconds: float
+    fps: float
+    size: tuple[int, int]
+
+    def scaled(self, short_side: int) -> np.ndarray:
+        """Its pixels, uint8 (3, H, W), RGB, upright, the shorter side scaled to `short_side`."""
+        pixels = np.empty((3, *scaled_size(*self.size, short_side)), np.uint8)
+        write_rgb(self.frame, pixels)
+        return pixels
+
+
+def is_stream(source: str) -> bool:
+    """Whether it is a camera's number or a URL, rather than a path."""
+    return (source.isdecimal() and not Path(source).exists()) or "://" in source
+
+
+def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedFrame]:
+    """Every readable frame, as it comes.
+
+    Args:
+        source: a path, a URL that FFmpeg reads (http, rtsp, …), or the number of a camera ("0").
+        timeout_seconds: how long opening, and each frame, may take.
+
+    Raises:
+        VideoError: nothing there, no video in it, or no frame in time.
+    """
+    deadline = Deadline(source, timeout_seconds)
+    place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
+    first: tuple[float, tuple[int, int]] | None = None  # time and size
+    with open_input(place, deadline, format=format) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        for number, frame in enumerate(all_frames(container, stream, deadline)):
+            time = number / rate if frame.time is None else frame.time
+            first = first or (time, upright_size(frame))
+            yield TimedFrame(frame, time - first[0], rate, first[1])
+            deadline.restart()
+    if first is None:
+        raise VideoError(source, "no frame can be decoded")
+
+
+def _camera(number: str) -> tuple[str, str]:
+    """A camera as FFmpeg names it on this system, and the input format."""
+    if sys.platform.startswith("linux"):
+        return f"/dev/video{number}", "v4l2"
+    if sys.platform == "darwin":
+        return number, "avfoundation"
+    raise VideoError(number, "cameras are read on Linux and macOS only")

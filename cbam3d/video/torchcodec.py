@@ -1,0 +1,52 @@
+"""torchcodec as a second decoder, for those who have its FFmpeg libraries: the extra `torchcodec`."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from cbam3d.errors import InputError
+from cbam3d.video.container import VideoError
+
+
+def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None) -> Tensor:
+    """The same as decode.read_clip, by torchcodec.
+
+    Raises:
+        InputError: torchcodec is not installed, or does not find FFmpeg's libraries.
+        VideoError: data that it cannot read, a frame beyond the end, or an AVI file with B-frames, whose frames it
+            numbers wrongly.
+    """
+    try:
+        from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
+    except ImportError:
+        raise InputError('decoder torchcodec: not installed (pip install "cbam3d[torchcodec]")') from None
+    except RuntimeError as error:
+        raise InputError(f"decoder torchcodec: {str(error).strip().splitlines()[0]}") from None
+    if not os.path.exists(path):
+        raise VideoError(path, "no such file")
+    if os.path.getsize(path) == 0:
+        raise VideoError(path, "empty file")
+    if _is_avi(path):
+        raise VideoError(path, "in AVI files torchcodec numbers frames wrongly: use the decoder pyav")
+    try:
+        decoder = VideoDecoder(os.fspath(path), seek_mode="exact", num_ffmpeg_threads=1)
+        if max(frames) >= len(decoder):
+            raise VideoError(path, f"frame {max(frames)} asked for, {len(decoder)} readable frames")
+        order = sorted(set(frames))
+        pictures = decoder.get_frames_at(order).data
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, VideoError):
+            raise
+        raise VideoError(path, f"unreadable ({str(error).strip().splitlines()[0].lower()})") from None
+    if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
+        pictures = F.resize(pictures, list(size), antialias=True)
+    places = torch.tensor([order.index(frame) for frame in frames])
+    return pictures[places].movedim(1, 0).contiguous()
+
+
+def _is_avi(path: str | os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:
+        return file.read(12)[8:] == b"AVI "

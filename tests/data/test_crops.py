@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from cbam3d.data.crops import PerView, RandomCrop, TestCrops
+from cbam3d.data.rng import Purpose, keys_of
+from cbam3d.errors import InputError
+
+
+def pictures(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_place_is_cut_equally_often():
+    """Each row and column of a picture whose pixels say where they are."""
+    x = torch.arange(8 * 10).reshape(1, 1, 8, 10).to(torch.uint8).expand(8000, 3, 8, 10)
+    cut = RandomCrop(6)(x, keys_of(0, np.arange(8000)))
+    assert cut.shape == (8000, 3, 6, 6)
+    corner = cut[:, 0, 0, 0].long()
+    assert torch.equal(cut[:, 2, 5, 3], (corner + 53).to(torch.uint8))  # five rows down, three columns right
+    counts = torch.bincount(corner, minlength=30).reshape(3, 10)
+    assert (counts[:, 5:] == 0).all()
+    assert ((counts[:, :5] - 8000 / 15).abs() < 4.5 * (8000 / 15) ** 0.5).all()
+
+
+def test_padding_is_black_and_all_around():
+    x = torch.full((500, 2, 3, 4, 4), 9, dtype=torch.uint8)
+    cut = RandomCrop(4, padding=4)(x, keys_of(0, np.arange(500)))
+    assert torch.equal(cut, cut[:, :1, :1].expand_as(cut))  # frames and colours alike
+    shown = (cut[:, 0, 0] == 9).sum((1, 2))
+    assert (cut == 9).sum() + (cut == 0).sum() == cut.numel()
+    assert (shown == 0).any()
+    assert (shown == 16).any()
+
+
+def test_views_one_by_one_are_torchvisions():
+    x, keys = pictures(3, 2, 3, 12, 16), keys_of(0, np.arange(3))
+    step = PerView(v2.RandomResizedCrop(8, scale=(0.2, 1.0)), Purpose.RESIZED_CROP)
+    whole = step(x, keys)
+    assert whole.shape == (3, 2, 3, 8, 8)
+    assert torch.equal(step(x[1:2], keys[1:2]), whole[1:2])
+    assert not torch.equal(step(x[1:2], keys[2:3]), whole[1:2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 30), (30, 16), (16, 16)])
+def test_three_crops_lie_along_the_longer_side(height, width):
+    view = pictures(1, 4, 3, height, width)
+    first, middle, last = TestCrops(16, 3)(view, np.zeros(1))
+    assert torch.equal(first, view[0, ..., :16, :16])
+    assert torch.equal(last, view[0, ..., height - 16 :, width - 16 :])
+    assert torch.equal(middle, TestCrops(16)(view, np.zeros(1))[0])
+    assert middle.shape == (4, 3, 16, 16)
+
+
+def test_mirror_images_follow_their_squares():
+    view = pictures(2, 3, 6, 8)
+    out = TestCrops(6, 1, flip=True)(view, np.zeros(2))
+    assert torch.equal(out[0], view[0, ..., 1:7])
+    assert torch.equal(out[1], out[0].flip(-1))
+    assert torch.equal(out[2], view[1, ..., 1:7])
+
+
+def test_two_transforms_of_a_view_draw_apart():
+    """The shape of the cut and the sign of the next operation have nothing to do with each other."""
+    keys = keys_of(0, np.arange(400))
+    draws = {}
+    for purpose in (Purpose.RESIZED_CROP, Purpose.RAND_AUGMENT):
+        draws[purpose] = PerView(v2.Lambda(lambda view: torch.rand(4)), purpose)(torch.zeros(400, 1), keys)
+    first, second = draws.values()
+    for i in range(4):
+        related = torch.corrcoef(torch.stack([first[:, i], second[:, i]]))[0, 1]
+        assert abs(related) < 0.2  # four standard errors
+
+
+@pytest.mark.parametrize("cut", [RandomCrop(9), TestCrops(9)])
+def test_a_picture_that_is_too_small_is_an_error(cut):
+    with pytest.raises(InputError, match="a cut of 9 pixels is larger than the picture"):
+        cut(pictures(2, 3, 8, 12), keys_of(0, np.arange(2)))

@@ -1,0 +1,84 @@
+"""Frames with their times."""
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from cbam3d.video.container import VideoError
+from cbam3d.video.decode import read_clip
+from cbam3d.video.stream import is_stream, stream_frames
+
+
+def test_every_frame_with_its_time(make_video):
+    path = make_video(count=30)
+    found = [(timed.seconds, timed.fps, timed.scaled(24)) for timed in stream_frames(str(path))]
+    assert [seconds for seconds, _, _ in found] == pytest.approx([i / 25 for i in range(30)])
+    assert {fps for _, fps, _ in found} == {25.0}
+    pixels = torch.from_numpy(np.stack([one for _, _, one in found], 1))
+    assert torch.equal(pixels, read_clip(path, range(30), (24, 32)))
+
+
+def test_real_times_of_a_variable_rate(shared_data):
+    times = [timed.seconds for timed in stream_frames(str(next((shared_data / "odd").glob("*vfr*"))))]
+    assert times[0] == 0
+    assert len(set(np.diff(times).round(3))) > 1
+    assert (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize(("ending", "reason"), [("stalls", "timeout"), ("breaks", "unreadable")])
+def test_a_stream_that_does_not_come_to_its_end_is_said(make_video, ending, reason):
+    content = make_video("whole.ts", 60).read_bytes()
+    header = f"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\nContent-Length: {len(content)}\r\n\r\n"
+    kept = []
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                client.recv(4096)
+                client.sendall(header.encode() + content[: len(content) // 2])
+                if ending == "breaks":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.close()
+                else:
+                    kept.append(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=[server], daemon=True)
+        thread.start()
+        with pytest.raises(VideoError, match=reason):
+            list(stream_frames(f"http://127.0.0.1:{server.getsockname()[1]}/x.ts", timeout_seconds=2))
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for client in kept:
+        client.close()
+
+
+def test_what_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_stream("0")
+    (tmp_path / "0").touch()
+    assert not is_stream("0")
+    assert is_stream("rtsp://camera/1")
+    assert not is_stream("clips/0")
+    assert not is_stream("video.mp4")
+
+
+def test_nothing_there_is_said(tmp_path, monkeypatch):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"text\.mp4: unreadable"):
+        next(stream_frames(str(tmp_path / "text.mp4")))
+    with pytest.raises(VideoError, match="no such file"):
+        next(stream_frames(str(tmp_path / "none.mp4")))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(VideoError, match="/dev/video77"):
+        next(stream_frames("77"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(VideoError, match="Linux and macOS"):
+        next(stream_frames("0"))
