@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,28 @@ _LARGEST_YAML = 1 << 17  # bytes
 _DEEPEST_YAML = 50  # values in each other
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 in what numbers are: 1e-3 is one."""
+
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """A value of YAML.
+
+    Raises:
+        ValueError: malformed YAML, aliases, or values too deep in each other.
+    """
+    try:
+        _check_events(text)
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # what YAML's tags refuse, they refuse with exceptions of many kinds
+        raise ValueError(" ".join(str(error).split())) from None
+
+
 def load_mapping(path: Path, kind: str) -> dict[str, Any]:
     """Read a YAML file of keys with values.
 
@@ -31,13 +54,10 @@ def load_mapping(path: Path, kind: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_YAML:
             raise InputError(f"{path}: a {kind} has at most {_LARGEST_YAML:,} bytes")
-        text = path.read_text()
-        _check_events(text)
-        content = yaml.safe_load(text)
+        content = parse_yaml(path.read_text())
     except InputError:
         raise
-    except (OSError, yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # what YAML's tags refuse, it refuses in many ways
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a {kind} holds keys with values, not a {type(content).__name__}")

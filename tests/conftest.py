@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cbam3d.cli import main
+from cbam3d import train
 from cbam3d.data import motion
 from cbam3d.video.encode import write_video
-from tests.tiny import TINY
+from tests.tiny import train_tiny
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -41,9 +41,7 @@ def tiny_run(tmp_path_factory) -> Path:
     """The folder of a run of one epoch on 16 of the demo's videos, which lie in `videos` beside it."""
     root = tmp_path_factory.mktemp("tiny")
     motion.render(root / "videos", num_groups=2)
-    arguments = ["train", "--config", "folder", *TINY, "--data.stride", "1", "--data.root", str(root / "videos")]
-    assert main([*arguments, "--run.dir", str(root / "run")]) == 0
-    return root / "run"
+    return train_tiny(root / "videos", root / "run", {"data.stride": 1}).folder
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +54,9 @@ def picture_run(tmp_path_factory) -> Path:
             folder.mkdir(parents=True)
             for i in range(6):
                 Image.fromarray(rng.integers(base, base + 150, (40, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    arguments = shlex.split(
-        f"train --config cifar10 --data.recipe image_folder --data.root {root / 'pictures'} --run.dir {root / 'run'} "
-        "--model.options.width 8 --model.attention cbam --train.epochs 1 --train.batch_size 4 --eval.flip true"
-    )
-    assert main(arguments) == 0
-    return root / "run"
+    data = {"data.recipe": "image_folder", "data.root": str(root / "pictures"), "eval.flip": True}
+    model = {"model.options.width": 8, "model.attention": "cbam", "train.epochs": 1, "train.batch_size": 4}
+    return train({"config": "cifar10", **data, **model}, run_dir=root / "run").folder
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:

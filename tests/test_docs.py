@@ -19,13 +19,12 @@ from torchvision.models import WeightsEnum
 
 from cbam3d.attention import catalog
 from cbam3d.cli import COMMANDS, main
-from cbam3d.commands.compare import _parse as parse_compare
-from cbam3d.commands.train import parser as train_parser
+from cbam3d.cli.train import parser as train_parser
 from cbam3d.data import motion
 from cbam3d.data.recipe import load_recipe
-from cbam3d.keys import keys, sections
+from cbam3d.config.keys import keys, sections
 from cbam3d.parsing import parse_config
-from cbam3d.resources import find_recipe
+from cbam3d.config.bundled import find_recipe
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

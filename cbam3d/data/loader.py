@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import Mix
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.workers import WorkerSignals
+from cbam3d.data.workers import WorkerSignals, loader_processes
 
 
 class Samples(Sized, Protocol):
@@ -105,6 +105,7 @@ class Loader:
             pin_memory=device.type == "cuda",
             persistent_workers=num_workers > 0,
             worker_init_fn=WorkerSignals(),
+            multiprocessing_context=loader_processes() if num_workers else None,
         )
 
     def __len__(self) -> int:

@@ -2,10 +2,15 @@
 
 import os
 import signal
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_all_start_methods, get_start_method
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from multiprocessing.util import Finalize
-from types import FrameType
+from threading import Lock
+from types import FrameType, ModuleType
+from typing import Any
 
 import torch
 
@@ -34,7 +39,44 @@ class WorkerSignals:
 def fresh_processes(preload: str) -> BaseContext:
     """A way to start processes that is not fork: this one may have threads, or a GPU in use. `preload` is a module."""
     if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
+        return _Spawn()
+    context = _ForkServer()
     context.set_forkserver_preload([preload])
     return context
+
+
+def loader_processes() -> BaseContext | None:
+    """How the workers of a loader are started: None for by fork, where that is the usual way."""
+    method = get_start_method()
+    return None if method == "fork" else _Spawn() if method == "spawn" else _ForkServer()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Within, a process that is started does not run the main module again: a script needs no `__main__` guard then.
+    Nothing of ours is defined there."""
+    with _lock:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Spawn(SpawnContext):
+    class Process(SpawnProcess):
+        @staticmethod
+        def _Popen(process_obj: Any) -> Any:
+            with _without_main():
+                return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _ForkServer(ForkServerContext):
+    class Process(ForkServerProcess):
+        @staticmethod
+        def _Popen(process_obj: Any) -> Any:
+            with _without_main():
+                return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+_lock = Lock()

@@ -1,19 +1,25 @@
-"""What is shown while training goes on."""
+"""How an iteration that takes long is shown: one call around it."""
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
-
-def progress_bar(console: Console) -> Progress:
-    """The bar of an epoch; nothing where the output is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    timing = (TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, *timing, console=console, transient=True, disable=not console.is_terminal)
+T = TypeVar("T")
 
 
-def epoch_line(row: dict[str, float], epochs: int) -> str:
-    """The line of a finished epoch."""
-    parts = [f"epoch {row['epoch']:>3.0f}/{epochs}", f"train loss {row['train_loss']:.3f}"]
-    parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name]
-    parts += [f"{row['clips_per_second']:.0f} clips/s", f"waiting {row['waiting_share']:.0%}"]
-    return "  ".join(parts)
+class Progress(Protocol):
+    """Yields the items of an iteration, and shows how far it is."""
+
+    def __call__(self, items: Iterable[T], total: int, text: Callable[[], str], done: int = 0) -> Iterable[T]:
+        """
+        Args:
+            items: what is iterated over.
+            total: number of items, those done before included.
+            text: what is going on, asked for after each item.
+            done: items that were done before.
+        """
+        ...
+
+
+def no_progress(items: Iterable[T], total: int, text: Callable[[], str], done: int = 0) -> Iterable[T]:
+    """Show nothing."""
+    return items

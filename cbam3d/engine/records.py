@@ -2,11 +2,14 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -93,12 +96,13 @@ class SkippedFiles:
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
                 self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
-    def add(self, problems: list[tuple[str, str]]) -> list[str]:
-        """Note problems; return a line for each file that is new."""
+    def add(self, problems: list[tuple[str, str]]) -> None:
+        """Note problems; each file that is new is reported."""
         new = {name: reason for name, reason in problems if name not in self.reasons}
-        if new:
-            self.reasons |= new
+        self.reasons |= new
         if new and self.writes:
+            for name, reason in new.items():
+                logger.warning(f"skipped {name}: {reason}")
             with open(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:
@@ -108,7 +112,6 @@ class SkippedFiles:
                 f"{len(self.reasons)} files cannot be used, data.max_bad_videos is {self.limit}; "
                 f"{listed} first is {name}: {reason}"
             )
-        return [f"{name}: {reason}" for name, reason in new.items()]
 
 
 def _write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

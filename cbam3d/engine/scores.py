@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REPEATS = 2000  # of the bootstrap
-LEAST_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of which 2.5 % is one
+MIN_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of which 2.5 % is one
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
     of: the interval is unbounded.
     """
     _, codes = np.unique(units, return_inverse=True)
-    if codes.max() + 1 < LEAST_UNITS:
+    if codes.max() + 1 < MIN_UNITS:
         return -math.inf, math.inf
     sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two sets of predictions of the same items, the second minus the first."""
 
     difference: float  # of the accuracy
@@ -124,7 +124,7 @@ def compare_trainings(
     """
     _, codes = np.unique(units, return_inverse=True)
     counts = np.bincount(codes)
-    if len(counts) < LEAST_UNITS:
+    if len(counts) < MIN_UNITS:
         return float(second.mean() - first.mean()), -math.inf, math.inf
     by_unit = [np.stack([np.bincount(codes, weights=row) for row in hits]) for hits in (first, second)]
     rng = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def compare_trainings(
     return float(second.mean() - first.mean()), float(low), float(high)
 
 
-def compare(first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0) -> Comparison:
+def compare_paired(first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0) -> PairedComparison:
     """Paired comparison of hits on the same items, both bool (N,); `units` as in `interval`.
 
     McNemar, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, with the binomial distribution.
@@ -145,7 +145,7 @@ def compare(first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int 
     change = second.astype(float) - first
     low, high = interval(change, units, seed)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return Comparison(float(change.mean()), low, high, only_first, only_second, _mcnemar(only_first, only_second))
+    return PairedComparison(float(change.mean()), low, high, only_first, only_second, _mcnemar(only_first, only_second))
 
 
 def _mcnemar(b: int, c: int) -> float:

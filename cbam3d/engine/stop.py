@@ -1,6 +1,8 @@
 """Stopping from outside: a signal asks, and the loop stops between two steps."""
 
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,11 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within, a first signal asks; a second SIGINT interrupts at once."""
+        """Within, a first signal asks; a second SIGINT interrupts at once. Only the main thread may listen: in another
+        one, signals are as they were."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if number == signal.SIGINT and self.signal is not None:
@@ -40,3 +46,16 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def exits_on_sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises SystemExit, so that what is under way is ended in order; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

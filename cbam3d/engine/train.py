@@ -4,6 +4,7 @@ Everything random in a step follows from (seed, epoch, batch), so a run that goe
 from within an epoch, takes the same steps as the run that was never stopped.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
@@ -14,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
@@ -22,14 +22,16 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.engine.checkpoint import save_checkpoint
-from cbam3d.engine.evaluate import Evaluation, gather
 from cbam3d.engine.memory import explain, peak_memory_gib
 from cbam3d.engine.optim import train_mode
-from cbam3d.engine.progress import epoch_line, progress_bar
+from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.scoring import Evaluation, gather
 from cbam3d.engine.stop import StopRequest
 from cbam3d.errors import InputError, Stopped
+
+logger = logging.getLogger(__name__)
 
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
@@ -98,11 +100,11 @@ class Trainer:
         evaluate: scores a model on held-out data.
         folder: of the run; exists.
         skipped: notes files that cannot be used.
-        console: what is shown goes here.
         settings: how to train.
         facts: plain data kept in every checkpoint (the configuration, the class names).
         average: moving average of the model's weights, which is then what is scored; None for none.
         stop: says when to stop early.
+        progress: shows the progress of an epoch.
     """
 
     fabric: Fabric
@@ -113,11 +115,11 @@ class Trainer:
     evaluate: Callable[[nn.Module], Evaluation]
     folder: Path
     skipped: SkippedFiles
-    console: Console
     settings: Settings
     facts: dict[str, Any]
     average: AveragedModel | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+    progress: Progress = no_progress
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -152,7 +154,7 @@ class Trainer:
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path} does not fit the network: {_first_difference(error)}") from None
         where = f", batch {self.state.batch}" if self.state.batch else ""
-        self.console.print(f"resuming after epoch {self.state.epoch}{where}")
+        logger.info(f"resuming after epoch {self.state.epoch}{where}")
 
     def fit(self) -> tuple[Evaluation, EpochTable]:
         """Train up to the last epoch; return its scores and the table of all epochs.
@@ -176,7 +178,7 @@ class Trainer:
                 evaluation = None
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
                     evaluation = self.evaluate(self.model_to_score())
-                    self._note(evaluation.problems)
+                    self.skipped.add(evaluation.problems)
                     row |= evaluation.scores
                     self.schedule.report(evaluation.scores["loss"])
                 if events is not None:
@@ -184,7 +186,7 @@ class Trainer:
                     for name, value in row.items():
                         events.add_scalar(name, value, state.steps)
                 self._save(*self._judge(row.get(settings.primary)), "last.ckpt")  # the best first: a kill loses neither
-                self.console.print(epoch_line(row, settings.epochs))
+                logger.info(_epoch_line(row, settings.epochs))
         return evaluation or self.evaluate(self.model_to_score()), table
 
     def _given_up(self) -> bool:
@@ -192,7 +194,7 @@ class Trainer:
         if limit is None or self.state.not_better < limit:
             return False
         best = f"{self.settings.primary} than in epoch {self.state.best_epoch}"
-        self.console.print(f"no better {best} for {limit} scorings: training ends")
+        logger.info(f"no better {best} for {limit} scorings: training ends")
         return True
 
     def _judge(self, score: float | None) -> list[str]:
@@ -213,23 +215,23 @@ class Trainer:
         self.loader.set_epoch(state.epoch, state.batch)
         seen, waited, started = state.num_clips, 0.0, time.perf_counter()
         saved_at = time.monotonic()
-        with progress_bar(self.console) as progress:
-            task = progress.add_task("", total=len(self.loader), completed=state.batch)
+        loss = math.nan
+
+        def text() -> str:
+            speed = (state.num_clips - seen) / (time.perf_counter() - started)
+            return f"epoch {state.epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  {speed:.0f} clips/s"
+
+        asked = time.perf_counter()
+        for batch in self.progress(self.loader, len(self.loader), text, state.batch):
+            waited += time.perf_counter() - asked
+            loss = self.step(batch)
+            state.batch, state.steps = state.batch + 1, state.steps + 1
+            if steps is not None and events is not None and state.steps % self.settings.log_every == 0:
+                steps.add({"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate})
+                events.add_scalar("step_loss", loss, state.steps)
+            self.schedule.step()
+            saved_at = self._between_steps(saved_at)
             asked = time.perf_counter()
-            for batch in self.loader:
-                waited += time.perf_counter() - asked
-                loss = self.step(batch)
-                state.batch, state.steps = state.batch + 1, state.steps + 1
-                if steps is not None and events is not None and state.steps % self.settings.log_every == 0:
-                    row = {"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate}
-                    steps.add(row)
-                    events.add_scalar("step_loss", loss, state.steps)
-                self.schedule.step()
-                text = f"epoch {state.epoch + 1}/{self.settings.epochs}  loss {loss:.3f}"
-                speed = (state.num_clips - seen) / (time.perf_counter() - started)
-                progress.update(task, advance=1, description=f"{text}  {speed:.0f} clips/s")
-                saved_at = self._between_steps(saved_at)
-                asked = time.perf_counter()
         seconds = time.perf_counter() - started
         return {
             "train_loss": state.loss_sum / state.num_clips if state.num_clips else math.nan,
@@ -265,7 +267,7 @@ class Trainer:
         count, num_problems = float(len(batch.targets)), float(len(batch.problems))
         total, ready, lost = self._total([count, float(count > 0), num_problems])
         if lost:
-            self._note(gather(self.fabric, batch.problems))
+            self.skipped.add(gather(self.fabric, batch.problems))
         if ready < self.fabric.world_size:  # one alone would wait for the others for ever
             return math.nan
         self.optimizer.zero_grad()
@@ -329,7 +331,7 @@ class Trainer:
                 f"{text}: lower train.learning_rate or {clip} train.clip_grad_norm"
                 + (f"; a checkpoint from before is in {self.checkpoints}" if self._has_checkpoint() else "")
             )
-        self.console.print(f"{text}; the step is skipped", style="yellow")
+        logger.warning(f"{text}; the step is skipped")
 
     def _has_checkpoint(self) -> bool:
         return (self.checkpoints / "last.ckpt").exists()
@@ -339,10 +341,6 @@ class Trainer:
         if self.fabric.world_size == 1:
             return values
         return self.fabric.all_reduce(torch.tensor(values, device=self.fabric.device), reduce_op="sum").tolist()  # type: ignore[union-attr]
-
-    def _note(self, problems: list[tuple[str, str]]) -> None:
-        for line in self.skipped.add(problems):
-            self.console.print(f"skipped {line}", style="yellow")
 
     def _save(self, *names: str) -> None:
         saved = {
@@ -376,3 +374,10 @@ def _first_difference(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[1] if len(lines) > 1 else lines[0]
     return line if len(line) < 160 else line[:160] + "…"
+
+
+def _epoch_line(row: dict[str, float], epochs: int) -> str:
+    parts = [f"epoch {row['epoch']:>3.0f}/{epochs}", f"train loss {row['train_loss']:.3f}"]
+    parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name]
+    parts += [f"{row['clips_per_second']:.0f} clips/s", f"waiting {row['waiting_share']:.0%}"]
+    return "  ".join(parts)

@@ -1,37 +1,59 @@
-"""Every network by name: ours, torchvision's, pytorchvideo's and timm's."""
+"""Every network by name: ours, those of libraries, and the user's own."""
 
-import warnings
+import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cbam3d.attention import CBAM, insert_attention, list_insertions
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError, is_foreign, unknown
 from cbam3d.models.download import WEIGHTS, download
+from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
 from cbam3d.models.weights import WeightsReport, load_weights
 
-_PYTORCHVIDEO = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
-# the first of timm's, so that a ResNet of theirs is found; any other name of timm works as well
-_TIMM = ["resnet18", "resnet50", "resnet50d"]
 # torchvision's own weights for the networks that compute what ours do: (ndim, ours) -> its network
 _SAME_AS_TORCHVISION: dict[tuple[int | None, str], str] = {(3, "resnet18"): "r3d_18"}
 _SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+_REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows: ours, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
-    theirs = [f"torchvision/{name}" for names in _torchvision_names().values() for name in names]
-    return [*OURS, *theirs, *(f"pytorchvideo/{n}" for n in _PYTORCHVIDEO), *(f"timm/{n}" for n in _TIMM)]
+    """The names that `create_model` knows: ours, registered ones, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
+    theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
+    return [*OURS, *_REGISTERED, *theirs]
+
+
+def register_model(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make a network of your own known by name: to `create_model`, and as `model.name` of a configuration.
+
+    Args:
+        name: lower case, with underscores; not one of `list_models()`.
+        build: a class or function, called with num_classes=… and the options of the configuration. What it returns maps
+            (N, 3, *S) to logits (N, num_classes).
+
+    Raises:
+        ValueError: a name that is taken or of another form.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in list_models():
+        raise ValueError(f"a new network needs a name of its own, in lower case and underscores, got {name!r}")
+    _REGISTERED[name] = build
+
+
+def is_class_path(name: str) -> bool:
+    """Whether a name is that of a class: package.module:Class."""
+    return ":" in name
 
 
 def check_model_name(name: str) -> None:
-    """Raise ValueError for a name that is none of `list_models()`; the nearest is named. timm's are not looked up."""
-    if name not in (known := list_models()) and not name.startswith("timm/"):
+    """Raise ValueError for a name that is none of `list_models()`; the nearest is named. timm's are not looked up, and
+    classes are not imported."""
+    if name not in (known := list_models()) and not name.startswith("timm/") and not is_class_path(name):
         raise ValueError(unknown("model", name, known))
 
 
@@ -47,7 +69,7 @@ def create_model(
     """Build a network by name.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or a class as package.module:Class, called with num_classes=… and the options.
         num_classes: size of the logits.
         ndim: 2 for images, 3 for clips. None is 3, but 2 for cbam_cnn and fast_cnn, and the network's own where it
             has one only.
@@ -71,24 +93,27 @@ def create_model(
     if attention is None and attention_options:
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
     library, _, short = name.rpartition("/")
-    builders: dict[str, Callable[..., nn.Module]] = {
-        "torchvision": _build_torchvision,
-        "pytorchvideo": _build_pytorchvideo,
-        "timm": _build_timm,
-    }
     if name in OURS:
         ndim = usual_ndim(name) if ndim is None else ndim
         # an outer sum cannot start as the identity; without weights there is nothing to keep
         fresh = weights is None or (attention_options or {}).get("residual", False)
         chosen = {"init": "paper" if fresh else "identity"} | (attention_options or {})
         model = build_ours(name, num_classes, ndim, attention, chosen, **options)
-    elif library in builders:
-        try:
-            model = builders[library](short, num_classes, ndim, **options)
-        except TypeError as error:  # an option that the network does not have
-            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
     else:
-        raise ValueError(unknown("model", name, list_models()))
+        if library in LIBRARIES:
+            build = partial(LIBRARIES[library].build, short, ndim=ndim)
+        elif is_class_path(name):
+            build = _class_at(name)
+        elif name in _REGISTERED:
+            build = _REGISTERED[name]
+        else:
+            raise ValueError(unknown("model", name, list_models()))
+        try:
+            model = build(num_classes=num_classes, **options)
+        except TypeError as error:  # an option that the network does not have
+            if is_foreign(error):
+                raise
+            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
     if name not in OURS and attention is not None:
         insert_attention(model, attention, **(attention_options or {}))
     if weights is not None:
@@ -148,53 +173,24 @@ def _head(model: nn.Module, name: str, num_classes: int, ndim: int | None, optio
     return {key for key, value in model.state_dict().items() if shapes.get(key, value.shape) != value.shape}
 
 
-def _torchvision_names() -> dict[int, list[str]]:
-    """torchvision's classifiers by rank."""
-    models = import_module("torchvision.models")
-    return {2: models.list_models(module=models), 3: models.list_models(module=models.video)}
+def _class_at(path: str) -> type[nn.Module]:
+    """The class package.module:Class.
 
-
-def _build_torchvision(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
-    names = _torchvision_names()
-    if name not in names[2] + names[3]:
-        raise ValueError(unknown("model", f"torchvision/{name}", list_models()))
-    _check_ndim(f"torchvision/{name}", 2 if name in names[2] else 3, ndim)
-    return import_module("torchvision.models").get_model(name, weights=None, num_classes=num_classes, **options)
-
-
-def _build_pytorchvideo(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
-    if name not in _PYTORCHVIDEO:
-        raise ValueError(unknown("model", f"pytorchvideo/{name}", list_models()))
-    _check_ndim(f"pytorchvideo/{name}", 3, ndim)
-    with warnings.catch_warnings():  # its last release predates what today's PyTorch deprecates
-        warnings.simplefilter("ignore")
-        hub = import_module("pytorchvideo.models.hub")
-        model = getattr(hub, name)(pretrained=False, model_num_class=num_classes, **options)
-    if name.startswith("slowfast"):
-        model._pathways_handle = model.register_forward_pre_hook(_to_pathways)
-    return model
-
-
-def _build_timm(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
+    Raises:
+        ValueError: no such module or class, or one that is no network.
+    """
+    module, _, name = path.partition(":")
     try:
-        timm = import_module("timm")
-    except ImportError:
-        raise InputError(f"timm/{name} needs timm: pip install timm") from None
-    _check_ndim(f"timm/{name}", 2, ndim)
-    if name not in timm.list_models():
-        raise ValueError(unknown("model", name, timm.list_models()))
-    return timm.create_model(name, num_classes=num_classes, **options)
-
-
-def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is left as it is."""
-    (clip,) = inputs
-    return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
-
-
-def _check_ndim(name: str, has: int, asked: int | None) -> None:
-    if asked not in (None, has):
-        raise ValueError(f"{name} is a network of {'images' if has == 2 else 'clips'} (ndim={has}), got ndim={asked}")
+        found = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):  # of an import within
+            raise
+        raise ValueError(f"{path}: no module {error.name!r} to import") from None
+    except AttributeError:
+        raise ValueError(f"{path}: no {name!r} in {module}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"{path} is no class of torch.nn.Module")
+    return found
 
 
 def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
@@ -213,7 +209,4 @@ def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
         short = _SAME_AS_TORCHVISION.get((ndim, name), "")
     if library not in ("", "torchvision") or not short:
         raise ValueError(f"{name} with ndim={ndim} has no weights by name, got {text!r}: give a file")
-    members = import_module("torchvision.models").get_model_weights(short).__members__
-    if text not in members:
-        raise ValueError(unknown(f"weights of {name}", text, members))
-    return members[text]
+    return LIBRARIES["torchvision"].find_weights(short, text)

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import video
 
 from cbam3d import CBAM, create_model, insert_attention, list_insertions, remove_attention
-from cbam3d.assemble import keep_hooks_and_sync_batchnorm
+from cbam3d.runs.network import keep_hooks_and_sync_batchnorm
 
 IMAGE, CLIP = (2, 3, 64, 64), (2, 3, 8, 64, 64)
 

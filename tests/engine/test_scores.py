@@ -6,7 +6,7 @@ from cbam3d.engine.scores import (
     Predictions,
     calibration_error,
     class_accuracies,
-    compare,
+    compare_paired,
     compare_trainings,
     interval,
     ranks,
@@ -16,7 +16,7 @@ from cbam3d.engine.scores import (
 def test_one_group_tells_nothing_of_others():
     hits, units = np.array([True, False, True]), np.array(["a", "a", "a"])
     assert interval(hits, units) == (-np.inf, np.inf)
-    assert compare(hits, ~hits, units).within_noise
+    assert compare_paired(hits, ~hits, units).within_noise
     assert compare_trainings(hits[None], ~hits[None], units)[1:] == (-np.inf, np.inf)
 
 
@@ -100,18 +100,18 @@ def test_the_interval_covers_the_truth():
 def test_a_paired_comparison_by_hand():
     first = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], bool)
     second = np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 0], bool)
-    found = compare(first, second, np.arange(10))
+    found = compare_paired(first, second, np.arange(10))
     assert found.difference == pytest.approx(0.4)
     assert (found.only_first, found.only_second) == (1, 5)
     assert found.p_value == pytest.approx(2 * (6 + 1) / 2**6)  # five or six heads of six
-    same = compare(first, first, np.arange(10))
+    same = compare_paired(first, first, np.arange(10))
     assert (same.difference, same.p_value, same.within_noise) == (0.0, 1.0, True)
 
 
 def test_pairing_sees_what_two_intervals_hide():
     """Eight more of a hundred right, none lost: far from noise, though both intervals overlap."""
     first, second = np.arange(100) < 60, np.arange(100) < 68
-    found = compare(first, second, np.arange(100))
+    found = compare_paired(first, second, np.arange(100))
     assert not found.within_noise
     assert found.p_value == pytest.approx(2 / 2**8)
     assert interval(first, np.arange(100))[1] > interval(second, np.arange(100))[0]
@@ -144,4 +144,4 @@ def test_few_groups_have_no_interval(groups, bounded):
     units, hits = np.arange(36) % groups, np.arange(36) % 3 == 0
     assert np.isfinite(interval(hits, units)).all() == bounded
     assert np.isfinite(compare_trainings(hits[None], ~hits[None], units)).all() == bounded
-    assert np.isfinite(compare(hits, ~hits, units).high) == bounded
+    assert np.isfinite(compare_paired(hits, ~hits, units).high) == bounded

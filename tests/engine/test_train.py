@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.data.loader import Batch
-from cbam3d.engine.evaluate import evaluate
+from cbam3d.engine.scoring import score
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule

@@ -1,0 +1,85 @@
+"""`cbam3d list`: what a configuration can name: networks, attention, configurations, recipes."""
+
+from argparse import ArgumentTypeError
+from itertools import groupby
+
+from rich.table import Table
+
+import cbam3d
+from cbam3d.cli.console import console
+from cbam3d.cli.parser import CommandParser
+from cbam3d.config.bundled import bundled
+from cbam3d.errors import InputError
+
+
+def parser() -> CommandParser:
+    """The options of the command."""
+    about = "Print what a configuration can name; `list attention` also each mechanism's paper, ranks and costs."
+    command = CommandParser("list", about)
+    command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
+    command.add_argument("--channels", type=int, default=64, help="channels of the features that the costs are for")
+    command.add_argument(
+        "--size",
+        type=features_size,
+        metavar="SIZE",
+        default=(8, 28, 28),
+        help="size of the features that the costs are for: 8,28,28 for clips, 28,28 for images",
+    )
+    return command
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command."""
+    given, _ = parser().parse(arguments)
+    if given.channels < 1:
+        raise InputError(f"list: --channels must be at least 1, got {given.channels}")
+    if given.what == "attention":
+        console().print(_catalogue(given.channels, given.size))
+        return
+    table = Table.grid(padding=(0, 2))
+    for library, names in groupby(cbam3d.list_models(), lambda name: name.rpartition("/")[0]):
+        short = (name.removeprefix(f"{library}/") for name in names)
+        table.add_row(f"networks {library}/…" if library else "networks", ", ".join(short))
+    table.add_row("attention", ", ".join(cbam3d.list_attentions()))
+    table.add_row("configurations", ", ".join(sorted(path.stem for path in bundled("configs").glob("*.yaml"))))
+    table.add_row("data sets", ", ".join(sorted(p.parent.name for p in bundled("datasets").glob("*/recipe.yaml"))))
+    console().print(table)
+
+
+def features_size(text: str) -> tuple[int, ...]:
+    """8,28,28 -> (8, 28, 28)."""
+    sides = text.split(",")
+    if len(sides) not in (2, 3) or not all(side.isdigit() and int(side) for side in sides):
+        raise ArgumentTypeError(f"expected a size such as 8,28,28 for clips or 28,28 for images, got {text}")
+    return tuple(int(side) for side in sides)
+
+
+def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
+    shape = " x ".join(map(str, (channels, *size)))
+    table = Table(
+        title=f"attention, with its costs for features of {shape}",
+        caption="multiply-adds: of convolutions and matrix products; identity: whether the paper's start is the "
+        'identity, which init="identity" makes of every one',
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("name")
+    table.add_column("paper", overflow="fold", min_width=26)
+    table.add_column("ranks")
+    for name in ("parameters", "multiply-adds"):
+        table.add_column(name, justify="right")
+    table.add_column("identity")
+    for name in cbam3d.list_attentions():
+        try:
+            facts = cbam3d.describe_attention(name, channels, size)
+        except ValueError as error:  # sc wants two channels
+            table.add_row(name, str(error))
+            continue
+        if facts is not None:
+            ranks = " ".join(f"{rank}D" for rank in facts.ranks)
+            numbers = (f"{facts.num_parameters:,}", f"{facts.multiply_adds:,}")
+            paper = facts.paper.removeprefix("https://")
+            table.add_row(name, paper, ranks, *numbers, "yes" if facts.starts_as_identity else "no")
+    return table

@@ -1,1 +1,0 @@
-"""The commands, a file each, and what only they need. Knows every other room."""

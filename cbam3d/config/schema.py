@@ -1,0 +1,298 @@
+"""The whole configuration on one page: every key of a YAML file and of the command line is a field here.
+
+A field holds all that is known of its key: type, bounds, choices, default, meaning, and whether a resumed run may
+change it (`Fixed`). Help, error messages, the JSON schema and docs/CONFIGURATION.md are made from it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from cbam3d.config.section import (
+    BetaParameter,
+    Count,
+    CountOrZero,
+    Fixed,
+    Integer,
+    NonNegative,
+    Number,
+    Positive,
+    Section,
+    Share,
+    Switch,
+)
+from cbam3d.errors import InputError, unknown
+
+Options = dict[str, Any]
+
+
+class RunConfig(Section):
+    """Where and on what a run happens."""
+
+    dir: str | None = None
+    """Folder of the run; null for runs/ and the configuration's name, numbered where that exists."""
+    seed: Fixed[Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]] = 0
+    """Seed that everything random follows from."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: Count = 1
+    """Number of processes, one per device."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Floating-point precision of the forward and backward pass."""
+    compile: Switch = False
+    """Compile the network with torch.compile."""
+    channels_last: Switch = False
+    """Keep feature maps in channels-last memory format, faster on most GPUs."""
+    sync_batchnorm: Switch = False
+    """Synchronize BatchNorm over all processes; needs GPUs."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to (an extra); null for none."""
+
+
+class DataConfig(Section):
+    """Which files, and which part of them the network sees."""
+
+    recipe: Fixed[str] = "motion"
+    """Name of a folder in datasets/, or path of a folder with a recipe.yaml."""
+    root: str = "data/motion"
+    """Folder of the data."""
+    groups: Fixed[str | None] = None
+    """CSV with the columns path and group (and label, split). A split never divides a group, unless the column split
+    says so."""
+    annotations: str | None = None
+    """The data set's own annotation files: their folder, or one of them; null looks for them in the root."""
+    manifest: str | None = None
+    """CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the folder is scanned."""
+    split: Fixed[Integer] = 1
+    """Number of the recipe's split."""
+    test_fraction: Fixed[Share] = 0.2
+    """Share held out where neither the recipe nor the folders define a split."""
+    allow_outside: Switch = False
+    """Follow links, and paths of a manifest, that lead out of the root."""
+    allow_leaks: Switch = False
+    """Accept groups with videos in both training and held-out data; an error otherwise."""
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
+    """Decoder of videos; torchcodec is an extra, and does not read AVI."""
+    corrupt_frames: Literal["keep", "drop"] = "keep"
+    """Frames that the decoder marks as corrupt: keep shows them, drop repeats the last intact frame."""
+    timeout_seconds: Positive = 60.0
+    """Maximum time to read a clip, after which its file counts as unusable."""
+    sampling: Fixed[Literal["clip", "segments"]] = "clip"
+    """clip takes neighbouring frames; segments takes one frame from each of num_frames equal parts (TSN)."""
+    num_frames: Count = 16
+    """Frames per clip."""
+    stride: Count = 2
+    """Distance between the frames of a clip, in frames of the video, or at the rate data.fps."""
+    fps: Positive | None = None
+    """Frame rate that videos are resampled to; null for each video's own rate."""
+    short_videos: Literal["loop", "pad"] = "loop"
+    """A video shorter than a clip is looped, or padded with its last frame."""
+    clips_per_visit: Fixed[Count] = 1
+    """Random clips taken from a video each time it is read, side by side in the batch."""
+    short_side: Count = 128
+    """Pixels; videos are scaled to it while decoding."""
+    size: Count = 112
+    """Pixels, height and width of the network's input."""
+    mean: tuple[Number, Number, Number] = (0.432, 0.395, 0.376)
+    """Mean of red, green and blue, in units of the full range."""
+    std: tuple[Positive, Positive, Positive] = (0.228, 0.221, 0.217)
+    """Standard deviation of red, green and blue, in units of the full range."""
+    num_workers: CountOrZero = 2
+    """Processes that read videos; 0 reads in the main process. Images are held in memory and need none."""
+    on_device: Switch = False
+    """Images: hold all of them on the device, as uint8."""
+    max_bad_videos: CountOrZero = 20
+    """Maximum number of unusable files before the run stops; each is reported and counted."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.decoder == "torchcodec" and self.corrupt_frames == "drop":
+            raise InputError("data.corrupt_frames drop is not possible with data.decoder torchcodec")
+        if self.decoder == "torchcodec" and self.timeout_seconds != 60:
+            raise InputError("data.timeout_seconds has no effect with data.decoder torchcodec")
+        if self.sampling == "segments" and self.fps is not None:
+            raise InputError("data.fps has no effect with data.sampling segments: choose one")
+        if self.size > self.short_side:
+            raise InputError(f"data.size must not exceed data.short_side, got {self.size} > {self.short_side}")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random transforms of the training data; all frames of a clip share their parameters."""
+
+    crop_scale: tuple[Share, Share] | None = None
+    """Minimum and maximum share of the picture's area that is cropped and resized; null crops without resizing."""
+    crop_padding: CountOrZero = 0
+    """Pixels of black padding before a crop without resizing."""
+    flip: Switch | None = None
+    """Mirror half of the clips; null does where the recipe says that a mirror image keeps its label."""
+    color_jitter: tuple[Share, Share, Share, Annotated[float, Strict(), Field(ge=0, le=0.5)]] | None = None
+    """Strength of brightness, contrast, saturation (0 to 1) and hue (0 to 0.5)."""
+    rotation: Annotated[float, Strict(), Field(ge=0, le=180)] = 0.0
+    """Maximum rotation to either side, in degrees; the corners become black."""
+    rand_augment: tuple[Count, Annotated[int, Strict(), Field(ge=0, le=30)]] | None = None
+    """RandAugment: number of operations, and their magnitude (0 to 30)."""
+    erasing: Share = 0.0
+    """Probability that a rectangle is erased."""
+    mixup: BetaParameter = 0.0
+    """MixUp: parameter of the Beta distribution, at least 0.001; 0 for none."""
+    cutmix: BetaParameter = 0.0
+    """CutMix: parameter of the Beta distribution, at least 0.001; 0 for none. With both, each batch has one of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("mixup", "cutmix"):
+            if 0 < (value := getattr(self, name)) < 0.001:
+                raise InputError(f"augment.{name} must be 0, or between 0.001 and 1000, got {value}")
+        if self.crop_scale is not None:
+            minimum, maximum = self.crop_scale
+            if not 0 < minimum <= maximum:
+                raise InputError(f"augment.crop_scale must satisfy 0 < minimum <= maximum <= 1, got {self.crop_scale}")
+            if self.crop_padding:
+                raise InputError("augment.crop_padding has no effect with augment.crop_scale: choose one")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: Fixed[str] = "resnet18"
+    """One of `cbam3d list`, or a class of your own as package.module:Class."""
+    attention: Fixed[str | None] = "cbam"
+    """Attention mechanism in every block, one of `cbam3d list`; none for a plain network, null for the network's
+    default (cbam for cbam_cnn, none for the others)."""
+    weights: str | None = None
+    """Pretrained weights: a file, the folder of a run, a name of torchvision's weights (KINETICS400_V1), or
+    hf:owner/name; null for a fresh network."""
+    options: Fixed[Options] = Field(default_factory=dict)
+    """Keyword arguments of the network, such as width."""
+    attention_options: Fixed[Options] = Field(default_factory=dict)
+    """Keyword arguments of the mechanism, such as reduction, gates, or init (paper or identity; the default is identity
+    with pretrained weights, else paper)."""
+
+
+class TrainConfig(Section):
+    """How the network learns."""
+
+    epochs: Count = 50
+    """Number of epochs."""
+    limit_batches: Fixed[Count | None] = None
+    """Maximum number of batches per epoch; null for no limit."""
+    max_hours: Positive | None = None
+    """Hours after which the run stops with a checkpoint; null for no limit."""
+    early_stopping: Count | None = None
+    """Evaluations without a better score after which training ends; null for no limit."""
+    batch_size: Fixed[Count] = 16
+    """Clips (images) per step, over all processes."""
+    accumulate: Count = 1
+    """Parts in which a batch is computed, one after the other, to save memory."""
+    optimizer: Fixed[str] = "sgd"
+    """sgd (with Nesterov momentum), adam, adamw, or a class of torch.optim."""
+    optimizer_options: Fixed[Options] = Field(default_factory=dict)
+    """Further keyword arguments of that class, such as betas."""
+    learning_rate: NonNegative = 0.01
+    """Maximum learning rate."""
+    base_batch_size: Count | None = None
+    """Batch size that learning_rate is meant for; it is scaled linearly to batch_size. null does not scale."""
+    new_rate_factor: Fixed[NonNegative] = 1.0
+    """Learning rate of parameters that pretrained weights do not contain (attention, head), relative to the others."""
+    momentum: Fixed[Share] = 0.9
+    """Momentum of sgd."""
+    weight_decay: Fixed[NonNegative] = 1e-4
+    """Weight decay; norms and biases have none."""
+    freeze: Fixed[list[str]] = Field(default_factory=list)
+    """Parameters that are not trained, as patterns of their names: ["stem.*", "layer1.*"]. Parameters that pretrained
+    weights do not contain (attention, head) are trained unless a pattern matches nothing else: ["*.attention.*"]."""
+    schedule: Fixed[Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"]] = "cosine"
+    """Learning-rate schedule; plateau follows the held-out loss."""
+    warmup_epochs: NonNegative = 1.0
+    """Epochs over which the learning rate rises to its maximum; fractions are allowed."""
+    milestones: list[NonNegative] = Field(default_factory=list)
+    """Epochs at which multi_step multiplies the learning rate by gamma."""
+    gamma: Positive = 0.1
+    """Factor of multi_step and plateau."""
+    patience: CountOrZero = 3
+    """Evaluations without a lower loss after which plateau lowers the learning rate."""
+    label_smoothing: Share = 0.0
+    """Share of a label that is spread over all classes."""
+    clip_grad_norm: Positive | None = None
+    """Maximum norm of the whole gradient; null for no limit."""
+    ema: Fixed[Annotated[float, Strict(), Field(gt=0, lt=1)] | None] = None
+    """Decay per step of a moving average of the weights, which is then what is evaluated; null for none."""
+    max_bad_steps: CountOrZero = 0
+    """Number of steps with a non-finite loss or gradient to skip before the run stops."""
+    checkpoint_minutes: Positive = 15.0
+    """Minutes between two checkpoints within an epoch."""
+    log_every: Count = 10
+    """Steps between two rows of steps.csv."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.schedule == "multi_step") != bool(self.milestones):
+            raise InputError("train.milestones belongs to train.schedule multi_step: give both or none")
+        if self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
+            raise InputError("train.warmup_epochs must be above 0 and below train.epochs for train.schedule one_cycle")
+        return self
+
+
+class EvalConfig(Section):
+    """How held-out videos are scored: the softmax is averaged over the views of a video."""
+
+    num_clips: Count = 1
+    """Clips per video, spread evenly over its length."""
+    num_crops: Literal[1, 3] = 1
+    """Square crops per clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own."""
+    flip: Switch = False
+    """Score each of these a second time mirrored, as a clip of its own."""
+    batch_size: Count = 32
+    """Clips (images) per forward pass and process."""
+    every_epochs: Count = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    frame_order: Literal["natural", "shuffled", "repeated"] = "natural"
+    """natural; or, to see whether a network uses the order of the frames, shuffled, or repeated (the clip's middle
+    frame in place of all)."""
+
+
+class Config(Section):
+    """Everything a run needs; `config.yaml` in the run's folder holds it in full."""
+
+    run: RunConfig = Field(default_factory=RunConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The configuration as plain data, for YAML and checkpoints."""
+        return self.model_dump(mode="json")
+
+    def override(self, *changes: Mapping[str, Any]) -> "Config":
+        """The configuration with other values, the last ones last.
+
+        Args:
+            changes: values by dotted key ("train.epochs", "model.options.width"), or sections of keys
+                ({"train": {"epochs": 3}}).
+
+        Raises:
+            InputError: as the constructor does.
+        """
+        merged: dict[str, Any] = self.plain()
+        for name, value in ((name, value) for values in changes for name, value in values.items()):
+            section, _, key = name.partition(".")
+            entries = {key: value} if key else value
+            if not isinstance(entries, Mapping) or not isinstance(merged.setdefault(section, {}), dict):
+                merged[section] = entries
+                continue
+            for key, entry in entries.items():
+                key, _, option = str(key).partition(".")
+                old = merged[section].get(key)
+                merged[section][key] = {**(old if isinstance(old, dict) else {}), option: entry} if option else entry
+        names = self.key_names()
+        for section, entries in merged.items():
+            given = [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else []
+            for name in given or [section]:
+                if name not in names and name not in Config.model_fields:
+                    raise InputError(unknown("key", name, names))
+        return Config(**merged)

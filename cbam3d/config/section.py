@@ -1,0 +1,93 @@
+"""What a section of a configuration is made of: checked fields, and how their types are put into words."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+
+from cbam3d.errors import InputError, unknown
+
+T = TypeVar("T")
+Fixed = Annotated[T, "fixed"]  # cannot be changed on resume: its steps would not be those of the run that was begun
+Switch = Annotated[bool, Strict()]
+Integer = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Field(ge=1)]
+CountOrZero = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+BetaParameter = Annotated[float, Strict(), Field(ge=0, le=1000)]
+
+
+class Section(BaseModel):
+    """Frozen fields, checked when they are set.
+
+    Raises:
+        InputError: an unknown key (the nearest one is named), a value of another type or out of bounds, or values that
+            exclude each other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(_message(type(self), values, error.errors(include_url=False)[0])) from None
+
+    @classmethod
+    def key_names(cls) -> list[str]:
+        """The dotted name of every key of the section, or of the sections in it."""
+        parts = [entry.annotation for entry in cls.model_fields.values()]
+        inner = [part for part in parts if isinstance(part, type) and issubclass(part, Section)]
+        prefix = cls.__name__.removesuffix("Config").lower()
+        return [name for part in inner for name in part.key_names()] or [
+            f"{prefix}.{name}" for name in cls.model_fields
+        ]
+
+
+@cache
+def schema_of(section: type[Section], name: str) -> dict[str, Any]:
+    """The JSON schema of a key."""
+    return section.model_json_schema()["properties"][name]
+
+
+def in_words(section: type[Section], name: str) -> str:
+    """What the values of a key are: "an integer >= 1 or null"."""
+    schema = schema_of(section, name)
+    return " or ".join(_kind(one) for one in schema.get("anyOf", [schema]))
+
+
+def _message(section: type[Section], values: Mapping[str, Any], found: Any) -> str:
+    """What pydantic found wrong with the values of a section, in one line."""
+    if found["type"] == "value_error":  # of a check of ours, or of a section in this one
+        return str(found["ctx"]["error"])
+    name = str(found["loc"][0])
+    key = f"{section.__name__.removesuffix('Config').lower()}.{name}".lstrip(".")
+    if found["type"] == "extra_forbidden":
+        return unknown("key", key, section.key_names())
+    return f"{key} must be {in_words(section, name)}, got {values.get(name)}"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    if "prefixItems" in schema:
+        kinds = [_kind(one) for one in schema["prefixItems"]]
+        if len(set(kinds)) == 1:
+            return f"a list of {len(kinds)} numbers{kinds[0].removeprefix('a number')}"
+        return f"a list of {len(kinds)} numbers ({', '.join(kinds)})"
+    if schema.get("type") == "array":
+        return f"a list of {'text' if schema['items']['type'] == 'string' else 'numbers'}"
+    names = {"string": "text", "boolean": "true or false", "null": "null"}
+    numbers = {"integer": "an integer", "number": "a number"}
+    kind = schema.get("type", "object")
+    if kind not in numbers:
+        return names.get(kind, "keys with values")
+    if "minimum" in schema and "maximum" in schema:
+        return f"{numbers[kind]} from {schema['minimum']:.10g} to {schema['maximum']:.10g}"
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[bound]:.10g}" for bound, sign in signs.items() if bound in schema]
+    return f"{numbers[kind]} {' and '.join(bounds)}".rstrip()

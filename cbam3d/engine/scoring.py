@@ -1,0 +1,103 @@
+"""Scores of clips and of videos, from one pass over the held-out data.
+
+The protocol of the field (torchvision's video references, SlowFast): a clip's score is the softmax of its
+logits; a video's score is the mean over its clips. Each video is scored once, for any number of processes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbam3d.engine.scores import Predictions
+from cbam3d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by name, counts by name, the confusion of the videos (true, predicted), what was skipped, and each
+    video's (image's) probabilities."""
+
+    scores: dict[str, float]
+    counts: dict[str, int]
+    confusion: Tensor
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    predictions: Predictions = field(default_factory=Predictions.none)
+
+
+@torch.no_grad()
+def score(
+    fabric: Fabric, model: nn.Module, loader: Iterable[Any], num_classes: int, batch_size: int, images: bool
+) -> Evaluation:
+    """Score a model.
+
+    Args:
+        fabric: decides device and precision, and joins the processes.
+        model: (N, C, *S) -> (N, num_classes), on the device, without Fabric's wrapper, in which processes with
+            different numbers of batches would deadlock; left in evaluation mode.
+        loader: yields batches with `inputs` (N·V, C, *S), `labels` (N,), `names` and `problems`.
+        num_classes: K.
+        batch_size: views per forward pass.
+        images: name the scores top1 and top5, as there are no clips.
+
+    Returns: `loss` (mean cross-entropy of the views) and, for videos, clip_top1, clip_top5, video_top1,
+    video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K.
+
+    Raises:
+        InputError: no item could be scored.
+    """
+    model.eval()
+    top5 = min(5, num_classes)
+    sums = np.zeros(4)  # over views: number, loss, right, right among five
+    problems: list[tuple[str, str]] = []
+    rows: list[tuple[str, int, np.ndarray]] = []  # name, label, probabilities
+    for batch in loader:
+        problems += batch.problems
+        if not len(batch.labels):
+            continue
+        with fabric.autocast():
+            logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
+        views = rearrange(logits.softmax(1), "(n v) k -> n v k", n=len(batch.labels))
+        labels = repeat(batch.labels, "n -> (n v)", v=views.shape[1])
+        right = logits.topk(top5).indices == labels[:, None]
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        found = torch.stack([torch.ones_like(losses), losses, right[:, 0], right.any(1)])
+        sums += found.cpu().double().sum(1).numpy()
+        rows += zip(batch.names, batch.labels.tolist(), views.mean(1).cpu().numpy(), strict=True)
+
+    sums = np.sum(gather(fabric, [sums]), axis=0)
+    problems, rows = gather(fabric, problems), gather(fabric, rows)
+    if not rows:
+        raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
+    given = Predictions.of(rows)
+    num_views, loss, top1_views, top5_views = (float(value) for value in sums)
+    of_items = [float(given.hits(k).mean()) for k in (1, top5)]
+    if images:
+        scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
+    else:
+        scores = {"clip_top1": top1_views / num_views, "clip_top5": top5_views / num_views}
+        scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
+        counts = {"num_videos": len(rows), "num_clips": int(num_views)}
+    pairs = given.labels * num_classes + given.probabilities.argmax(1)
+    return Evaluation(
+        scores={"loss": loss / num_views} | scores,
+        counts=counts | {"num_skipped": len(problems)},
+        confusion=torch.from_numpy(np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)),
+        problems=problems,
+        predictions=given,
+    )
+
+
+def gather(fabric: Fabric, items: list[Any]) -> list[Any]:
+    """The items of all processes, in each of them."""
+    if fabric.world_size == 1:
+        return items
+    gathered: list[list[Any]] = [[] for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(gathered, items)
+    return [item for part in gathered for item in part]

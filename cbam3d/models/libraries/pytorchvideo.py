@@ -1,0 +1,37 @@
+"""PyTorchVideo's networks of clips."""
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+
+from cbam3d.errors import unknown
+from cbam3d.models.libraries.rank import check_rank
+
+_NAMES = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
+
+
+def names() -> list[str]:
+    """The networks that are listed."""
+    return _NAMES
+
+
+def build(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
+    """A network by name, without weights; SlowFast takes a clip as the others do."""
+    if name not in _NAMES:
+        raise ValueError(unknown("model", f"pytorchvideo/{name}", [f"pytorchvideo/{one}" for one in _NAMES]))
+    check_rank(f"pytorchvideo/{name}", 3, ndim)
+    with warnings.catch_warnings():  # its last release predates what today's PyTorch deprecates
+        warnings.simplefilter("ignore")
+        hub = import_module("pytorchvideo.models.hub")
+        model = getattr(hub, name)(pretrained=False, model_num_class=num_classes, **options)
+    if name.startswith("slowfast"):
+        model._pathways_handle = model.register_forward_pre_hook(_to_pathways)
+    return model
+
+
+def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is left as it is."""
+    (clip,) = inputs
+    return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs

@@ -1,0 +1,46 @@
+"""torchvision's classifiers of images and clips, and its pretrained weights by name."""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from cbam3d.errors import unknown
+from cbam3d.models.libraries.rank import check_rank
+
+
+def _models() -> Any:
+    """`torchvision.models`, whose import takes a second."""
+    return import_module("torchvision.models")
+
+
+@cache
+def _by_rank() -> dict[int, list[str]]:
+    models = _models()
+    return {2: models.list_models(module=models), 3: models.list_models(module=models.video)}
+
+
+def names() -> list[str]:
+    """The networks that are listed."""
+    return [name for names in _by_rank().values() for name in names]
+
+
+def build(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
+    """A network by name, without weights."""
+    if name not in names():
+        raise ValueError(unknown("model", f"torchvision/{name}", [f"torchvision/{one}" for one in names()]))
+    check_rank(f"torchvision/{name}", 2 if name in _by_rank()[2] else 3, ndim)
+    return _models().get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def find_weights(name: str, member: str) -> Any:
+    """The weights of a network by the name that torchvision gives them: "IMAGENET1K_V1", "DEFAULT".
+
+    Raises:
+        ValueError: the network has no such weights; the nearest is named.
+    """
+    members = _models().get_model_weights(name).__members__
+    if member not in members:
+        raise ValueError(unknown(f"weights of torchvision/{name}", member, members))
+    return members[member]

@@ -1,0 +1,146 @@
+"""What training left: the folder of a run, or one of its checkpoints -> configuration, classes and network."""
+
+import sys
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.config import Config
+from cbam3d.engine.train import weights_of
+from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
+from cbam3d.models.zoo import is_class_path
+from cbam3d.runs.network import build_model
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint and the configuration that it was trained with."""
+
+    path: Path
+    state: dict[str, Any]
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run; of a checkpoint that lies elsewhere, one beside it that has its name."""
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.with_suffix("")
+
+    @property
+    def classes(self) -> list[str]:
+        return self.state["classes"]
+
+    @property
+    def images(self) -> bool:
+        """Whether it was trained on images, rather than videos."""
+        return self.state["kind"] == "image"
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return self.state["state"]["epoch"]
+
+    def model(
+        self, config: Config | None = None, network: nn.Module | None = None, trust_code: bool = False
+    ) -> nn.Module:
+        """The trained network, in evaluation mode.
+
+        Args:
+            config: in place of the run's own, where something of how it is built is to change.
+            network: one to copy and fill, where training was given one.
+            trust_code: import the class that the configuration names by package.module:Class.
+
+        Raises:
+            InputError: weights that do not fit, or a class that is neither imported already nor trusted.
+        """
+        config = (config or self.config).override({"model.weights": None})
+        weights = weights_of(self.state)
+        if network is not None:
+            model = deepcopy(network)
+        else:
+            name = config.model.name
+            if is_class_path(name) and not trust_code and name.partition(":")[0] not in sys.modules:
+                raise InputError(
+                    f"{self.path}: its network is the class {name}, which is code: import its module first, or trust "
+                    "it (trust_code=True, --trust-code)"
+                )
+            self._compare_shapes(config, weights)
+            model = build_model(config, len(self.classes), self.images)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise InputError(f"{self.path} does not fit the network: {reason}") from None
+        return model.eval()
+
+    def _compare_shapes(self, config: Config, weights: dict[str, Tensor]) -> None:
+        """Raise InputError for a network that has other shapes than its weights, before memory is taken for it."""
+        try:
+            with torch.device("meta"):
+                shapes = build_model(config, len(self.classes), self.images).state_dict()
+        except Exception:  # a network that computes as it is built
+            return
+        for name in shapes.keys() & weights.keys():
+            if shapes[name].shape != weights[name].shape:
+                here, there = (tuple(tensors[name].shape) for tensors in (weights, shapes))
+                raise InputError(f"{self.path} does not fit the network: {name} has shape {here}, the network {there}")
+
+
+def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
+    """Read the checkpoint of a run.
+
+    Args:
+        path: folder of a run, or a file of its checkpoints.
+        checkpoint: which one of a folder: last or best.
+
+    Raises:
+        InputError: no run there, or no checkpoint of `cbam3d train`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if not (path / "config.yaml").is_file():
+            raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
+        path = path / "checkpoints" / f"{checkpoint}.ckpt"
+    return read_checkpoint(path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file; keys that the configuration in it does not have take their defaults.
+
+    Raises:
+        InputError: no such file, no checkpoint of `cbam3d train`, or keys and values that this version does not know.
+    """
+    state = load_tensors(path, "checkpoint")
+    if not _is_whole(state):
+        raise InputError(f"{path}: not a checkpoint of cbam3d train")
+    try:
+        return Checkpoint(path, state, Config().override(state["config"]))
+    except InputError as error:
+        raise InputError(f"{path}: its configuration: {error}") from None
+
+
+def _is_whole(state: Any) -> bool:
+    """Whether what a file holds is what `cbam3d train` writes."""
+    entries = state if isinstance(state, dict) else {}
+    config, classes = entries.get("config"), entries.get("classes")
+    return (
+        isinstance(config, dict)
+        and all(isinstance(section, dict) for section in config.values())
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and entries.get("kind") in ("video", "image")
+        and _holds_tensors(entries.get("model"))
+        and (entries.get("average") is None or _holds_tensors(entries["average"]))
+        and isinstance(entries.get("state"), dict)
+        and isinstance(entries["state"].get("epoch"), int)
+    )
+
+
+def _holds_tensors(entries: Any) -> bool:
+    return isinstance(entries, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in entries.items()
+    )

@@ -1,0 +1,240 @@
+"""One recipe trained with each of several mechanisms and seeds -> one table."""
+
+import logging
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import yaml
+
+from cbam3d.attention import attention_options
+from cbam3d.config import Config, ConfigSource, load_config
+from cbam3d.config.reading import name_of
+from cbam3d.data.manifest import write_manifest
+from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.stop import exits_on_sigterm
+from cbam3d.errors import InputError, check_options
+from cbam3d.files import make_folder, parse_yaml
+from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
+from cbam3d.runs.data import open_source
+from cbam3d.runs.devices import environments
+from cbam3d.runs.processes import create_fabric
+from cbam3d.runs.table import with_manifest_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A mechanism with options, and the word that asked for both: `cbam(gates=[channel, spatial])`."""
+
+    word: str
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """The word as the name of a folder."""
+        return re.sub(r"[^\w.]+", "-", self.word).strip("-")
+
+    def config(self, base: Config) -> Config:
+        """The recipe with this mechanism; of the recipe's own options of attention, it takes those that it has."""
+        known = set() if self.name == "none" else set(attention_options(self.name))
+        kept = {key: value for key, value in base.model.attention_options.items() if key in known}
+        return base.override({"model": {"attention": self.name, "attention_options": kept | self.options}})
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: a mechanism, a seed, and where it lives."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+    config: Config
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "metrics.json").is_file() and (self.folder / "predictions.csv").is_file()
+
+
+def compare(
+    config: ConfigSource,
+    attentions: str | Sequence[str],
+    *,
+    seeds: int = 3,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+) -> Comparison:
+    """Train one recipe with each mechanism and seed, each training in a process of its own, and say which differences
+    are more than noise. When interrupted, the same call resumes.
+
+    Args:
+        config: the recipe, as of `train`.
+        attentions: mechanisms, with options in brackets if need be: ["none", "se", "cbam(gates=[channel, spatial])"],
+            or the same as one text with commas. The others are compared with the first.
+        seeds: how many, from `run.seed` on.
+        out: folder of the runs and of `comparison.md`, `.csv` and `.png`; None for runs/compare-NAME.
+        jobs: trainings at a time; None for as many as GPUs, else 1.
+
+    Raises:
+        InputError: an unknown mechanism or option, fewer than two, data that is not there, a folder with runs of
+            another recipe, or trainings that failed; the others' comparison is written all the same.
+    """
+    base = load_config(config)
+    variants = parse_variants(attentions if isinstance(attentions, str) else ", ".join(attentions))
+    if base.run.dir is not None:
+        raise InputError("compare: --out takes the place of run.dir")
+    for name, value in (("seeds", seeds), ("jobs", jobs)):
+        if value is not None and value < 1:
+            raise InputError(f"compare: --{name} must be at least 1, got {value}")
+    folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
+    # what is wrong with the data is said now; scans and downloads happen once, and every run has the same videos
+    source = open_source(with_manifest_of(folder, base))
+    if source.manifest is not None:
+        write_manifest(source.manifest, folder / "manifest.csv")
+        base = with_manifest_of(folder, base)
+    images, num_classes = source.images, len(source.classes)
+    del source  # images fill the memory
+    numbers = range(base.run.seed, base.run.seed + seeds)
+    trainings = [_training(variant, seed, base, folder) for variant in variants for seed in numbers]
+    for training in trainings:
+        _refuse_other(training)
+    failures = _train_all([training for training in trainings if not training.done], jobs)
+    of = {variant.word: [training for training in trainings if training.variant == variant] for variant in variants}
+    folders = {word: [one.folder for one in group] for word, group in of.items() if all(one.done for one in group)}
+    compared = None
+    if variants[0].word in folders and len(folders) > 1:
+        configs = {variant.word: variant.config(base) for variant in variants}
+        compared = measure(create_fabric(base), folders, configs, num_classes, images)
+        write_comparison(folder, compared)
+    if failures or compared is None:
+        text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"
+        raise IncompleteComparison(text, compared)
+    return compared
+
+
+class IncompleteComparison(InputError):
+    """Trainings that failed; `compared` has the others, where they suffice."""
+
+    def __init__(self, text: str, compared: Comparison | None) -> None:
+        super().__init__(f"compare: {text}")
+        self.compared = compared
+
+
+def parse_variants(text: str) -> list[Variant]:
+    """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
+
+    Raises:
+        InputError: an unknown mechanism or option, a value that is no YAML, fewer than two, or one twice.
+    """
+    variants = []
+    for word in _split(text):
+        match = re.fullmatch(r"(\w+)(?:\((.*)\))?", word)
+        if match is None:
+            raise InputError(f"compare: expected a mechanism such as se or cbam(reduction=8), got {word!r}")
+        name, inside = match[1], match[2] or ""
+        options: dict[str, Any] = {}
+        for part in _split(inside):
+            key, is_option, value = part.partition("=")
+            if not is_option:
+                raise InputError(f"compare: {word}: expected option=value, got {part!r}")
+            try:
+                options[key.strip()] = parse_yaml(value)
+            except ValueError:
+                raise InputError(f"compare: {word}: cannot read the value {value!r}") from None
+        try:
+            check_options(name, options, {} if name == "none" else attention_options(name))
+        except ValueError as error:
+            raise InputError(f"compare: {error}") from None
+        variants.append(Variant(word, name, options))
+    slugs = [variant.slug for variant in variants]
+    if len(variants) < 2 or len(set(slugs)) < len(slugs):
+        raise InputError(f"compare: --attention names at least two mechanisms, each once, got {text!r}")
+    return variants
+
+
+def _split(text: str) -> list[str]:
+    """Parts between those commas that are in no brackets."""
+    parts, depth, start = [], 0, 0
+    for i, sign in enumerate(text):
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
+    folder = out / variant.slug / f"seed{seed}"
+    return Training(variant, seed, folder, variant.config(base).override({"run": {"seed": seed, "dir": str(folder)}}))
+
+
+def _refuse_other(training: Training) -> None:
+    """Raise InputError where the folder holds a run of another recipe."""
+    path = training.folder / "config.yaml"
+    if path.is_file():
+        changed = changed_keys(load_config(path).plain(), training.config.plain())
+        for key in ("run.dir", "data.manifest"):  # the folder may have moved; it has one table
+            changed.pop(key, None)
+        if changed:
+            key, (then, now) = next(iter(changed.items()))
+            raise InputError(f"{training.folder} was begun with {key} {then}, now it is {now}; take another --out")
+
+
+def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
+    """Train each in a process of its own; what went wrong, a line a run. When this process is told to end, so are
+    they, and leave their checkpoints."""
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    slots = environments(jobs, trainings[0].config.run) if trainings else []
+    for slot in slots:
+        free.put(slot)
+    going: set[subprocess.Popen[bytes]] = set()
+    ending = threading.Event()
+
+    def train(training: Training) -> str | None:
+        slot = free.get()
+        try:
+            return None if ending.is_set() else _train(training, slot, going)
+        finally:
+            free.put(slot)
+
+    with exits_on_sigterm(), ThreadPoolExecutor(max(1, len(slots))) as pool:
+        try:
+            return [failure for failure in pool.map(train, trainings) if failure]
+        except BaseException:
+            ending.set()
+            for process in list(going):
+                process.terminate()
+            raise
+
+
+def _train(training: Training, environment: dict[str, str], going: set[subprocess.Popen[bytes]]) -> str | None:
+    """Train, or go on; what went wrong, or None. The process is in `going` as long as it lives."""
+    make_folder(training.folder)
+    recipe = training.folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(training.config.plain(), sort_keys=False))
+    command = [sys.executable, "-m", "cbam3d", "train", "--config", str(recipe)]
+    if (training.folder / "checkpoints" / "last.ckpt").exists():
+        command.append("--resume")
+    begin, log = time.perf_counter(), training.folder / "log.txt"
+    with open(log, "a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        going.add(process)
+        status = process.wait()
+        going.remove(process)
+    name = f"{training.variant.word}, seed {training.seed}"
+    if status:
+        last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
+        logger.error(f"{name}: {last}")
+        return f"{name} ({last}; all in {log})"
+    logger.info(f"{name}: trained in {time.perf_counter() - begin:.0f} s")
+    return None

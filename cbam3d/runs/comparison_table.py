@@ -1,0 +1,202 @@
+"""What several trainings of one recipe, with different mechanisms, say together: a table and a plot."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from cbam3d.config import Config
+from cbam3d.engine.plots import plot_comparison
+from cbam3d.engine.scores import MIN_UNITS, compare_trainings
+from cbam3d.engine.tables import read_hits
+from cbam3d.errors import InputError
+from cbam3d.runs.cost import multiply_adds, paired_steps
+from cbam3d.runs.network import build_model, count_parameters, input_shape, memory_format
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A mechanism: its scores by seed, what it adds to the first mechanism's (with a 95 % interval), its costs."""
+
+    attention: str
+    scores: list[float]
+    difference: float
+    low: float
+    high: float
+    parameters: int
+    multiply_adds: int  # of one input
+    step_seconds: float
+    step_ratio: float  # to the first mechanism's
+    memory_gib: float  # its maximum while training
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.scores))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds; nan for a single one."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """Against the first mechanism, whose own row says nothing."""
+        if math.isinf(self.high):
+            return "too few groups"
+        if len(self.scores) == 1:
+            return "one seed tells nothing"
+        if self.low <= 0 <= self.high:
+            return "within noise"
+        return "better" if self.difference > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What trainings of one recipe with several mechanisms say together.
+
+    Args:
+        rows: one a mechanism; the others are compared with the first.
+        heading: what was compared, in words.
+        score: name of the score that is compared.
+    """
+
+    rows: list[Compared]
+    heading: str
+    score: str
+
+    def tables(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Header and rows of the table of scores, and of the table of costs."""
+        return _scores(self.rows, self.score), _all_costs(self.rows)
+
+    def note(self) -> str:
+        """What the tables mean."""
+        return _note(self.rows)
+
+
+def measure(
+    fabric: Fabric, folders: dict[str, list[Path]], configs: dict[str, Config], num_classes: int, images: bool
+) -> Comparison:
+    """Compare trainings with those of the first mechanism.
+
+    Args:
+        fabric: where the time of a step is measured.
+        folders: of the runs of each mechanism, one a seed.
+        configs: of each mechanism.
+        num_classes: of the data.
+        images: whether inputs are images, rather than clips.
+
+    Raises:
+        InputError: runs that were scored on different items.
+    """
+    first = next(iter(folders))
+    hits = {name: [read_hits(folder / "predictions.csv") for folder in runs] for name, runs in folders.items()}
+    names, groups, _ = hits[first][0]
+    rows = []
+    for name, runs in folders.items():
+        if any(table[0] != names for table in hits[name]):
+            raise InputError(f"{runs[0].parent} was scored on other items than {first}: remove what differs")
+        a, b = (np.stack([right for _, _, right in hits[key]]) for key in (first, name))
+        found = compare_trainings(a, b, np.array(groups)) if name != first else (0.0, 0.0, 0.0)
+        costs = _costs(fabric, configs[first], configs[name], num_classes, images)
+        memory = max(_memory_gib(folder / "metrics.csv") for folder in runs)
+        rows.append(Compared(name, b.mean(1).tolist(), *found, *costs, memory))
+    items = f"{len(names):,} {'images' if images else 'videos'}"
+    if len(set(groups)) < len(names):
+        items += f" of {len(set(groups)):,} groups"
+    model, epochs = configs[first].model.name, configs[first].train.epochs
+    heading = f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
+    return Comparison(rows, heading, "top1" if images else "video_top1")
+
+
+def write_comparison(out: Path, compared: Comparison) -> None:
+    """Write `comparison.md`, `.csv` and `.png` into a folder."""
+    rows = compared.rows
+    parts = [compared.heading, *map(_markdown, compared.tables()), compared.note()]
+    (out / "comparison.md").write_text("\n\n".join(parts) + "\n")
+    _write_csv(out / "comparison.csv", rows)
+    differences = [(row.difference, row.low, row.high) for row in rows]
+    names, scores = [row.attention for row in rows], [row.scores for row in rows]
+    plot_comparison(out / "comparison.png", names, scores, differences, compared.score)
+
+
+def _costs(
+    fabric: Fabric, first: Config, config: Config, num_classes: int, images: bool
+) -> tuple[int, int, float, float]:
+    """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's."""
+    reference, network = (build_model(each, num_classes, images) for each in (first, config))
+    inputs = torch.randn(config.train.batch_size // config.train.accumulate, *input_shape(config, images))
+    inputs = inputs.contiguous(memory_format=memory_format(config, images))
+    parameters = count_parameters(network)
+    operations = multiply_adds(network, inputs[:1])
+    if config.run.compile:  # as it is trained
+        reference.compile()
+        network.compile()
+    seconds, ratio = paired_steps(fabric, reference, network, inputs, num_classes)
+    return parameters, operations, seconds, ratio
+
+
+def _memory_gib(metrics: Path) -> float:
+    with open(metrics, newline="") as file:
+        return max(float(row["memory_gib"]) for row in csv.DictReader(file))
+
+
+def _scores(rows: list[Compared], score: str) -> list[list[str]]:
+    """Header and rows of the table of scores."""
+    first = rows[0].attention
+    table = [["attention", f"{score}, %", f"against {first}, points", "95 % interval", "verdict"]]
+    for row in rows:
+        spread = "" if np.isnan(row.deviation) else f" ± {100 * row.deviation:.2f}"
+        between = "" if math.isinf(row.high) else f"{100 * row.low:+.2f} … {100 * row.high:+.2f}"
+        found = [f"{100 * row.difference:+.2f}", between, row.verdict]
+        table.append([row.attention, f"{100 * row.mean:.2f}{spread}", *(["", "", ""] if row is rows[0] else found)])
+    return table
+
+
+def _all_costs(rows: list[Compared]) -> list[list[str]]:
+    """Header and rows of the table of costs."""
+    table = [["attention", "parameters", "multiply-adds", "training step", "ratio", "memory"]]
+    for row in rows:
+        operations, step = f"{row.multiply_adds / 1e9:.3f} G", f"{1000 * row.step_seconds:.0f} ms"
+        costs = [f"{row.parameters:,}", operations, step, f"{row.step_ratio:.2f}", f"{row.memory_gib:.2f} GiB"]
+        table.append([row.attention, *costs])
+    return table
+
+
+def _note(rows: list[Compared]) -> str:
+    others = [row for row in rows[1:] if row.verdict in ("better", "worse")]
+    first = rows[0].attention
+    found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
+    if any(math.isinf(row.high) for row in rows):
+        told = f"Items are of fewer than {MIN_UNITS} groups, which tells too little of others: there are no intervals."
+    elif len(rows[0].scores) == 1:
+        told = "With one seed each, intervals are about the items alone: another seed may turn every difference."
+    else:
+        told = f"Beyond noise against {first}: {found}." if found else f"Every difference to {first} is within noise."
+        told += (
+            " ± is the standard deviation over seeds. Intervals are by bootstrap over groups of items and over seeds, "
+            "each on its own. With so few seeds they are too narrow: of 100 simulated comparisons of equals 13 lay "
+            "beyond noise with 2 seeds, 7 with 3."
+        )
+    return f"{told} Steps are taken in turn with {first}; its own ratio, against itself, shows how exact ratios are."
+
+
+def _markdown(table: list[list[str]]) -> str:
+    header, *rows = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([header, f"|{'|'.join(['---'] + ['---:'] * (len(table[0]) - 1))}|", *rows])
+
+
+def _write_csv(path: Path, rows: list[Compared]) -> None:
+    columns = ["attention", "mean", "standard_deviation", "scores", "difference", "low", "high", "verdict"]
+    columns += ["parameters", "multiply_adds", "step_seconds", "step_ratio", "memory_gib"]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            found = [row.difference, row.low, row.high, row.verdict]
+            costs = [row.parameters, row.multiply_adds, row.step_seconds, row.step_ratio, row.memory_gib]
+            writer.writerow([row.attention, row.mean, row.deviation, json.dumps(row.scores), *found, *costs])

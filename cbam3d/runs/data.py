@@ -1,0 +1,187 @@
+"""A configuration -> its data, split and ready to be loaded."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cbam3d.config import Config, DataConfig
+from cbam3d.config.bundled import find_recipe
+from cbam3d.data.images import load_folder, load_torchvision
+from cbam3d.data.loader import Samples
+from cbam3d.data.manifest import Manifest
+from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.sampling import Sampling
+from cbam3d.data.split import class_names, rows_of
+from cbam3d.data.videos import Clips, VideoDataset
+from cbam3d.engine.progress import Progress
+from cbam3d.errors import InputError, counted
+from cbam3d.runs.progress import over_files, show_progress
+from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes, split_manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, ready to be loaded: its splits, its classes, and the files that cannot be used."""
+
+    recipe: Recipe
+    classes: list[str]
+    train: Samples
+    validation: Samples  # scored while training, chooses the best epoch; the same as test where there is no val
+    test: Samples  # scored at the end
+    problems: list[tuple[str, str]]
+    manifest: Manifest | None = None
+
+    @property
+    def images(self) -> bool:
+        return self.recipe.kind == "image"
+
+
+def open_source(config: Config, expected: list[str] | None = None, progress: Progress = show_progress) -> Source:
+    """Find the files that the configuration names.
+
+    Args:
+        config: which.
+        expected: the classes that the data must have; they are compared before videos are read.
+        progress: shows the reading of files.
+
+    Raises:
+        InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
+    """
+    recipe = load_recipe(find_recipe(config.data.recipe))
+    for section in ("augment", "eval"):
+        if getattr(config, section).flip and recipe.flip_keeps_label is False:
+            raise InputError(f"{section}.flip: in {recipe.name} a mirror image has another label")
+    if config.data.on_device and recipe.kind == "video":
+        raise InputError(f"data.on_device holds images, {recipe.name} has videos")
+    if recipe.kind == "image":
+        source = _open_images(config, recipe, progress)
+    else:
+        source = _open_videos(config, recipe, expected, progress)
+    refuse_other_classes(source.classes, expected, config.data.root)
+    for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
+        if not len(data):
+            text = f"{config.data.root}: no usable {split} {recipe.kind}"
+            if len(other):
+                text += f": the {len(other)} usable ones are {'held out' if split == 'training' else 'for training'}"
+            if source.problems:
+                number = counted(len(source.problems), "unusable file")
+                text += f"; of {number} the first is {': '.join(source.problems[0])}"
+            raise InputError(text)
+    return source
+
+
+def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Source:
+    data = config.data
+    manifest = split_manifest(load_manifest(config, recipe, expected, progress), data, recipe)
+    if not data.allow_leaks:
+        refuse_leaks(manifest)
+    classes = class_names(manifest, recipe)
+    lost = manifest.select(~manifest.usable)
+    problems = list(zip(lost.path, lost.problem, strict=True))
+    _check_classes(manifest.select(manifest.usable).label.codes()[1], classes, problems, data.root)
+    _report_damaged(manifest)
+    sampling = sampling_of(data)
+    _report_short(manifest, sampling)
+
+    train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
+    test_clips = partial(_test_clips, sampling=sampling, num_clips=config.eval.num_clips, order=config.eval.frame_order)
+
+    options = {} if data.decoder == "torchcodec" else {"timeout_seconds": data.timeout_seconds}
+
+    def dataset(split: str, clips: Clips) -> VideoDataset:
+        return VideoDataset(
+            Path(data.root),
+            rows_of(manifest, split),
+            classes,
+            clips,
+            data.short_side,
+            config.run.seed,
+            allow_outside=data.allow_outside,
+            decoder=data.decoder,
+            corrupt=data.corrupt_frames,
+            **options,
+        )
+
+    validation, test = _held_out(manifest.split.codes()[1])
+    tested = dataset(test, test_clips)
+    validated = tested if validation == test else dataset(validation, test_clips)
+    return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
+
+
+def sampling_of(data: DataConfig) -> Sampling:
+    """How clips are taken from videos."""
+    return Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
+
+
+def _test_clips(
+    video_frames: int, video_fps: float, rng: np.random.Generator, sampling: Sampling, num_clips: int, order: str
+) -> list[list[int]]:
+    clips = sampling.uniform(video_frames, video_fps, num_clips)
+    if order == "shuffled":
+        return [[int(frame) for frame in rng.permutation(clip)] for clip in clips]
+    if order == "repeated":
+        return [[clip[len(clip) // 2]] * len(clip) for clip in clips]
+    return clips
+
+
+def _report_damaged(manifest: Manifest) -> None:
+    damaged = manifest.select(~manifest.problem.equals("") & manifest.usable)
+    for path, problem in list(zip(damaged.path, damaged.problem, strict=True))[:10]:
+        logger.warning(f"damaged {path}: {problem}; its readable frames are used")
+    if len(damaged) > 10:
+        rest = len(damaged) - 10
+        logger.warning(f"… and {rest} more damaged videos: see the problem column of the run's manifest.csv")
+
+
+def _report_short(manifest: Manifest, sampling: Sampling) -> None:
+    usable = manifest.select(manifest.usable)
+    rates, places = np.unique(usable.fps, return_inverse=True)
+    needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[places]
+    if num_short := int((usable.num_frames < needed).sum()):
+        done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
+        number = f"{num_short} of {counted(len(usable), 'video')}"
+        logger.warning(f"{number} shorter than a clip, and {done}")
+
+
+def _held_out(splits: Collection[str]) -> tuple[str, str]:
+    """The splits to score while training and at the end: val and test, or one of them for both."""
+    test = "test" if "test" in splits else "val"
+    return "val" if "val" in splits else test, test
+
+
+def _open_images(config: Config, recipe: Recipe, progress: Progress) -> Source:
+    data, root = config.data, Path(config.data.root)
+    if recipe.torchvision and _may_download(root):
+        (loaded, found), problems = load_torchvision(root, recipe, data.short_side), []
+        classes = recipe.classes or found
+    else:
+        show = over_files(progress, f"reading every image of {root}")
+        loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, show)
+    labels = {classes[label] for items in loaded.values() for label in items.labels.unique()}
+    _check_classes(sorted(labels), classes, problems, data.root)
+    validation, test = _held_out(loaded)
+    if "train" not in loaded or test not in loaded:
+        raise InputError(f"{root}: found only the split {', '.join(loaded)}, training needs train and test (or val)")
+    return Source(recipe, classes, loaded["train"], loaded[validation], loaded[test], problems)
+
+
+def _may_download(root: Path) -> bool:
+    """Whether torchvision may use the folder: it is absent or empty, or holds torchvision's files already."""
+    names = [item.name for item in root.iterdir()] if root.is_dir() else []
+    return not names or any(name.startswith("cifar-") for name in names)
+
+
+def _check_classes(found: list[str], classes: list[str], problems: list[tuple[str, str]], root: str) -> None:
+    if len(found) < 2:
+        names = ", ".join(found) or "none"
+        lost = f" (of {len(problems)} unusable files the first is {': '.join(problems[0])})" if problems else ""
+        raise InputError(f"{root}: at least 2 classes are needed, found {names}{lost}")
+    if absent := [name for name in classes if name not in found]:
+        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        logger.warning(f"{root}: nothing of {len(absent)} of {len(classes)} classes: {names}")

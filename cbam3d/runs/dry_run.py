@@ -1,0 +1,48 @@
+"""Would a configuration train, and what would it take?"""
+
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cbam3d.config import ConfigSource, load_config
+from cbam3d.engine.memory import peak_memory_gib
+from cbam3d.runs.cost import multiply_adds
+from cbam3d.runs.data import open_source
+from cbam3d.runs.network import check_names, count_parameters
+from cbam3d.runs.processes import by_first_process, create_fabric
+from cbam3d.runs.trainer import create_trainer
+
+
+def dry_run(config: ConfigSource) -> dict[str, str]:
+    """Build everything, try one batch of training and one of scoring, and keep nothing.
+
+    Args:
+        config: as of `train`.
+
+    Returns: what the run will take, in words.
+
+    Raises:
+        InputError: what `train` would refuse.
+    """
+    settings = load_config(config)
+    check_names(settings)
+    fabric = create_fabric(settings)
+    source = by_first_process(fabric, lambda: open_source(settings))
+    with TemporaryDirectory() as folder:
+        trainer, test = create_trainer(settings, source, fabric, Path(folder), keep=False)
+        batch = next(iter(trainer.loader))
+        loss = trainer.step(batch)
+        test.loader = islice(test.loader, 1)
+        evaluation = test(trainer.model_to_score())
+    model = trainer.model
+    return {
+        "input of a step": " x ".join(map(str, batch.inputs.shape)),
+        "parameters": f"{count_parameters(model):,}, of which {count_parameters(model, trained=True):,} are trained",
+        "multiply-adds a clip": f"{multiply_adds(model, batch.inputs[:1]) / 1e9:.2f} G",
+        "peak memory": f"{peak_memory_gib(fabric.device):.2f} GiB",
+        "steps an epoch": f"{len(trainer.loader):,}",
+        "steps in all": f"{len(trainer.loader) * settings.train.epochs:,}",
+        "learning rate of the first step": f"{trainer.schedule.learning_rate:.3g}",
+        "loss of the first step": f"{loss:.3f}",
+        "scored": ", ".join(f"{count} {name.removeprefix('num_')}" for name, count in evaluation.counts.items()),
+    }

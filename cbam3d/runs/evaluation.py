@@ -1,0 +1,74 @@
+"""Scoring what was trained: a checkpoint with its configuration, or with parts of it changed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cbam3d.config import Config
+from cbam3d.config.bundled import find_recipe
+from cbam3d.data.recipe import load_recipe
+from cbam3d.engine.records import SkippedFiles
+from cbam3d.engine.scoring import score
+from cbam3d.errors import InputError
+from cbam3d.files import make_folder
+from cbam3d.runs.checkpoint import Checkpoint
+from cbam3d.runs.data import open_source
+from cbam3d.runs.loaders import create_loaders
+from cbam3d.runs.processes import by_first_process, create_fabric
+from cbam3d.runs.results import Result
+from cbam3d.runs.table import refuse_changed, with_manifest_of
+
+
+def evaluate(
+    saved: Checkpoint, overrides: Mapping[str, Any] | None = None, split: str = "test", **options: Any
+) -> Result:
+    """Score a checkpoint, and write `evaluation.json` and the folder `evaluation` into that of its run.
+
+    Args:
+        saved: what to score.
+        overrides: values of its configuration to change, by key.
+        split: "val" or "test".
+        options: of `Checkpoint.model`.
+
+    Raises:
+        InputError: data that is not there or has other classes, videos that changed since, or a key that decides what
+            is held out.
+    """
+    config = saved.config.override(overrides or {})
+    for key in ("split", "groups", "test_fraction"):
+        if getattr(config.data, key) != getattr(saved.config.data, key):
+            raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
+    fabric = create_fabric(config)
+    same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
+    own_table = same_data and config.data.manifest == saved.config.data.manifest
+    used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
+    source = by_first_process(fabric, lambda: open_source(used, saved.classes))
+    if own_table and source.manifest is not None:
+        refuse_changed(source.manifest, Path(config.data.root))
+    if split == "val" and source.validation is source.test:
+        raise InputError(f"{config.data.root}: no val split beside test")
+    model = saved.model(config, **options).to(fabric.device)
+    _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
+    loader = validation if split == "val" else test
+    found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
+    problems = source.problems + found.problems
+    result = Result.of(found, source, len(dict(problems)))
+    if fabric.is_global_zero:
+        target = make_folder(saved.folder / "evaluation")
+        (target / "skipped.csv").unlink(missing_ok=True)
+        SkippedFiles(target / "skipped.csv", config.data.max_bad_videos).add(problems)
+        facts = {"split": split, "checkpoint": saved.path.stem, "epoch": saved.epoch, "config": config.plain()}
+        result.write(target, saved.folder / "evaluation.json", result.facts() | facts)
+    return result
+
+
+def _for_table(config: Config, saved: Checkpoint) -> Config:
+    """Without the groups and lists that the run was trained with, where other data has a table, which has its own."""
+    data = config.data
+    if not data.manifest and not (Path(data.root) / "manifest.csv").is_file():
+        return config
+    unused: dict[str, Any] = {"data.groups": None}
+    numbered = load_recipe(find_recipe(data.recipe)).lists_have_numbers
+    if data.annotations == saved.config.data.annotations and not numbered:
+        unused["data.annotations"] = None
+    return config.override(unused)

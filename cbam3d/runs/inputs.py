@@ -1,0 +1,42 @@
+"""Which files are meant, and what results about them are called."""
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from cbam3d.errors import InputError
+from cbam3d.video.container import VIDEO_SUFFIXES
+
+
+def find_files(paths: list[str], images: bool) -> list[Path]:
+    """The files that are meant: each once, those of a folder in the order of their names.
+
+    Raises:
+        InputError: a path or pattern that leads to none.
+    """
+    suffixes = set(Image.registered_extensions()) if images else set(VIDEO_SUFFIXES)
+    found: dict[Path, None] = {}
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+        else:
+            matches = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(text, recursive=True))
+        if not matches:
+            raise InputError(f"{text}: no {'image' if images else 'video'} there")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, repeated ones with a number: x, y, x -> x, y, x-2."""
+    taken: dict[str, None] = {}
+    for name in names:
+        one, count = name, 1
+        while one in taken:
+            count += 1
+            one = f"{name}-{count}"
+        taken[one] = None
+    return list(taken)

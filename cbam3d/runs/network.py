@@ -1,0 +1,117 @@
+"""A configuration -> its network."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention import attention_options
+from cbam3d.config import Config
+from cbam3d.data.rng import torch_seeded
+from cbam3d.errors import InputError, is_foreign
+from cbam3d.models import create_model
+from cbam3d.models.ours import OURS, attention_of, network_options
+from cbam3d.models.zoo import check_model_name
+
+GIVEN = "(given)"  # in place of a name, where a network was passed to `train`
+
+
+def check_names(config: Config) -> None:
+    """Raise InputError for a network or a mechanism that does not exist, before data is read for it."""
+    model = config.model
+    try:
+        if model.name != GIVEN:
+            check_model_name(model.name)
+        if (mechanism := attention_of(model.name, model.attention)) is not None:
+            attention_options(mechanism)
+    except ValueError as error:
+        raise InputError(f"model: {error}") from None
+
+
+def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
+    """The network of a configuration.
+
+    Args:
+        config: `model`, and what the network follows of `data` and `run`.
+        num_classes: size of the logits.
+        images: whether inputs are images, rather than clips.
+
+    Raises:
+        InputError: an option or a value that the network, the mechanism or the weights refuse.
+    """
+    model, run = config.model, config.run
+    attention, options = dict(model.attention_options), dict(model.options)
+    if model.name == GIVEN:
+        raise InputError("the network was passed to train(model=…): pass it here as well, as model=…")
+    try:
+        mechanism = attention_of(model.name, model.attention)
+        if mechanism is not None and "num_frames" in attention_options(mechanism):
+            attention.setdefault("num_frames", config.data.num_frames)
+        if model.name in OURS and "size" in network_options(model.name):
+            side = config.data.size
+            options.setdefault("size", side if images else (config.data.num_frames, side, side))
+        with torch_seeded(run.seed):
+            network = create_model(
+                model.name,
+                num_classes,
+                ndim=2 if images else 3,
+                attention=model.attention,
+                attention_options=attention,
+                weights=model.weights,
+                **options,
+            )
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
+        if is_foreign(error):
+            raise
+        foreign = "unexpected keyword argument" in str(error)  # of the network that the configuration names
+        advice = "; --model.options {} drops the options of the configuration" if foreign else ""
+        raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
+    if run.sync_batchnorm:
+        network = keep_hooks_and_sync_batchnorm(network)
+    return network.to(memory_format=memory_format(config, images))  # type: ignore[call-overload]
+
+
+def check_logits(model: nn.Module, config: Config, num_classes: int, images: bool) -> None:
+    """Raise InputError where a network that somebody else wrote does not map a batch to logits (N, num_classes)."""
+    training = model.training
+    with torch.no_grad():
+        parameter = next(model.parameters(), torch.empty(0))
+        logits = model.eval()(torch.zeros(2, *input_shape(config, images), device=parameter.device))
+    model.train(training)
+    if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the network must map a batch of 2 to logits (2, {num_classes}), got {found}")
+
+
+def input_shape(config: Config, images: bool) -> tuple[int, ...]:
+    """(C, *S) of one sample."""
+    size = (config.data.size,) * 2
+    return (3, *size) if images else (3, config.data.num_frames, *size)
+
+
+def memory_format(config: Config, images: bool) -> torch.memory_format:
+    """Of feature maps."""
+    if not config.run.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if images else torch.channels_last_3d
+
+
+def new_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that the pretrained weights do not contain; none where there are no such weights."""
+    report = getattr(model, "weights_report", None)
+    return [] if report is None else [name for name, _ in model.named_parameters() if name in set(report.new)]
+
+
+def count_parameters(model: nn.Module, trained: bool = False) -> int:
+    """How many parameters there are; `trained` leaves the frozen ones out."""
+    return sum(math.prod(p.shape) for p in model.parameters() if p.requires_grad or not trained)
+
+
+def keep_hooks_and_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """SyncBatchNorm in place of every BatchNorm. torch's conversion drops hooks, and with them inserted attention."""
+    hooks = {name: module._forward_hooks for name, module in model.named_modules() if module._forward_hooks}
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    modules = dict(model.named_modules())
+    for name, kept in hooks.items():
+        modules[name]._forward_hooks.update(kept)
+    return model

@@ -1,0 +1,134 @@
+"""A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.config import Config
+from cbam3d.data.augment import BatchTransform
+from cbam3d.data.batch import Sample, SampleIndex, pack
+from cbam3d.data.crops import TestCrops
+from cbam3d.data.images import read_image
+from cbam3d.errors import InputError
+from cbam3d.runs.checkpoint import open_checkpoint
+from cbam3d.runs.data import sampling_of
+from cbam3d.runs.network import memory_format
+from cbam3d.video.container import VideoError
+from cbam3d.video.decode import read_clip
+from cbam3d.video.pixels import scaled_size
+from cbam3d.video.probe import VideoInfo, measure_video, probe_video
+
+
+class Predictor:
+    """Maps a file to class names and probabilities: `predictor("clip.mp4")`.
+
+    Args:
+        model: (N, C, *S) -> (N, K), in evaluation mode.
+        classes: K names.
+        config: how clips are sampled, cropped and normalised (`data`, `eval`).
+        images: whether files are images, rather than videos.
+        device: where the network computes.
+    """
+
+    def __init__(
+        self, model: nn.Module, classes: list[str], config: Config, images: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        try:
+            self.device = torch.device(device)
+            self.model = model.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch says so in both ways
+            raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
+        self.classes, self.config, self.images = classes, config, images
+        crops = TestCrops(config.data.size, config.eval.num_crops, config.eval.flip)
+        self.transform = BatchTransform([crops], [], config.data.mean, config.data.std, 0)
+        self.memory_format = memory_format(config, images)
+
+    def __call__(self, path: str | Path, top: int = 5) -> list[tuple[str, float]]:
+        """The most probable classes of a file, with their probabilities 0 … 1, best first.
+
+        Raises:
+            InputError: a file that cannot be read; it says why.
+        """
+        return self.best(self.probabilities(path), top)
+
+    def best(self, probabilities: Tensor, top: int) -> list[tuple[str, float]]:
+        """The `top` most probable classes of probabilities (K,), best first."""
+        values, classes = probabilities.topk(min(top, len(self.classes)))
+        return [(self.classes[int(i)], float(value)) for i, value in zip(classes, values, strict=True)]
+
+    def probabilities(self, path: str | Path) -> Tensor:
+        """Of every class, (K,): the mean of the softmax over the file's views, as in evaluation.
+
+        Raises:
+            InputError: a file that cannot be read.
+        """
+        return self.score(self.views(path))
+
+    def views(self, path: str | Path) -> list[Tensor]:
+        """What evaluation takes of a file: its clips, uint8 (3, T, H, W), or the picture, (3, H, W), before cropping.
+
+        Raises:
+            InputError: a file that cannot be read.
+        """
+        if self.images:
+            try:
+                return [read_image(Path(path), self.config.data.short_side)]
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+        try:
+            return self.read(path, measure_video(path))
+        except VideoError:  # damage that its packets do not show
+            return self.read(path, probe_video(path))
+
+    def clips(self, num_frames: int, fps: float) -> list[list[int]]:
+        """The frames of each clip that evaluation takes of a video of so many frames."""
+        return sampling_of(self.config.data).uniform(num_frames, fps, self.config.eval.num_clips)
+
+    def read(self, path: str | Path, info: VideoInfo) -> list[Tensor]:
+        """The clips of a video, each uint8 (3, T, H, W), decoded in one pass.
+
+        Raises:
+            InputError: unreadable data, or no frame of it that can be read.
+        """
+        if not info.num_frames:
+            raise InputError(f"{path}: {info.problem}")
+        data, clips = self.config.data, self.clips(info.num_frames, info.fps)
+        size = scaled_size(info.height, info.width, data.short_side)
+        options: dict[str, Any] = {"decoder": data.decoder}
+        if data.decoder == "pyav":
+            options |= {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds}
+            options["seek"] = not info.problem
+        frames = read_clip(path, [frame for clip in clips for frame in clip], size, **options)
+        return list(frames.split([len(clip) for clip in clips], dim=1))
+
+    def inputs(self, views: list[Tensor]) -> Tensor:
+        """Views, each uint8 (3, *S) of any size, cropped and normalised as the network takes them: (V, 3, *S)."""
+        packed = pack([Sample(SampleIndex(0, 0), 0, views)]).to(self.device)
+        return self.transform(packed).contiguous(memory_format=self.memory_format)
+
+    @torch.no_grad()
+    def score(self, views: list[Tensor]) -> Tensor:
+        """Probabilities (K,), the mean over views, each uint8 (3, *S) of any size."""
+        parts = self.inputs(views).split(self.config.eval.batch_size)
+        logits = [self.model(part).float() for part in parts]
+        return torch.cat(logits).softmax(1).mean(0).cpu()
+
+
+def load_run(
+    path: str | Path, checkpoint: str = "last", device: torch.device | str = "cpu", trust_code: bool = False
+) -> Predictor:
+    """What a run predicts: the short form of `open_run(path).predictor(device)`.
+
+    Args:
+        path: the folder of a run, or a file of its checkpoints.
+        checkpoint: which one of a folder: last or best.
+        device: where the network computes.
+        trust_code: import the class of the network where the run names one by package.module:Class.
+
+    Raises:
+        InputError: no run there, or a checkpoint that does not fit.
+    """
+    opened = open_checkpoint(path, checkpoint)
+    return Predictor(opened.model(trust_code=trust_code), opened.classes, opened.config, opened.images, device)

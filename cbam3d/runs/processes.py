@@ -1,0 +1,51 @@
+"""Device, precision and processes of a run."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from lightning_fabric import Fabric
+
+from cbam3d.config import Config
+from cbam3d.errors import InputError, Stopped
+
+T = TypeVar("T")
+
+
+def create_fabric(config: Config) -> Fabric:
+    """Device, precision and processes, started; how many processes there are, torchrun and `fabric run` say."""
+    run = config.run
+    by_fabric_run = "LT_CLI_USED" in os.environ
+    options: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision, "devices": run.devices}
+    if by_fabric_run:  # it has options of its own, and refuses others than the defaults here
+        options = {key: options[key] for key in ("accelerator", "precision") if options[key] not in ("auto", "32-true")}
+    elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
+        options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
+        options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
+    try:
+        fabric = Fabric(**options)
+    except Exception as error:  # Fabric names a missing device by exceptions of several kinds
+        raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
+    if not by_fabric_run:  # which has started the processes already
+        fabric.launch()
+    return fabric
+
+
+def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:
+    """What the first process makes, handed to all: each on its own might find other files.
+
+    Raises:
+        InputError: in the first process, which says it; the others stop without a word.
+    """
+    if fabric.world_size == 1:
+        return make()
+    made, error = None, None
+    if fabric.is_global_zero:
+        try:
+            made = make()
+        except InputError as caught:
+            error = caught
+    made, failed = fabric.broadcast((made, error is not None))
+    if failed:
+        raise error or Stopped("", 2)
+    return cast(T, made)

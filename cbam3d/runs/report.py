@@ -1,0 +1,194 @@
+"""A run as one HTML page that needs no other file and no network."""
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+from PIL import Image
+
+import cbam3d
+from cbam3d.data.batch import SampleIndex
+from cbam3d.errors import InputError
+from cbam3d.files import make_folder
+from cbam3d.models.ours import attention_of
+from cbam3d.runs.checkpoint import Checkpoint
+from cbam3d.runs.data import open_source
+from cbam3d.runs.explanation import Explainer, Explanation
+from cbam3d.runs.predictor import Predictor
+from cbam3d.runs.sheets import layers, overlay
+from cbam3d.runs.table import with_manifest_of
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_FRAMES = 4  # of a mistake
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An item that was taken for another class: what was said, and how surely; pictures as data URIs, or none."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    frames: str = ""
+    attention: str = ""
+    caption: str = ""
+
+
+def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: int = 12, **options: Any) -> Path:
+    """Write one HTML page about a run: configuration, curves, scores with intervals, classes, confusion, and the most
+    confident mistakes with what the attention did.
+
+    Args:
+        saved: the last checkpoint of the run.
+        folder: of the run.
+        out: the page; None for report.html in the folder.
+        mistakes: how many to show.
+        options: of `Checkpoint.model`.
+
+    Raises:
+        InputError: no folder of a run whose training has ended, or a path that cannot be written.
+    """
+    for name in ("predictions.csv", "metrics.json"):
+        if folder.is_file() or not (folder / name).is_file():
+            raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")
+    if mistakes < 0:
+        raise InputError(f"report: --mistakes must be at least 0, got {mistakes}")
+    found, trouble = _with_pictures(_mistakes(folder)[:mistakes], saved, options)
+    out = folder / "report.html" if out is None else out
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text())
+    make_folder(out.parent)
+    if out.is_dir():
+        raise InputError(f"report: --out {out} is a folder")
+    shown = [replace(one, path=_printable(one.path)) for one in found]
+    out.write_text(template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble)), "utf-8")
+    return out
+
+
+def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
+    """What the page says, but for the mistakes."""
+    config, metrics = saved.config, json.loads((folder / "metrics.json").read_text())
+    pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
+    again = folder / "evaluation.json"
+    evaluated = json.loads(again.read_text()) if again.is_file() else None
+    versions = saved.state.get("versions", {})
+    return {
+        "name": folder.resolve().name,
+        "model": config.model.name,
+        "attention": attention_of(config.model.name, config.model.attention) or "no attention",
+        "data": f"{config.data.recipe} ({config.data.root})",
+        "top1": "top1" if saved.images else "video_top1",
+        "scores": _scores(metrics),
+        "counts": {key.removeprefix("num_"): n for key, n in metrics.items() if key.startswith("num_")},
+        "metrics": metrics,
+        "evaluated": evaluated and {"facts": evaluated, "scores": _scores(evaluated), "way": _way(evaluated)},
+        "pictures": pictures,
+        "classes": sorted(_rows(folder / "classes.csv"), key=lambda row: float(row["accuracy"] or 2)),
+        "skipped": _rows(folder / "skipped.csv"),
+        "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
+        "trained": versions.get("saved", "")[:10],
+        "written": f"{datetime.now():%Y-%m-%d} by cbam3d {cbam3d.__version__}",
+    }
+
+
+def _scores(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of every score in metrics.json or evaluation.json."""
+    rows = []
+    for name, value in facts.items():
+        if name == "loss":
+            rows.append((name, f"{value:.4f}", ""))
+        elif isinstance(value, float) and not name.startswith("best_"):
+            low, high = facts["intervals_95"].get(name, (None, None))
+            rows.append((name, f"{value:.2%}", "" if low is None else f"{low:.2%} … {high:.2%}"))
+    return rows
+
+
+def _way(evaluated: dict[str, Any]) -> str:
+    scoring = evaluated["config"]["eval"]
+    flip = ", mirrored too" if scoring["flip"] else ""
+    order = "" if scoring["frame_order"] == "natural" else f", frames {scoring['frame_order']}"
+    views = f"{scoring['num_clips']} clips x {scoring['num_crops']} crops{flip}{order}"
+    return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
+
+
+def _rows(path: Path, raw: bool = False) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    return rows if raw else [{key: _printable(value) for key, value in row.items()} for row in rows]
+
+
+def _printable(text: str) -> str:
+    """A name that is no UTF-8 cannot stand in a page as it is."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _mistakes(folder: Path) -> list[Mistake]:
+    """All of them, the surest first."""
+    wrong = [row for row in _rows(folder / "predictions.csv", raw=True) if row["right"] == "0"]
+    found = [Mistake(row["path"], row["label"], row["top1"], float(row["probability1"])) for row in wrong]
+    return sorted(found, key=lambda one: -one.probability)
+
+
+def _with_pictures(mistakes: list[Mistake], saved: Checkpoint, options: dict[str, Any]) -> tuple[list[Mistake], str]:
+    """The mistakes with their frames, and the attention over them; or without, and the reason."""
+    if not mistakes:
+        return [], ""
+    config = with_manifest_of(saved.folder, saved.config).override({"eval.num_clips": 1})
+    try:
+        test = open_source(config).test
+    except InputError as error:
+        return mistakes, str(error)
+    predictor = Predictor(saved.model(**options), saved.classes, saved.config, saved.images)
+    explainer = Explainer(predictor, grad_cam=False)
+    numbers = {test.name(i): i for i in range(len(test))}
+    shown, trouble = [], ""
+    for mistake in mistakes:
+        if mistake.path not in numbers:
+            trouble = f"{mistake.path}: not there any more"
+            shown.append(mistake)
+            continue
+        packed = test.__getitems__([SampleIndex(0, numbers[mistake.path])])
+        for path, reason in packed.problems:
+            trouble = f"{path}: {reason}"
+        views = list(packed.views_of_one_shape()) if packed.shapes else []
+        shown.append(_with_picture(mistake, explainer.explain(views[0][0])) if views else mistake)
+    return shown, trouble
+
+
+def _with_picture(mistake: Mistake, found: Explanation) -> Mistake:
+    over = layers(found)
+    caption = max(over, key=lambda name: np.ptp(over[name]), default="")
+    count = len(found.frames)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
+    attention = _strip(overlay(found.frames, over[caption])[chosen]) if over else ""
+    return replace(mistake, frames=_strip(found.frames[chosen]), attention=attention, caption=" ".join(caption.split()))
+
+
+def _strip(frames: np.ndarray) -> str:
+    """Frames side by side, at most 112 pixels high, as a data URI."""
+    picture = Image.fromarray(np.concatenate(list(frames), axis=1))
+    if picture.height > 112:
+        picture = picture.resize((round(picture.width * 112 / picture.height), 112), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return _uri(buffer.getvalue(), "jpeg")
+
+
+def _picture(path: Path) -> str:
+    return _uri(path.read_bytes(), "png") if path.is_file() else ""
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,83 @@
+"""What an evaluation found: scores with their uncertainty, and the files that hold them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbam3d.engine.plots import plot_confusion
+from cbam3d.engine.records import write_json
+from cbam3d.engine.scores import calibration_error, class_accuracies, interval
+from cbam3d.engine.scoring import Evaluation
+from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.runs.data import Source
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation with what is known of its uncertainty.
+
+    Args:
+        evaluation: scores, counts and predictions.
+        classes: names in the order of their numbers.
+        groups: of each item: the group of a video, else the item itself.
+        scores: all of them by name; all but the loss are 0 … 1.
+        intervals: 95 % intervals of those that are means over items, by bootstrap over groups.
+        num_skipped: files of the data set that could not be used.
+    """
+
+    evaluation: Evaluation
+    classes: list[str]
+    groups: list[str]
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    num_skipped: int
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, source: Source, num_skipped: int) -> "Result":
+        """Add to an evaluation what its predictions tell."""
+        given, classes = evaluation.predictions, source.classes
+        groups = groups_of(source, given.names)
+        top1 = next(name for name in ("video_top1", "top1") if name in evaluation.scores)
+        by_class = class_accuracies(given.hits(), given.labels, len(classes))
+        scores = evaluation.scores | {
+            top1.replace("top1", "mean_class_accuracy"): float(np.nanmean(by_class)),
+            top1.replace("top1", "calibration_error"): calibration_error(given.probabilities, given.labels),
+        }
+        units = np.array(groups)
+        intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
+        return cls(evaluation, classes, groups, scores, intervals, num_skipped)
+
+    @property
+    def bounded(self) -> dict[str, tuple[float, float]]:
+        """The intervals that tell something: none of them where there are too few groups."""
+        return {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of what was scored and skipped."""
+        return self.evaluation.counts | {"num_skipped": self.num_skipped}
+
+    def facts(self) -> dict[str, Any]:
+        """Scores, intervals and counts, for JSON."""
+        counts = self.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
+        return {**self.scores, "intervals_95": self.bounded, **counts}
+
+    def write(self, folder: Path, json_file: Path, facts: dict[str, Any]) -> None:
+        """Write `predictions.csv`, `classes.csv` and `confusion.csv` into a folder, the facts as JSON, and last, when
+        nothing more can be lost, `confusion.png`."""
+        given, confusion = self.evaluation.predictions, self.evaluation.confusion
+        write_predictions(folder / "predictions.csv", given, self.groups, self.classes)
+        write_classes(folder / "classes.csv", given, self.classes)
+        write_confusion(folder / "confusion.csv", confusion, self.classes)
+        write_json(json_file, facts)
+        plot_confusion(folder / "confusion.png", confusion, self.classes)
+
+
+def groups_of(source: Source, names: list[str]) -> list[str]:
+    """The group of each item, or its name where it has none."""
+    if source.manifest is None:
+        return names
+    group = dict(zip(source.manifest.path, source.manifest.group, strict=True))
+    return [group[name] or name for name in names]

@@ -1,0 +1,142 @@
+"""An explanation as pictures: a sheet of the frames with what lies over them, and the same as a moving picture."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from cbam3d.video.encode import write_video
+
+if TYPE_CHECKING:
+    from cbam3d.runs.explanation import Explanation
+
+_MAX_COLUMNS, _MAX_ROWS = 8, 4
+_SIDE = 256  # pixels, height of a moving picture's frames
+_FRAMES_PER_SECOND = 4  # slower than life, for the eye
+
+
+def overlay(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Frames in grey under a map in colours, from its least (blue) to its greatest value (red).
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        values: (T, H, W).
+
+    Returns: uint8 (T, H, W, 3).
+    """
+    span = values.max() - values.min()
+    relative = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    colours = matplotlib.colormaps["turbo"](relative)[..., :3] * 255
+    return (0.5 * frames.mean(-1, keepdims=True) + 0.5 * colours).round().astype(np.uint8)
+
+
+def layers(found: "Explanation") -> dict[str, np.ndarray]:
+    """What lies over the frames, by caption: (T, H, W) each. Grad-CAM first, then spatial maps of at most four blocks,
+    spread over the depth."""
+    shown: dict[str, np.ndarray] = {}
+    if found.grad_cam is not None:
+        shown[f"Grad-CAM of {found.target}\n{found.layer}"] = found.resized(found.grad_cam)
+    for name in _spread([name for name, views in found.maps.items() if "spatial" in views]):
+        values = found.maps[name]["spatial"]
+        shown[f"spatial map\n{name}\n{values.min():.3f} … {values.max():.3f}"] = found.resized(values)
+    return shown
+
+
+def draw_sheet(found: "Explanation", title: str, path: Path) -> None:
+    """A PNG: the frames, each layer over them, the temporal weights under them, and the channels' weights."""
+    count = len(found.frames)
+    columns = np.unique(np.linspace(0, count - 1, min(count, _MAX_COLUMNS)).round().astype(int))
+    rows = {"input": found.frames} | {name: overlay(found.frames, one) for name, one in layers(found).items()}
+    temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
+    temporal = {name: temporal[name] for name in _spread(list(temporal))}
+    channel = {name: views["channel"] for name, views in found.maps.items() if "channel" in views}
+    heights = [1.0] * len(rows) + [0.5] * len(temporal) + [1.2] * bool(channel)
+    width = max(1.3 * len(columns), 6.0)
+    figure = Figure(figsize=(2.2 + width, 0.6 + 1.3 * sum(heights)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.add_gridspec(len(heights), len(columns), height_ratios=heights)
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column, frame in enumerate(columns):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(pictures[frame])
+            axes.set(xticks=[], yticks=[])
+            if row == 0 and count > 1:
+                axes.set_title(f"frame {frame}", fontsize=8)
+            if column == 0:
+                axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    for row, (name, weights) in enumerate(temporal.items(), start=len(rows)):
+        axes = figure.add_subplot(grid[row, :])
+        axes.bar(np.arange(len(weights)) + 0.5, weights, width=0.9, color="tab:blue")
+        low, high = float(weights.min()), float(weights.max())
+        margin = max(high - low, 1e-3)
+        axes.set(xlim=(0, len(weights)), ylim=(low - 0.3 * margin, high + 0.1 * margin), xticks=[])
+        axes.tick_params(labelsize=7)
+        axes.set_ylabel(f"temporal weights\n{name}", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+    if channel:
+        axes = figure.add_subplot(grid[-1, :])
+        for name in _spread(list(channel)):
+            weights = np.sort(channel[name])[::-1]
+            axes.plot(np.linspace(0, 100, len(weights)), weights, label=f"{name} ({len(weights)} channels)")
+        axes.set_xlabel("share of the channels, %, by weight", fontsize=8)
+        axes.set_ylabel("channel weights", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def write_moving(found: "Explanation", stem: Path) -> None:
+    """The clip as `stem`.mp4 and .gif, four frames a second: input, Grad-CAM and the spatial map that varies most,
+    side by side, over the temporal weights, of which that of the frame is filled."""
+    pictures = [Image.fromarray(frame) for frame in _composed(found)]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = pictures
+    duration = 1000 // _FRAMES_PER_SECOND
+    first.save(stem.with_name(stem.name + ".gif"), save_all=True, append_images=others, duration=duration, loop=0)
+    write_video(stem.with_name(stem.name + ".mp4"), map(np.asarray, pictures), _FRAMES_PER_SECOND)
+
+
+def _composed(found: "Explanation") -> Iterator[np.ndarray]:
+    shown = layers(found)
+    grad_cam = [name for name in shown if name.startswith("Grad-CAM")]
+    spatial = sorted((name for name in shown if name.startswith("spatial")), key=lambda name: np.ptp(shown[name]))[-1:]
+    parts = {"input": found.frames} | {name: overlay(found.frames, shown[name]) for name in grad_cam + spatial}
+    temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
+    weights = next(reversed(temporal.values()), None)
+    height, width = found.frames.shape[1:3]
+    wide = round(_SIDE * width / height) // 2 * 2
+    strip = 48 if weights is not None else 0
+    font = ImageFont.load_default(11)
+    for t in range(len(found.frames)):
+        canvas = Image.new("RGB", (wide * len(parts), 48 + _SIDE + strip), "white")
+        draw = ImageDraw.Draw(canvas)
+        for i, (name, frames) in enumerate(parts.items()):
+            canvas.paste(Image.fromarray(frames[t]).resize((wide, _SIDE), Image.Resampling.BILINEAR), (i * wide, 48))
+            draw.multiline_text((i * wide + 4, 2), name, "black", font)
+        if weights is not None:
+            _draw_weights(draw, weights, t / len(found.frames), canvas.size, strip)
+        yield np.asarray(canvas)
+
+
+def _draw_weights(
+    draw: ImageDraw.ImageDraw, weights: np.ndarray, moment: float, size: tuple[int, int], strip: int
+) -> None:
+    """Bars at the bottom; the one of the moment (0 … 1) is filled."""
+    low, span = weights.min(), max(float(np.ptp(weights)), 1e-6)
+    step = size[0] / len(weights)
+    for i, weight in enumerate(weights):
+        tall = 6 + (strip - 12) * (weight - low) / span
+        box = (i * step + 2, size[1] - 2 - tall, (i + 1) * step - 2, size[1] - 2)
+        now = i == int(moment * len(weights))
+        draw.rectangle(box, fill="steelblue" if now else None, outline="black")
+
+
+def _spread(names: list[str]) -> list[str]:
+    """At most four of them, evenly spread, the last among them."""
+    if len(names) <= _MAX_ROWS:
+        return names
+    return [names[i] for i in np.linspace(0, len(names) - 1, _MAX_ROWS).round().astype(int)]

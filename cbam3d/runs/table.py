@@ -1,0 +1,173 @@
+"""The table of a data set's videos: found, split and checked as the configuration says."""
+
+import logging
+import os
+from pathlib import Path, PurePosixPath
+
+from cbam3d.config import Config, DataConfig
+from cbam3d.data import motion
+from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
+from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
+from cbam3d.data.recipe import Recipe
+from cbam3d.data.scan import scan_videos
+from cbam3d.data.split import assign_splits, leaking_groups
+from cbam3d.engine.progress import Progress
+from cbam3d.errors import InputError, counted
+from cbam3d.runs.progress import over_files
+from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.probe import file_state
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_other_classes(found: list[str], expected: list[str] | None, root: str) -> None:
+    """Raise InputError where the classes that were found are not those that were expected."""
+    if expected is not None and found != expected:
+        here, there = (", ".join(names[:5]) for names in (found, expected))
+        raise InputError(f"{root} has the classes {here}, the checkpoint was trained on {there}")
+
+
+def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Manifest:
+    """The table of the videos: the file that is named, the one in the folder, or a scan.
+
+    Raises:
+        InputError: an unreadable table, groups beside a table that has its own, or what `list_videos` raises.
+    """
+    data, root = config.data, Path(config.data.root)
+    path = Path(data.manifest) if data.manifest else root / "manifest.csv"
+    if data.manifest or path.is_file():
+        for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
+            if getattr(data, key):
+                again = f"remove that table and cbam3d prepare {data.recipe} --root {root} --{key} {getattr(data, key)}"
+                other = "data.manifest" if data.manifest else again
+                raise InputError(f"data.{key} has no effect beside {path}: remove it, or {other}")
+        logger.info(f"videos as listed in {path}")
+        manifest = read_manifest(path, data.allow_outside)
+        if not data.manifest:
+            _report_added(data, path, manifest)
+        return manifest
+    if recipe.name == "motion":
+        render_motion(root)
+    groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
+    listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
+    labels = sorted({row["label"] for row in listing.found if not row["problem"]})
+    if not recipe.classes and not set(labels) >= set(expected or ()):  # further ones may be of unreadable files
+        refuse_other_classes(labels, expected, data.root)
+    report_listing(listing)
+    manifest = scan_videos(root, listing, progress=over_files(progress, f"reading every video of {root}")).manifest
+    if recipe.name == "motion":
+        write_manifest(manifest, path)
+    return manifest
+
+
+def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Manifest:
+    """The table with its split column filled, as the configuration says.
+
+    Raises:
+        InputError: what `lists_of` and `assign_splits` raise.
+    """
+    listed = {}
+    if recipe.lists_have_numbers:
+        annotations = Path(data.annotations) if data.annotations else None
+        listed = lists_of(recipe, Path(data.root), annotations, data.split)
+    return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)
+
+
+def refuse_leaks(manifest: Manifest) -> None:
+    """Raise InputError where a group has usable videos in training and held out."""
+    if leaks := leaking_groups(manifest.select(manifest.usable)):
+        names = ", ".join(leaks[:3]) + (", …" if len(leaks) > 3 else "")
+        raise InputError(
+            f"{len(leaks)} groups have videos in training and held out: {names} "
+            "(data.allow_leaks, or --allow-leaks of prepare, accepts it)"
+        )
+
+
+def refuse_changed(manifest: Manifest, root: Path) -> None:
+    """Hold the files of a run's table against those on disk.
+
+    Raises:
+        InputError: a file that has another size now.
+    """
+    known = manifest.select(manifest.usable & (manifest.num_bytes > 0))
+    changed, touched = [], []
+    for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
+        state = file_state(root / path)
+        if state != (0, 0) and state != (size, time_ns):  # one that is gone, reading says
+            (touched if state[0] == size else changed).append(path)
+    if changed:
+        raise InputError(
+            f"{counted(len(changed), 'video')} of {root} changed since the run began, the first is {changed[0]}: "
+            "begin a new run, or bring the files back"
+        )
+    if touched:
+        number = counted(len(touched), "video")
+        logger.warning(f"{number} of {root} with another time than when the run began, the first is {touched[0]}")
+
+
+def with_manifest_of(folder: Path, config: Config) -> Config:
+    """The configuration with the table of videos that the run in `folder` has kept, in place of groups and lists: the
+    same files, the same split."""
+    path = folder / "manifest.csv"
+    if not path.is_file():
+        return config
+    return config.override({"data": {"manifest": str(path), "groups": None, "annotations": None}})
+
+
+def render_motion(root: Path) -> None:
+    """Render the demo's videos, where they are missing.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - motion.CLASSES.keys())):
+        raise InputError(f"{root} holds {foreign[0]}: the demo's videos are not rendered there; name a data.recipe")
+    logger.info(f"rendering {len(motion.CLASSES) * motion.NUM_GROUPS} videos of eight motions into {root} …")
+    motion.render(root)
+
+
+def report_listing(listing: Listing) -> None:
+    """Say what lists name and the folder does not have, what is no video by its name, and labels that look like two."""
+    if listing.missing:
+        number = counted(len(listing.missing), "listed video")
+        logger.warning(f"not on disk: {number}, the first is {listing.missing[0]}")
+    if listing.ignored:
+        number = counted(len(listing.ignored), "file")
+        logger.warning(f"no videos by their suffix: {number}, the first is {listing.ignored[0]}")
+    if listing.outside_folders:
+        number = counted(len(listing.outside_folders), "link")
+        text = f"lead out of the folder, and are not followed: {number}, the first is {listing.outside_folders[0]}"
+        logger.warning(f"{text} (data.allow_outside, or --allow-outside of prepare, follows them)")
+    if several := sorted({row["label"] for row in listing.found if "|" in row["label"]}):
+        text = "is taken for one class, not for several: a video has one label"
+        logger.warning(f"the label {several[0]!r} {text}")
+
+
+def _report_added(data: DataConfig, path: Path, manifest: Manifest) -> None:
+    """Say which videos came into the folders of a table after it was written. The files are looked through only where a
+    folder has changed since, or has videos of its own."""
+    root, written, listed = Path(data.root), path.stat().st_mtime_ns, set(manifest.path)
+    folders = {parent for name in listed for parent in PurePosixPath(name).parents} - {PurePosixPath(".")}
+    top = list(os.scandir(root)) if root.is_dir() else []
+    new_tops = [item for item in top if item.is_dir() and PurePosixPath(item.name) not in folders]
+    changed = any(_changed_after(root / folder, written) for folder in folders)
+    changed |= any(_changed_after(Path(item.path), written) for item in new_tops)
+    changed |= any(item.name not in listed and Path(item.name).suffix.lower() in VIDEO_SUFFIXES for item in top)
+    if not changed:
+        return
+    try:
+        found = find_videos(root, data.allow_outside)
+    except InputError:  # none is left: reading says so
+        return
+    if added := [name for name in found.videos if name not in listed and name not in found.outside]:
+        text = (
+            f"{counted(len(added), 'video')} not in that table, the first is {added[0]}: remove the table to read them"
+        )
+        logger.warning(text)
+
+
+def _changed_after(folder: Path, time_ns: int) -> bool:
+    try:
+        return folder.stat().st_mtime_ns > time_ns
+    except OSError:
+        return False

@@ -1,0 +1,198 @@
+"""A configuration and its data -> what trains the network."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+import cbam3d
+from cbam3d.attention import guard_conv3d
+from cbam3d.config import Config, TrainConfig
+from cbam3d.data.loader import Loader
+from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
+from cbam3d.engine.progress import Progress, no_progress
+from cbam3d.engine.records import SkippedFiles
+from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.scoring import Evaluation, score
+from cbam3d.engine.stop import StopRequest
+from cbam3d.engine.train import Settings, Trainer
+from cbam3d.errors import InputError
+from cbam3d.models.ours import attention_of
+from cbam3d.models.zoo import is_class_path
+from cbam3d.runs.checkpoint import Checkpoint
+from cbam3d.runs.data import Source
+from cbam3d.runs.loaders import create_loaders, first_inputs
+from cbam3d.runs.network import build_model, check_logits, count_parameters, memory_format, new_parameters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Scorer:
+    """Scores a network on the batches of a loader."""
+
+    fabric: Fabric
+    num_classes: int
+    batch_size: int
+    images: bool
+    loader: Any
+
+    def __call__(self, model: nn.Module) -> Evaluation:
+        return score(self.fabric, model, self.loader, self.num_classes, self.batch_size, self.images)
+
+
+def create_trainer(
+    config: Config,
+    source: Source,
+    fabric: Fabric,
+    folder: Path,
+    begun: Checkpoint | None = None,
+    network: nn.Module | None = None,
+    progress: Progress = no_progress,
+    keep: bool = True,
+) -> tuple[Trainer, Scorer]:
+    """What trains, and what scores a network on the test data.
+
+    Args:
+        config: of the run.
+        source: its data.
+        fabric: launched.
+        folder: of the run; exists.
+        begun: the checkpoint of a run to resume.
+        network: to train in place of the one that the configuration names.
+        progress: shows the progress of an epoch.
+        keep: whether the folder stays.
+
+    Raises:
+        InputError: values that do not fit the data, the network or the device.
+    """
+    if config.run.sync_batchnorm and fabric.device.type != "cuda":
+        raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
+    filled = config if begun is None else config.override({"model.weights": None})
+    num_classes, images = len(source.classes), source.images
+    model = build_model(filled, num_classes, images) if network is None else network
+    if network is not None or is_class_path(config.model.name):
+        check_logits(model, config, num_classes, images)
+    if config.run.precision == "bf16-mixed" and fabric.device.type == "cpu":
+        guard_conv3d(model)
+    new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
+    train_loader, validation_loader, test_loader = create_loaders(
+        config, source, fabric.device, fabric.global_rank, fabric.world_size
+    )
+    if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
+        model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
+    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
+    skipped.add(source.problems)
+    optimizer, schedule, average = create_training(config.train, model, len(train_loader), new)
+    logger.info(_summary(config, source, model, fabric.device, new))
+    if config.run.compile:
+        model.compile()
+    model, optimizer = fabric.setup(model, optimizer)
+    t = config.train
+    settings = Settings(
+        epochs=t.epochs,
+        evaluate_every=config.eval.every_epochs,
+        primary="top1" if images else "video_top1",
+        seed=config.run.seed,
+        label_smoothing=t.label_smoothing,
+        clip_grad_norm=t.clip_grad_norm,
+        accumulate=t.accumulate,
+        max_bad_steps=t.max_bad_steps,
+        early_stopping=t.early_stopping,
+        checkpoint_minutes=t.checkpoint_minutes,
+        log_every=t.log_every,
+        memory_format=memory_format(config, images),
+    )
+    facts = {"config": config.plain(), "kind": source.recipe.kind, "classes": source.classes}
+    facts |= {"versions": _versions(), "new_parameters": new}
+
+    def scorer(loader: Loader) -> Scorer:
+        return Scorer(fabric, num_classes, config.eval.batch_size, images, loader)
+
+    trainer = Trainer(
+        fabric,
+        model,
+        optimizer,
+        schedule,
+        train_loader,
+        scorer(validation_loader),
+        folder,
+        skipped,
+        settings,
+        facts,
+        average,
+        StopRequest(t.max_hours),
+        progress if fabric.is_global_zero else no_progress,
+    )
+    return trainer, scorer(test_loader)
+
+
+def create_training(
+    t: TrainConfig, model: nn.Module, steps_per_epoch: int, new: Collection[str] = ()
+) -> tuple[torch.optim.Optimizer, Schedule, MovingAverage | None]:
+    """Optimiser, learning rate and moving average of a network.
+
+    Args:
+        t: what to build.
+        model: the network.
+        steps_per_epoch: of the optimiser.
+        new: names of parameters that pretrained weights did not give.
+
+    Raises:
+        InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
+    """
+    freeze(model, t.freeze, new)
+    rate = t.learning_rate * (t.batch_size / t.base_batch_size if t.base_batch_size else 1.0)
+    options = t.optimizer_options
+    if t.optimizer in ("sgd", "SGD"):
+        options = {"momentum": t.momentum, "nesterov": t.momentum > 0} | options
+    elif t.momentum != TrainConfig().momentum:
+        raise InputError(f"train.momentum is of sgd: set train.optimizer_options for {t.optimizer}, got {t.momentum}")
+    optimizer = create_optimizer(model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor)
+    schedule = Schedule(
+        optimizer,
+        t.schedule,
+        t.epochs * steps_per_epoch,
+        round(t.warmup_epochs * steps_per_epoch),
+        [round(epoch * steps_per_epoch) for epoch in t.milestones],
+        t.gamma,
+        t.patience,
+    )
+    if t.ema is None:
+        return optimizer, schedule, None
+    return optimizer, schedule, MovingAverage(model, t.ema)
+
+
+def _summary(config: Config, source: Source, model: nn.Module, device: torch.device, new: Collection[str]) -> str:
+    mechanism = attention_of(config.model.name, config.model.attention)
+    attention = f" with {mechanism}" if mechanism else ""
+    train, test = len(source.train), len(source.test)
+    validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
+    return (
+        f"{config.model.name}{attention}, {_count(model, new)}, on {device}; "
+        f"{train:,} {source.recipe.kind}s for training, {validation}{test:,} to test, {len(source.classes)} classes"
+    )
+
+
+def _count(model: nn.Module, new: Collection[str]) -> str:
+    """How many parameters there are, how many are trained, and how many of those no pretrained weights contain."""
+    total, trained = count_parameters(model), count_parameters(model, trained=True)
+    text = f"{total:,} parameters" + (f", of which {trained:,} are trained" if trained < total else "")
+    if new:
+        sizes = (p.numel() for name, p in model.named_parameters() if p.requires_grad and name in new)
+        text += f" ({sum(sizes):,} new ones)"
+    return text
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "cbam3d": cbam3d.__version__,
+        "torch": str(torch.__version__),
+        "saved": datetime.now().isoformat(timespec="seconds"),
+    }

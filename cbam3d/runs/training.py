@@ -1,0 +1,196 @@
+"""A configuration -> a trained network in the folder of a run."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from cbam3d.config import Config, ConfigSource, load_config
+from cbam3d.config.keys import keys
+from cbam3d.config.reading import name_of
+from cbam3d.data.manifest import write_manifest
+from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.plots import plot_curves, plot_steps
+from cbam3d.engine.progress import Progress
+from cbam3d.engine.records import EpochTable
+from cbam3d.engine.train import Trainer
+from cbam3d.errors import InputError
+from cbam3d.files import make_folder
+from cbam3d.runs.checkpoint import Checkpoint, read_checkpoint
+from cbam3d.runs.data import open_source
+from cbam3d.runs.network import GIVEN, check_names
+from cbam3d.runs.processes import by_first_process, create_fabric
+from cbam3d.runs.progress import show_progress
+from cbam3d.runs.results import Result
+from cbam3d.runs.run import Run
+from cbam3d.runs.table import refuse_changed, with_manifest_of
+from cbam3d.runs.trainer import create_trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config: ConfigSource | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    model: nn.Module | None = None,
+    progress: Progress = show_progress,
+) -> Run:
+    """Train and score a network; the folder of the run holds the configuration, checkpoints, tables and plots.
+
+    Args:
+        config: the name of a bundled configuration, the path of a YAML file, a `Config`, or a mapping of values by key
+            (see `load_config`): {"config": "folder", "data.root": "videos", "train.epochs": 10}. None is the demo. On
+            resume, a mapping without the entry "config" changes values of the run's own configuration.
+        run_dir: folder of the run; None for `run.dir`, else for runs/ and the configuration's name, numbered where that
+            exists.
+        resume: continue the run in that folder, with the configuration that it has; the result is the same as that of a
+            run that was never stopped.
+        model: a network of your own to train in place of `model.name`, (N, 3, T, H, W) or (N, 3, H, W) -> (N, number of
+            classes). It is trained in place, on the device of the run. Pass it to `open_run` as well.
+        progress: shows the progress; see `engine.progress`.
+
+    Returns: the run. `metrics` has its scores; of several processes, the first one writes.
+
+    Raises:
+        InputError: something in the configuration, the data or the files is wrong; the text says what and where.
+        Stopped: a signal (SIGTERM, Ctrl-C) or `train.max_hours` ended training; a checkpoint has been written.
+    """
+    given: ConfigSource = {} if config is None else config
+    placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(run_dir)}
+    if model is not None:
+        placed |= {"model": {"name": GIVEN, "attention": None, "weights": None, "options": {}, "attention_options": {}}}
+    settings = load_config(given, placed)
+    folder, begun = Path(), None
+    if resume:
+        folder = _begun_folder(settings, name_of(given))
+        if isinstance(given, Mapping) and "config" not in given:
+            settings = load_config({**given, "config": folder / "config.yaml"}, placed)
+    elif settings.run.dir is not None and has_run(Path(settings.run.dir)):
+        raise InputError(f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone")
+    check_names(settings)
+    fabric = create_fabric(settings)
+    if resume:
+        logger.info(f"run folder {folder}")
+        begun = _begun(settings, folder)
+    found = with_manifest_of(folder, settings) if resume else settings
+    source = by_first_process(fabric, lambda: open_source(found, progress=progress))
+    if resume and source.manifest is not None:
+        refuse_changed(source.manifest, Path(settings.data.root))
+    if not resume:
+        folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
+        logger.info(f"run folder {folder}")
+    trainer, test = create_trainer(settings, source, fabric, folder, begun, model, progress)
+    if begun is not None:
+        trainer.resume(begun.state)
+    if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
+        repeatable = settings.override({"run.dir": None})
+        (folder / "config.yaml").write_text(yaml.safe_dump(repeatable.plain(), sort_keys=False))
+        if source.manifest is not None:
+            write_manifest(source.manifest, folder / "manifest.csv")
+        _report_to_wandb(settings, folder)
+    evaluation, table = trainer.fit()
+    if source.validation is not source.test:
+        evaluation = test(trainer.model_to_score())
+        trainer.skipped.add(evaluation.problems)
+    result = Result.of(evaluation, source, len(trainer.skipped.reasons))
+    if fabric.is_global_zero:
+        _write_scores(folder, trainer, result, table)
+    return Run(folder, settings, source.classes, source.images, model, result=result)
+
+
+def _begun(config: Config, folder: Path) -> Checkpoint:
+    """The checkpoint of the run that is resumed; what differs from its configuration is reported.
+
+    Raises:
+        InputError: a value that a resumed run cannot change.
+    """
+    saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    fixed = {key.name for key in keys() if key.fixed}
+    for key, (then, now) in changed_keys(saved.config.plain(), config.plain()).items():
+        if key in fixed:
+            raise InputError(f"{key} was {then}, is {now}: a run that has begun cannot change it")
+        if key != "run.dir":
+            logger.warning(f"changed since: {key} was {then}, is {now}")
+    return saved
+
+
+def _report_to_wandb(config: Config, folder: Path) -> None:
+    """Let Weights & Biases follow the TensorBoard events."""
+    if config.run.wandb is None:
+        return
+    try:
+        import wandb  # type: ignore[import-not-found]
+    except ImportError:
+        raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
+    wandb.init(
+        project=config.run.wandb,
+        name=folder.name,
+        id=folder.name,
+        dir=folder,
+        config=config.plain(),
+        resume="allow",
+        sync_tensorboard=True,
+    )
+
+
+def _begun_folder(config: Config, name: str) -> Path:
+    """Where the run to resume lives: the named folder, or the last of those with the configuration's name.
+
+    Raises:
+        InputError: no run there.
+    """
+    if config.run.dir is not None:
+        if not has_run(Path(config.run.dir)):
+            raise InputError(f"{config.run.dir}: nothing to resume (checkpoints/last.ckpt is missing)")
+        return Path(config.run.dir)
+    runs = [folder for folder in takewhile(Path.exists, _numbered(name)) if has_run(folder)]
+    if not runs:
+        raise InputError(f"runs/{name}: nothing to resume")
+    return runs[-1]
+
+
+def new_folder(config: Config, name: str) -> Path:
+    """A folder for a new run: the one that is named, or the next number, taken by making it."""
+    if config.run.dir is not None:
+        folder = make_folder(config.run.dir)
+        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+    else:
+        make_folder("runs")
+        folder = next(folder for folder in _numbered(name) if _is_made(folder))
+    make_folder(folder / "checkpoints")
+    return folder
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder, unless another run has it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    return True
+
+
+def _numbered(name: str) -> Iterator[Path]:
+    """runs/NAME, runs/NAME-2, …"""
+    yield Path("runs") / name
+    yield from (Path("runs") / f"{name}-{number}" for number in count(2))
+
+
+def has_run(folder: Path) -> bool:
+    """Whether training has begun in a folder."""
+    return (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
+    best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
+    result.write(folder, folder / "metrics.json", result.facts() | {"epoch": trainer.state.epoch} | best)
+    plot_curves(folder / "curves.png", table, [name for name in result.scores if "top" in name])
+    plot_steps(folder / "steps.png", folder / "steps.csv")

@@ -1,0 +1,32 @@
+"""`cbam3d evaluate`, as a user asks for it."""
+
+import json
+
+from cbam3d.cli import main
+
+
+def test_scores_are_shown_and_several_runs_compared(tiny_run, capsys):
+    best = tiny_run / "checkpoints/best.ckpt"
+    assert main(["evaluate", str(tiny_run), str(best), "--views", "3x3", "--eval.batch_size", "7"]) == 0
+    shown = capsys.readouterr().out
+    report = json.loads((tiny_run / "evaluation.json").read_text())
+    assert report["num_clips"] == report["num_videos"] * 9
+    assert report["config"]["eval"]["batch_size"] == 7
+    assert f"{report['video_top1']:.2%}" in shown
+    assert "bootstrap over items" in shown
+    assert f"{tiny_run} against {tiny_run}: +0.00 points (95 % interval +0.00 … +0.00), within noise" in shown
+
+
+def test_mistakes_are_one_line(tiny_run, tmp_path, capsys):
+    (tiny_run / "evaluation.json").unlink(missing_ok=True)
+    for arguments, message in (
+        ([tiny_run, "--views", "many"], "expected clips and crops such as 10x3, got 'many'"),
+        ([tiny_run, tmp_path / "nowhere"], "no run in this folder"),  # said before the first one is scored
+        ([], "the following arguments are required: runs"),
+        ([tiny_run, "--data.rot", "x"], "did you mean 'data.root'"),
+    ):
+        assert main(["evaluate", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tiny_run / "evaluation.json").exists()

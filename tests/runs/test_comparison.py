@@ -1,0 +1,182 @@
+"""Mechanisms compared: the words that ask for them, real runs, and what is said of them."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+
+from cbam3d import compare, measure_cost
+from cbam3d.runs.comparison import IncompleteComparison, parse_variants
+from cbam3d.runs.cost import multiply_adds
+from cbam3d.runs.devices import environments
+from cbam3d.config import Config, RunConfig
+from cbam3d.errors import InputError
+from cbam3d.models import create_model
+from tests.tiny import TINY, as_arguments
+
+
+def test_words_may_have_options_in_brackets():
+    none, se, cbam = parse_variants("none, se(reduction=8),cbam(gates=[channel, spatial], init=identity)")
+    assert (none.name, none.options, none.slug) == ("none", {}, "none")
+    assert (se.name, se.options) == ("se", {"reduction": 8})
+    assert cbam.options == {"gates": ["channel", "spatial"], "init": "identity"}
+    assert cbam.slug == "cbam-gates-channel-spatial-init-identity"
+
+
+def test_a_mechanism_takes_those_options_of_the_recipe_that_it_has():
+    base = Config().override({"model.attention_options": {"init": "identity", "gates": ["channel"]}})
+    none, se, cbam = (v.config(base).model for v in parse_variants("none,se,cbam(gates=[spatial])"))
+    assert (none.attention, none.attention_options) == ("none", {})
+    assert (se.attention, se.attention_options) == ("se", {"init": "identity"})
+    assert cbam.attention_options == {"init": "identity", "gates": ["spatial"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("none,simamm", "did you mean 'simam'"),
+        ("none", "at least two"),
+        ("se,se", "each once"),
+        ("none,se(reductoin=8)", "did you mean 'reduction'"),
+        ("none,se(8)", "expected option=value"),
+        ("none,se(reduction=8", "expected a mechanism"),
+        ("none,se(reduction={)", "cannot read the value"),
+        ("none,none(init=identity)", "option of none 'init'"),
+    ],
+)
+def test_what_is_no_mechanism_is_one_line(text, reason):
+    with pytest.raises(InputError, match=reason) as raised:
+        parse_variants(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_each_training_has_its_place(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (alone,) = environments(None, RunConfig())
+    assert "OMP_NUM_THREADS" not in alone or alone["OMP_NUM_THREADS"] != "8"
+    assert [place["OMP_NUM_THREADS"] for place in environments(2, RunConfig())] == ["4", "4"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(None, RunConfig())] == ["2", "5"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(3, RunConfig())] == ["2", "5", "2"]
+    assert len(environments(None, RunConfig(accelerator="cpu"))) == 1
+
+
+def test_multiply_adds_are_those_counted_by_hand():
+    layers = torch.nn.Sequential(torch.nn.Conv3d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten())
+    layers.append(torch.nn.Linear(8 * 2 * 4 * 4, 5))
+    assert multiply_adds(layers, torch.zeros(1, 3, 2, 4, 4)) == 8 * 3 * 27 * 32 + 8 * 32 * 5
+
+
+def test_a_cost_is_measured_and_the_network_left_as_it_was():
+    model = torch.nn.Sequential(torch.nn.Conv3d(3, 8, 3, bias=False), torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cost = measure_cost(model.eval(), (2, 3, 4, 8, 8), num_classes=5)
+    assert (cost.num_parameters, cost.multiply_adds) == (8 * 3 * 27, 8 * 3 * 27 * 2 * 6 * 6)
+    assert cost.step_seconds > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_run, tmp_path_factory) -> tuple[Path, dict]:
+    """The folder of a comparison, and the recipe that was compared."""
+    out = tmp_path_factory.mktemp("compare") / "out"
+    recipe = {**TINY, "data.root": str(tiny_run.parent / "videos")}
+    found = compare(recipe, ["none", "se"], seeds=1, out=out)
+    assert [row.attention for row in found.rows] == ["none", "se"]
+    return out, recipe
+
+
+def test_real_runs_end_in_one_table(compared):
+    out, _ = compared
+    with open(out / "comparison.csv", newline="") as file:
+        none, se = csv.DictReader(file)
+    right = {}
+    for row in (none, se):
+        with open(out / row["attention"] / "seed0" / "predictions.csv", newline="") as file:
+            right[row["attention"]] = [int(item["right"]) for item in csv.DictReader(file)]
+        assert float(row["mean"]) == pytest.approx(np.mean(right[row["attention"]]))
+        config = yaml.safe_load((out / row["attention"] / "seed0" / "config.yaml").read_text())
+        assert config["model"]["attention"] == row["attention"]
+        network = create_model("resnet10", 8, attention=row["attention"], width=8)
+        assert int(row["parameters"]) == sum(p.numel() for p in network.parameters())
+        assert float(row["memory_gib"]) > 0
+    assert float(se["difference"]) == pytest.approx(np.mean(right["se"]) - np.mean(right["none"]))
+    assert float(se["low"]) <= float(se["difference"]) <= float(se["high"])
+    text = (out / "comparison.md").read_text()
+    assert re.search(r"\| se \| \d+\.\d\d \| [+-]\d+\.\d\d \| [+-]\d+\.\d\d … [+-]\d+\.\d\d \| one seed tells", text)
+    assert (out / "comparison.png").stat().st_size > 5000
+
+
+def test_what_is_done_is_not_done_again(compared):
+    out, recipe = compared
+    checkpoint = out / "se/seed0/checkpoints/last.ckpt"
+    then = checkpoint.stat().st_mtime_ns
+    compare(recipe, "none,se", seeds=1, out=out)
+    assert checkpoint.stat().st_mtime_ns == then
+    with pytest.raises(InputError, match=r"was begun with train\.epochs 1, now it is 2"):
+        compare({**recipe, "train.epochs": 2}, "none,se", seeds=1, out=out)
+
+
+@pytest.mark.slow
+def test_mechanisms_that_are_added_see_the_same_videos(compared, tiny_run, tmp_path):
+    """Also where the data has grown, and the folder of the comparison has moved."""
+    out, recipe = compared
+    moved, added = tmp_path / "moved", tiny_run.parent / "videos/zoom_in/added.avi"
+    shutil.copytree(out, moved)
+    shutil.copy(next((tiny_run.parent / "videos/zoom_in").iterdir()), added)
+    checkpoint = moved / "se/seed0/checkpoints/last.ckpt"
+    then = checkpoint.stat().st_mtime_ns
+    try:
+        with pytest.raises(IncompleteComparison, match="1 of 4 runs did not end.*reduction") as raised:
+            compare(recipe, "none,se,eca,cbam(reduction=0)", seeds=1, out=moved)
+    finally:
+        added.unlink()
+    assert "\n" not in str(raised.value)  # the one that fails is named, and the others are kept
+    assert [row.attention for row in raised.value.compared.rows] == ["none", "se", "eca"]
+    assert "| eca |" in (moved / "comparison.md").read_text()
+    assert checkpoint.stat().st_mtime_ns == then
+    tables = [(moved / name / "seed0/manifest.csv").read_text() for name in ("none", "eca")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_ending_it_ends_its_trainings(compared, tmp_path):
+    """SIGTERM while the first run trains."""
+    _, recipe = compared
+    values = {key: value for key, value in recipe.items() if key != "config"} | {"train.epochs": 200}
+    command = ["compare", "folder", "--attention", "none,se", "--seeds", "1", "--out", str(tmp_path / "out")]
+    command += as_arguments(values)
+    process = subprocess.Popen([sys.executable, "-m", "cbam3d", *command])
+    steps = tmp_path / "out/none/seed0/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not steps.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = [one for one in psutil.Process(process.pid).children() if "train" in one.cmdline()]
+    process.terminate()
+    assert process.wait(60) == 143
+    assert len(children) == 1
+    assert not children[0].is_running()
+    assert (tmp_path / "out/none/seed0/checkpoints/last.ckpt").exists()
+    assert not (tmp_path / "out/se").exists()
+
+
+def test_what_is_wrong_is_one_line(tmp_path):
+    for values, options, message in (
+        ({"run.dir": "x"}, {}, "--out takes the place of run.dir"),
+        ({}, {"seeds": 0}, "--seeds must be at least 1, got 0"),
+        ({}, {"jobs": 0}, "--jobs must be at least 1, got 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compare({"config": "motion", **values}, "none,se", out=tmp_path / "out", **options)

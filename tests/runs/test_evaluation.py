@@ -1,0 +1,166 @@
+"""Scores of real runs: written, compared, and repeated by the predictor."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cbam3d import compare_runs, load_run, open_run
+from cbam3d.data import motion
+from cbam3d.errors import InputError
+from cbam3d.runs import table as tables
+from cbam3d.runs.pairing import mean_over_splits
+from cbam3d.runs.results import Result, groups_of
+from tests.tiny import train_tiny
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two runs, `a` and `b`, that differ by their seed, on the same videos with groups."""
+    root = tmp_path_factory.mktemp("evaluation")
+    motion.render(root / "videos", num_groups=4)
+    paths = sorted(path.relative_to(root / "videos") for path in (root / "videos").rglob("*.*"))
+    with open(root / "groups.csv", "w", newline="") as file:
+        rows = [(path.as_posix(), path.parent.name, f"g{i // 2}") for i, path in enumerate(paths)]
+        csv.writer(file).writerows([("path", "label", "group"), *rows])
+    for name in "ab":
+        train_tiny(root / "videos", root / name, {"data.groups": str(root / "groups.csv"), "run.seed": ord(name)})
+    return root
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_that_is_written(runs):
+    result = open_run(runs / "a").evaluate({"eval.num_clips": 3, "eval.num_crops": 3})
+    report = json.loads((runs / "a/evaluation.json").read_text())
+    rows = table(runs / "a/evaluation/predictions.csv")
+    assert len(rows) == report["num_videos"] == 16
+    assert report["num_clips"] == 16 * 9
+    assert report["num_groups"] == 8
+    assert len(set(result.groups)) == 8
+    assert result.scores["video_top1"] == report["video_top1"]
+    right = [int(row["right"]) for row in rows]
+    assert report["video_top1"] == pytest.approx(np.mean(right))
+    low, high = report["intervals_95"]["video_top1"]
+    assert low <= report["video_top1"] <= high
+    for row in rows:
+        probabilities = [float(row[f"probability{k}"]) for k in range(1, 6)]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert row["right"] == str(int(row["top1"] == row["label"]))
+    classes = table(runs / "a/evaluation/classes.csv")
+    assert sum(int(row["items"]) for row in classes) == 16
+    mean = np.mean([float(row["accuracy"]) for row in classes if row["items"] != "0"])
+    assert report["video_mean_class_accuracy"] == pytest.approx(mean, abs=1e-3)
+    confusion = table(runs / "a/evaluation/confusion.csv")
+    assert sum(int(row[row["true \\ predicted"]]) for row in confusion) == sum(right)
+    assert (runs / "a/evaluation/confusion.png").is_file()
+
+
+def test_training_ends_with_what_evaluation_gives(runs):
+    open_run(runs / "a").evaluate()
+    trained, evaluated = (json.loads((runs / "a" / name).read_text()) for name in ("metrics.json", "evaluation.json"))
+    for name in ("video_top1", "clip_top5", "video_mean_class_accuracy", "num_videos", "num_groups"):
+        assert trained[name] == evaluated[name]
+    assert trained["intervals_95"] == evaluated["intervals_95"]
+    for name in ("predictions.csv", "classes.csv", "confusion.csv"):
+        assert (runs / "a" / name).read_bytes() == (runs / "a/evaluation" / name).read_bytes()
+
+
+def test_two_runs_are_compared_on_the_same_items(runs):
+    results = [open_run(runs / name).evaluate() for name in "ab"]
+    found = compare_runs(*results)
+    a, b = (table(runs / name / "evaluation/predictions.csv") for name in "ab")
+    only_a = sum(x["right"] > y["right"] for x, y in zip(a, b, strict=True))
+    only_b = sum(x["right"] < y["right"] for x, y in zip(a, b, strict=True))
+    assert (found.only_first, found.only_second) == (only_a, only_b)
+    assert found.difference == pytest.approx((only_b - only_a) / len(a))
+    same = compare_runs(results[0], open_run(runs / "a/checkpoints/best.ckpt").evaluate())
+    assert (same.difference, same.low, same.high, same.within_noise) == (0, 0, 0, True)
+
+
+def test_runs_on_other_items_are_not_compared(runs, tiny_run):
+    with pytest.raises(InputError, match="scored on other items"):
+        compare_runs(open_run(runs / "a").evaluate(), open_run(tiny_run).evaluate())
+
+
+def test_a_checkpoint_alone_is_scored_beside_itself(runs, tmp_path):
+    shutil.copy(runs / "a/checkpoints/last.ckpt", tmp_path / "mine.ckpt")
+    open_run(tmp_path / "mine.ckpt").evaluate()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.ckpt", "mine"}
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"evaluation", "evaluation.json"}
+
+
+def test_the_predictor_gives_what_evaluation_gives(runs):
+    open_run(runs / "a").evaluate()
+    predictor = load_run(runs / "a")
+    assert len(predictor.classes) == 8
+    for row in table(runs / "a/evaluation/predictions.csv")[:4]:
+        best = predictor(runs / "videos" / row["path"], top=5)
+        assert [name for name, _ in best] == [row[f"top{k}"] for k in range(1, 6)]
+        assert [value for _, value in best] == pytest.approx(
+            [float(row[f"probability{k}"]) for k in range(1, 6)], abs=1e-5
+        )
+    probabilities = predictor.probabilities(runs / "videos" / row["path"])
+    assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_what_cannot_be_scored_is_one_line(runs, tmp_path):
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    with pytest.raises(InputError, match=r"empty\.mp4: empty file"):
+        load_run(runs / "a")(empty)
+    with pytest.raises(InputError, match="no run in this folder"):
+        load_run(tmp_path)
+    torch.save({"model": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="not a checkpoint of cbam3d train"):
+        load_run(tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="no val split beside test"):
+        open_run(runs / "a").evaluate(split="val")
+    with pytest.raises(InputError, match=r"data\.test_fraction is not what the run was trained with"):
+        open_run(runs / "a").evaluate({"data.test_fraction": 0.4})
+
+
+def test_pictures_are_classified_too(picture_run):
+    open_run(picture_run).evaluate()
+    predictor, pictures = load_run(picture_run), picture_run.parent / "pictures"
+    for row in table(picture_run / "evaluation/predictions.csv")[:3]:
+        (name, value), _ = predictor(pictures / row["path"])
+        assert name == row["top1"]
+        assert value == pytest.approx(float(row["probability1"]), abs=1e-5)
+    with pytest.raises(InputError, match=r"nowhere\.png: unreadable"):
+        predictor(pictures / "nowhere.png")
+
+
+def test_items_without_a_group_stand_for_themselves():
+    class Table:
+        path, group = ["a", "b", "c"], ["g", "", "g"]
+
+    class Source:
+        manifest = Table
+
+    assert groups_of(Source, ["c", "b"]) == ["g", "b"]  # type: ignore[arg-type]
+
+
+def test_runs_of_several_splits_are_averaged():
+    def result(score):
+        return Result(None, [], [], {"video_top1": score}, {"video_top1": (0.0, 1.0)}, 0)  # type: ignore[arg-type]
+
+    found = mean_over_splits([(1, result(0.8)), (2, result(0.9)), (3, result(0.85))])
+    assert (found.score, found.mean) == ("video_top1", pytest.approx(0.85))
+    assert found.values == {1: 0.8, 2: 0.9, 3: 0.85}
+
+
+def test_other_classes_are_refused_before_videos_are_read(tiny_run, tmp_path, monkeypatch):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "x.mp4").write_bytes(b"never opened")
+    monkeypatch.setattr(tables, "scan_videos", None)
+    with pytest.raises(InputError, match="has the classes a, b, the checkpoint was trained on"):
+        open_run(tiny_run).evaluate({"data.root": str(tmp_path)})

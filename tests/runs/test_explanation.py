@@ -1,0 +1,167 @@
+"""Pictures of where a network looks: on a network made by hand, on real runs, and on a trained one."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from cbam3d import CBAM3d, load_run, open_run, train
+from cbam3d.runs.predictor import Predictor
+from cbam3d.runs.explanation import Explainer, last_with_positions
+from cbam3d.runs.sheets import overlay
+from cbam3d.config import Config
+from cbam3d.data import motion
+from cbam3d.errors import InputError
+from cbam3d.models import create_model
+from cbam3d.video.probe import probe_video
+
+
+class Bright(nn.Module):
+    """Two classes by brightness, with a spatial gate that opens where it is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv3d(3, 4, 1, bias=False)
+        self.attention = CBAM3d(4, gates=("spatial",))
+        nn.init.constant_(self.features.weight, 1 / 3)
+        nn.init.zeros_(self.attention.spatial.conv.weight)
+        self.attention.spatial.conv.weight.data[0, 0, 0, 3, 3] = 2.0
+        self.head = nn.Linear(4, 2, bias=False)
+
+    def forward(self, x):
+        x = F.avg_pool3d(self.features(x), (1, 2, 2))
+        return self.head(self.attention(x).mean((2, 3, 4)))
+
+
+@pytest.fixture
+def bright():
+    config = Config().override({"data": {"num_frames": 6, "short_side": 48, "size": 48}})
+    predictor = Predictor(Bright().eval(), ["dark", "light"], config, images=False)
+    clip = torch.full((3, 6, 48, 48), 30, dtype=torch.uint8)
+    for t in range(6):
+        clip[:, t, 10:20, 4 + 6 * t : 14 + 6 * t] = 220
+    return predictor, clip
+
+
+def test_maps_lie_over_the_frames_that_they_belong_to(bright):
+    predictor, clip = bright
+    found = Explainer(predictor, grad_cam=False).explain(clip)
+    assert np.array_equal(found.frames, clip.permute(1, 2, 3, 0).numpy())
+    assert found.maps["attention"]["spatial"].shape == (6, 24, 24)
+    over = found.resized(found.maps["attention"]["spatial"])
+    mask = clip[0].numpy() > 100
+    for values, inside in zip(over, mask, strict=True):
+        assert values[inside].mean() > values[~inside].mean() + 0.2
+
+
+def test_grad_cam_is_the_papers_formula(bright):
+    predictor, clip = bright
+    found = Explainer(predictor, layer="features").explain(clip, "dark")
+    model, inputs = predictor.model, predictor.inputs([clip])
+    features = model.features(inputs).detach().requires_grad_()
+    pooled = F.avg_pool3d(features, (1, 2, 2))
+    model.head(model.attention(pooled).mean((2, 3, 4)))[0, 0].backward()
+    weights = features.grad.mean((2, 3, 4), keepdim=True)
+    expected = (weights * features).sum(1).relu()[0].detach().numpy()
+    assert (found.layer, found.target) == ("features", "dark")
+    np.testing.assert_allclose(found.grad_cam, expected, atol=1e-6 * max(1, abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "ndim", "size", "layer"),
+    [("resnet10", 3, (4, 32, 32), "layer4"), ("cbam_cnn", 2, (32, 32), "blocks"), ("fast_cnn", 2, (32, 32), "blocks")],
+)
+def test_grad_cam_takes_the_last_layer_with_positions(name, ndim, size, layer):
+    model = create_model(name, 5, ndim=ndim).eval()
+    assert last_with_positions(model, torch.zeros(1, 3, *size)) == layer
+
+
+def test_transformers_have_their_channels_elsewhere():
+    model = create_model("torchvision/swin3d_t", 5, ndim=3).eval()
+    with pytest.raises(InputError, match="name a --layer"):
+        last_with_positions(model, torch.zeros(1, 3, 4, 64, 64))
+
+
+def test_an_overlay_goes_from_blue_to_red():
+    frames = np.full((1, 1, 3, 3), 100, np.uint8)
+    shown = overlay(frames, np.array([[[0.0, 0.5, 1.0]]]))[0, 0].astype(int)
+    assert shown[0, 2] > shown[0, 0]
+    assert shown[2, 0] > shown[2, 2]
+    assert overlay(frames, np.ones((1, 1, 3))).shape == frames.shape
+
+
+def test_everything_that_is_written(tiny_run, tmp_path):
+    (video, *_) = sorted((tiny_run.parent / "videos").rglob("*.*"))
+    found = open_run(tiny_run).explain(video, "zoom_in")
+    stem = tmp_path / video.stem
+    files = found.save(stem)
+    assert files == [stem.with_suffix(suffix) for suffix in (".png", ".gif", ".mp4", ".npz")]
+    with Image.open(stem.with_suffix(".png")) as sheet, Image.open(stem.with_suffix(".gif")) as gif:
+        assert sheet.width > 500
+        assert gif.n_frames == 4  # type: ignore[attr-defined]
+    assert probe_video(stem.with_suffix(".mp4")).num_frames == 4
+    arrays = np.load(stem.with_suffix(".npz"))
+    assert arrays["frames"].shape == (4, 32, 32, 3)
+    assert arrays["layer1.0.attention/temporal"].shape == (4,)
+    assert arrays["grad_cam/layer4"].min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"target": "zoom_inn"}, "did you mean 'zoom_in'"),
+        ({"layer": "layer5"}, "did you mean 'layer"),
+        ({"blocks": ["layer9.*"]}, "no block fits layer9"),
+        ({"layer": "fc"}, "have no positions"),
+        ({"layer": "layer1.0.attention.channel"}, "is not called as a module of its own"),
+    ],
+)
+def test_bad_input_is_one_line(tiny_run, options, reason):
+    (video, *_) = sorted((tiny_run.parent / "videos").rglob("*.*"))
+    with pytest.raises(InputError, match=reason) as raised:
+        open_run(tiny_run).explain(video, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_blocks_may_be_chosen(tiny_run):
+    (video, *_) = sorted((tiny_run.parent / "videos").rglob("*.*"))
+    found = Explainer(load_run(tiny_run), ("layer2.*",), grad_cam=False)(video)
+    assert list(found.maps) == ["layer2.0.attention"]
+    with pytest.raises(InputError, match="no block fits"):
+        Explainer(load_run(tiny_run), ("x",), grad_cam=False)(video)
+
+
+@pytest.mark.slow
+def test_a_trained_network_looks_at_what_moves(tmp_path):
+    """Inside the moving thing Grad-CAM and the spatial map of some block (which one differs from training to training)
+    are higher than outside. As things lie near the centre, they are also held against the places of the things in
+    other videos."""
+    train({"data.root": str(tmp_path / "videos"), "run.accelerator": "cpu"}, run_dir=tmp_path / "run")
+    explainer = Explainer(load_run(tmp_path / "run"))
+    with open(tmp_path / "run/predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[::4]
+    (clip,) = explainer.predictor.clips(motion.NUM_FRAMES, motion.FPS)
+    masks, maps = [], {}
+    for row in rows:
+        _, mask = motion.render_video(row["label"], 0, int(row["group"].lstrip("g")))
+        found = explainer(tmp_path / "videos" / row["path"])
+        masks.append(mask[clip])
+        assert found.grad_cam is not None
+        shown = {"grad_cam": found.grad_cam} | {name: views["spatial"] for name, views in found.maps.items()}
+        for name, one in shown.items():
+            maps.setdefault(name, []).append(found.resized(one))
+    things = np.stack(masks).astype(float)
+    follows = set()
+    for name, values in maps.items():
+        over = np.stack(values)
+        inside = (over * things).sum((1, 2, 3)) / things.sum((1, 2, 3))
+        outside = (over * (1 - things)).sum((1, 2, 3)) / (1 - things).sum((1, 2, 3))
+        elsewhere = (np.einsum("athw,bthw->ab", over, things) / things.sum((1, 2, 3))).mean(1)
+        if (inside > outside).mean() >= 0.75 and (inside > elsewhere).mean() >= 0.65:
+            follows.add(name)
+    assert "grad_cam" in follows
+    assert len(follows) > 1, "no block's map"
