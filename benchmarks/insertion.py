@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cbam3d import create_model, insert_attention, list_insertions
-from cbam3d.commands.cost import multiply_adds
+from cbam3d.runs.cost import multiply_adds
 
 # name -> shape of an input; the sizes that the networks were made for, where they insist on them
 NETWORKS = {

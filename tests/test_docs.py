@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from PIL import Image
 from torchvision.models import WeightsEnum
 
 from cbam3d.attention import catalog
-from cbam3d.cli import COMMANDS, main
-from cbam3d.cli.train import parser as train_parser
+from cbam3d.cli import main
+from cbam3d.cli.main import COMMANDS
+from cbam3d.config import load_config
+from cbam3d.config.bundled import find_recipe
+from cbam3d.config.keys import keys, sections
 from cbam3d.data import motion
 from cbam3d.data.recipe import load_recipe
-from cbam3d.config.keys import keys, sections
-from cbam3d.parsing import parse_config
-from cbam3d.config.bundled import find_recipe
+from cbam3d.runs.comparison import parse_variants
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -135,7 +137,7 @@ def test_yaml_is_a_configuration_or_a_recipe(page, tmp_path):
         path = tmp_path / ("config.yaml" if set(yaml.safe_load(block.text)) <= set(sections()) else "recipe.yaml")
         path.write_text(block.text)
         if path.stem == "config":
-            parse_config(["--config", str(path)], train_parser())
+            load_config(path)
         else:
             load_recipe(path.parent)
 
@@ -158,9 +160,9 @@ def run(words: list[str], small: bool = True) -> None:
     if program == "cbam3d" and rest[0] == "train":
         train(rest[1:], small)
     elif program in ("torchrun", "fabric"):
-        parse_config(rest[rest.index("train.py") + 1 :], train_parser())
+        read("train", rest[rest.index("train.py") + 1 :])
     elif program == "cbam3d" and rest[0] == "compare":
-        parse_compare(rest[1:])
+        parse_variants(read("compare", rest[1:]).attention)
     elif program == "cbam3d":
         assert rest[0] in COMMANDS
         if ">" in rest:
@@ -168,7 +170,7 @@ def run(words: list[str], small: bool = True) -> None:
         if small and rest[0] == "prepare":  # it refuses to replace a table
             Path(rest[rest.index("--root") + 1], "manifest.csv").unlink(missing_ok=True)
         if rest[:3] in NOT_HERE or not small:
-            import_module(f"cbam3d.commands.{COMMANDS[rest[0]].partition('.')[0]}").parser().parse_args(rest[1:])
+            read(rest[0], rest[1:])
         else:
             assert main(rest) == 0, words
     elif program == "make":
@@ -184,13 +186,21 @@ def run(words: list[str], small: bool = True) -> None:
         assert program in ELSEWHERE, f"no test knows {words}"
 
 
+def read(command: str, arguments: list[str]) -> Namespace:
+    """The options of a command, which is not run; its keys make a configuration."""
+    given, values = import_module(f"cbam3d.cli.{command}").parser().parse(arguments)
+    if command in ("train", "compare"):
+        load_config({**values, "config": given.config or "motion"})
+    return given
+
+
 def train(arguments: list[str], small: bool) -> None:
     if "--resume" in arguments:
         assert main(["train", *arguments]) == 0
     elif small and "--run.devices" not in arguments:
         assert main(["train", *arguments, *SMALL]) == 0, arguments
     else:
-        parse_config(arguments, train_parser())
+        read("train", arguments)
 
 
 @pytest.mark.parametrize("page", named(page for page in PAGES if of(page, "bash") and page.stem != "NEW_DATASET"))
@@ -200,7 +210,7 @@ def test_commands_run(page, there):
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
             _, found, arguments = block.text.replace("\\\n", " ").partition("train.py ")
             assert found
-            parse_config([word for word in arguments.split() if not word.startswith("$")], train_parser())
+            read("train", [word for word in arguments.split() if not word.startswith("$")])
         else:
             for words in commands(block.text):
                 run(words)

@@ -14,9 +14,15 @@ PACKAGE = Path(cbam3d.__file__).parent
 ALLOWED = {
     "attention": {"attention"},
     "models": {"models", "attention"},
-    "data": {"data"},
+    "video": {"video"},
+    "data": {"data", "video"},
     "engine": {"engine"},
+    "config": {"config"},
+    "runs": {"runs", "attention", "models", "video", "data", "engine", "config"},
+    "cli": {"cli", "runs", "attention", "models", "video", "data", "engine", "config"},
 }
+# libraries that one room alone knows
+KNOWN_BY = {"rich": {"cli"}, "shtab": {"cli"}, "argparse": {"cli"}, "pydantic": {"config"}, "av": {"video"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -30,42 +36,100 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def test_there_is_no_room_and_no_loose_module_beside_these():
+    found = {path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "configs", "datasets")}
+    assert found == {*ALLOWED, "__init__.py", "__main__.py", "errors.py", "files.py", "py.typed"}
+
+
 @pytest.mark.parametrize("room", ALLOWED)
 def test_imports_go_one_way(room):
-    files = list((PACKAGE / room).glob("*.py"))
+    files = list((PACKAGE / room).rglob("*.py"))
     assert files
     for path in files:
         for name in imported(path):
-            if name.startswith("cbam3d."):
-                assert name.split(".")[1] in ALLOWED[room] | {"errors", "files"}, f"{path.name} imports {name}"
+            first, room_of, *_ = *name.split("."), ""
+            if first == "cbam3d" and name != "cbam3d.__version__":
+                assert room_of in ALLOWED[room] | {"errors", "files"}, f"{path.name} imports {name}"
+            assert room in KNOWN_BY.get(first, {room}), f"{path.name} imports {name}"
+
+
+def test_errors_and_files_know_no_room():
+    for name in ("errors.py", "files.py"):
+        rooms = {one.split(".")[1] for one in imported(PACKAGE / name) if one.startswith("cbam3d.")}
+        assert rooms <= {"errors"}
+
+
+def test_nothing_but_the_command_line_prints():
+    for path in PACKAGE.rglob("*.py"):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        prints = any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
+        assert not prints or path.parent.name == "cli", path
 
 
 def test_blocks_know_torch_only():
-    for path in (PACKAGE / "attention").glob("*.py"):
+    for path in (PACKAGE / "attention").rglob("*.py"):
         roots = {name.split(".")[0] for name in imported(path)}
-        kernels = {"triton"} if path.stem == "triton_passes" else set()  # imported on GPUs only
+        kernels = {"triton"} if path.stem == "triton_kernels" else set()  # imported on GPUs only
         assert roots <= set(sys.stdlib_module_names) | {"torch", "cbam3d"} | kernels, path
 
 
 def test_importing_a_block_loads_neither_decoder_nor_engine():
-    heavy = ["av", "lightning_fabric", "matplotlib", "pytorchvideo"]
+    heavy = ["av", "lightning_fabric", "matplotlib", "pydantic", "pytorchvideo", "rich", "torchvision"]
     code = f"import sys, cbam3d; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_every_module_has_a_test():
-    tests = Path(__file__).parent
-    for room in ALLOWED:
-        modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
-        tested = {path.stem.removeprefix("test_") for path in (tests / room).glob("test_*.py")}
-        # parts of what is tested as a whole: the blocks, the fused gates, the loaders, listing, scan
-        parts = {"features", "places", "nd", "gate", "eager", "pooled", "passes", "convolve"}
-        parts |= {"download", "batch", "encode", "annotations", "journal", "copies", "workers", "progress"}
-        assert modules - tested <= parts, room
+def test_every_public_name_is_there():
+    for name in cbam3d.__all__:
+        assert getattr(cbam3d, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        cbam3d.tarin  # noqa: B018
 
 
-def test_nobody_but_the_command_line_knows_the_commands():
-    for path in PACKAGE.rglob("*.py"):
-        if path.parent.name != "commands":
-            assert not any(name.startswith("cbam3d.commands") for name in imported(path)), path
+# modules that are parts of what is tested as a whole -> the test of that
+PARTS = {
+    "attention": {
+        "eager": "fused",
+        "convolve": "cbam",
+        "features": "insert",
+        "gate": "catalog",
+        "kernels": "fused",
+        "nd": "nd",
+        "pooled": "fused",
+        "positions": "insert",
+    },
+    "models": {"download": "hub", "rank": "zoo", "torchvision": "zoo", "pytorchvideo": "zoo", "timm": "zoo"},
+    "video": {"encode": "decode"},
+    "data": {"annotations": "listing", "batch": "loader", "workers": "loader"},
+    "engine": {"progress": "train"},
+    "config": {"section": "reading", "keys": "schema", "bundled": "reading"},
+    "runs": {
+        "annotate": "predictor",
+        "checkpoint": "run",
+        "comparison_table": "comparison",
+        "cost": "comparison",
+        "data": "training",
+        "devices": "comparison",
+        "dry_run": "training",
+        "inputs": "predictor",
+        "loaders": "dataset",
+        "pairing": "evaluation",
+        "processes": "processes",
+        "progress": "run",
+        "results": "evaluation",
+        "sheets": "explanation",
+        "table": "training",
+        "trainer": "network",
+        "windows": "predictor",
+    },
+    "cli": {"console": "cli", "main": "cli"} | dict.fromkeys(("train", "report", "export", "list"), "cli"),
+}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_every_module_has_a_test(room):
+    modules = {path.stem for path in (PACKAGE / room).rglob("*.py")} - {"__init__"}
+    tested = {path.stem.removeprefix("test_") for path in (Path(__file__).parent / room).rglob("test_*.py")}
+    assert modules - tested <= set(PARTS[room])
+    assert set(PARTS[room].values()) <= tested

@@ -5,11 +5,12 @@ from itertools import groupby
 
 from rich.table import Table
 
-import cbam3d
+from cbam3d.attention import describe_attention, list_attentions
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.config.bundled import bundled
 from cbam3d.errors import InputError
+from cbam3d.models import list_models
 
 
 def parser() -> CommandParser:
@@ -37,10 +38,10 @@ def run(arguments: list[str]) -> None:
         console().print(_catalogue(given.channels, given.size))
         return
     table = Table.grid(padding=(0, 2))
-    for library, names in groupby(cbam3d.list_models(), lambda name: name.rpartition("/")[0]):
+    for library, names in groupby(list_models(), lambda name: name.rpartition("/")[0]):
         short = (name.removeprefix(f"{library}/") for name in names)
         table.add_row(f"networks {library}/…" if library else "networks", ", ".join(short))
-    table.add_row("attention", ", ".join(cbam3d.list_attentions()))
+    table.add_row("attention", ", ".join(list_attentions()))
     table.add_row("configurations", ", ".join(sorted(path.stem for path in bundled("configs").glob("*.yaml"))))
     table.add_row("data sets", ", ".join(sorted(p.parent.name for p in bundled("datasets").glob("*/recipe.yaml"))))
     console().print(table)
@@ -71,9 +72,9 @@ def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
     for name in ("parameters", "multiply-adds"):
         table.add_column(name, justify="right")
     table.add_column("identity")
-    for name in cbam3d.list_attentions():
+    for name in list_attentions():
         try:
-            facts = cbam3d.describe_attention(name, channels, size)
+            facts = describe_attention(name, channels, size)
         except ValueError as error:  # sc wants two channels
             table.add_row(name, str(error))
             continue

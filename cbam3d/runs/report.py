@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-import cbam3d
+from cbam3d import __version__
 from cbam3d.data.batch import SampleIndex
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
@@ -97,7 +97,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
         "trained": versions.get("saved", "")[:10],
-        "written": f"{datetime.now():%Y-%m-%d} by cbam3d {cbam3d.__version__}",
+        "written": f"{datetime.now():%Y-%m-%d} by cbam3d {__version__}",
     }
 
 

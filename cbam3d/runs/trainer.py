@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-import cbam3d
+from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
 from cbam3d.data.loader import Loader
@@ -192,7 +192,7 @@ def _count(model: nn.Module, new: Collection[str]) -> str:
 
 def _versions() -> dict[str, Any]:
     return {
-        "cbam3d": cbam3d.__version__,
+        "cbam3d": __version__,
         "torch": str(torch.__version__),
         "saved": datetime.now().isoformat(timespec="seconds"),
     }

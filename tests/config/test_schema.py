@@ -1,11 +1,14 @@
 """The keys are a promise: scripts and configurations of users name them."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import yaml
 
-from cbam3d.config.keys import keys
+from cbam3d.config import Config
+from cbam3d.config.bundled import bundled
+from cbam3d.config.keys import json_schema, keys
 
 KEYS = """
 run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm
@@ -30,12 +33,16 @@ def test_the_list_of_keys_changes_on_purpose_only():
     assert [key.name for key in keys()] == KEYS.split()
 
 
-def test_the_page_of_keys_is_up_to_date():
-    docs = Path(__file__).parents[1] / "docs" / "make_keys.py"
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_is_written_about_the_keys_is_up_to_date():
+    docs = ROOT / "docs" / "make_keys.py"
     spec = importlib.util.spec_from_file_location("make_keys", docs)
     make_keys = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_keys)
     assert make_keys.tables() in make_keys.PAGE.read_text(), "run: python docs/make_keys.py"
+    assert json.loads(make_keys.SCHEMA.read_text()) == json_schema(), "run: python docs/make_keys.py"
 
 
 def test_defaults_and_choices_are_as_yaml_writes_them():
@@ -43,7 +50,38 @@ def test_defaults_and_choices_are_as_yaml_writes_them():
     assert found["run.dir"].default == "null"
     assert found["run.compile"].default == "false"
     assert found["run.compile"].choices == ("true", "false")
-    assert found["data.mean"].default.startswith("[0.43")
+    assert found["augment.flip"].choices == ("true", "false", "null")
+    assert found["data.mean"].default == "[0.432, 0.395, 0.376]"
     assert found["run.precision"].choices == ("32-true", "bf16-mixed", "16-mixed")
+    defaults = Config().plain()
     for key in keys():
-        yaml.safe_load(key.default)
+        section, name = key.name.split(".")
+        assert yaml.safe_load(key.default) == defaults[section][name]
+
+
+def test_what_a_resumed_run_cannot_change():
+    fixed = {key.name for key in keys() if key.fixed}
+    assert fixed == {
+        *(f"data.{key}" for key in ("recipe", "split", "test_fraction", "groups", "clips_per_visit", "sampling")),
+        *(f"train.{key}" for key in ("batch_size", "schedule", "limit_batches", "ema", "freeze", "new_rate_factor")),
+        *(f"train.{key}" for key in ("optimizer", "optimizer_options", "momentum", "weight_decay")),
+        *(f"model.{key}" for key in ("name", "options", "attention", "attention_options")),
+        "run.seed",
+    }
+
+
+def test_an_editor_finds_the_schema():
+    """By the comment that YAML's language server reads; and the schema refuses what the reading refuses."""
+    for path in bundled("configs").glob("*.yaml"):
+        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n"), path
+    schema = json_schema()
+    assert schema["additionalProperties"] is False
+    data = schema["$defs"]["DataConfig"]
+    assert data["additionalProperties"] is False
+    assert data["properties"]["num_frames"] == {
+        "default": 16,
+        "description": "Frames per clip.",
+        "minimum": 1,
+        "title": "Num Frames",
+        "type": "integer",
+    }

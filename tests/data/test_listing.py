@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from cbam3d.config.bundled import bundled
 from cbam3d.data.listing import list_videos, lists_of
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.errors import InputError
-from cbam3d.config.bundled import bundled
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
 

@@ -1,8 +1,8 @@
 import pytest
 
+from cbam3d.config.bundled import bundled
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.errors import InputError
-from cbam3d.config.bundled import bundled
 
 
 def recipe(*patterns: str) -> Recipe:

@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 
+from cbam3d.config.bundled import bundled
 from cbam3d.data import scan
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.scan import Journal
 from cbam3d.data.split import assign_splits
 from cbam3d.errors import InputError
-from cbam3d.config.bundled import bundled
 from cbam3d.video import probe_video, read_clip
 from cbam3d.video.probe import Copies
 from tests.conftest import read_numbers

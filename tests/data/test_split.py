@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from cbam3d.config.bundled import bundled
 from cbam3d.data.annotations import Row
 from cbam3d.data.manifest import from_rows
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of, split_by_group
 from cbam3d.errors import InputError
-from cbam3d.config.bundled import bundled
 
 
 def table(entries):

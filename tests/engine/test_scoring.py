@@ -21,8 +21,8 @@ class PassThrough(nn.Module):
         return x
 
 
-def score(batches, num_classes, images=False, batch_size=3):
-    return evaluate(Fabric(accelerator="cpu"), PassThrough(), batches, num_classes, batch_size, images)
+def scores_of(batches, num_classes, images=False, batch_size=3):
+    return score(Fabric(accelerator="cpu"), PassThrough(), batches, num_classes, batch_size, images)
 
 
 def batches_of(logits, labels, size):
@@ -36,7 +36,7 @@ def test_by_hand():
     """Two videos of two views, three classes. The second video is right only after averaging."""
     probabilities = torch.tensor([[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [[0.1, 0.4, 0.5], [0.6, 0.35, 0.05]]])
     # means: [.4, .5, .1] and [.35, .375, .275]; labels 0 and 1
-    result = score(batches_of(probabilities.log(), torch.tensor([0, 1]), 2), 3)
+    result = scores_of(batches_of(probabilities.log(), torch.tensor([0, 1]), 2), 3)
     assert result.scores["clip_top1"] == pytest.approx(1 / 4)
     assert result.scores["video_top1"] == pytest.approx(1 / 2)
     assert result.scores["loss"] == pytest.approx(-np.log([0.7, 0.1, 0.4, 0.35]).mean(), rel=1e-5)
@@ -49,7 +49,7 @@ def test_against_scikit_learn_with_a_ragged_last_batch(size):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(30, 3, 9, generator=generator) * 2
     labels = torch.cat([torch.arange(9), torch.randint(0, 9, (21,), generator=generator)])
-    result = score(batches_of(logits, labels, size), 9)
+    result = scores_of(batches_of(logits, labels, size), 9)
     probabilities = logits.double().softmax(2)
     clips, videos = probabilities.flatten(0, 1).numpy(), probabilities.mean(1).numpy()
     clip_labels = labels.repeat_interleave(3).numpy()
@@ -69,14 +69,14 @@ def test_against_scikit_learn_with_a_ragged_last_batch(size):
 
 def test_images_have_no_clips():
     logits = torch.eye(6)[:, None]
-    result = score(batches_of(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 4), 6, images=True)
+    result = scores_of(batches_of(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 4), 6, images=True)
     assert result.scores["top1"] == pytest.approx(5 / 6)
     assert set(result.scores) == {"loss", "top1", "top5"}
     assert result.counts == {"num_images": 6, "num_skipped": 0}
 
 
 def test_two_classes_have_a_top5_of_both():
-    result = score(batches_of(torch.tensor([[[0.0, 1.0]]]), torch.tensor([0]), 1), 2)
+    result = scores_of(batches_of(torch.tensor([[[0.0, 1.0]]]), torch.tensor([0]), 1), 2)
     assert (result.scores["video_top1"], result.scores["video_top5"]) == (0.0, 1.0)
 
 
@@ -84,12 +84,12 @@ def test_what_was_skipped_is_counted_and_never_scored():
     none = torch.empty(0, dtype=torch.long)
     nothing = Batch(torch.empty(0), none, none, [], [("a", "empty file"), ("b", "cut")])
     good = Batch(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), torch.tensor([1]), ["good"], [("c", "cut")])
-    result = score([nothing, good], 2)
+    result = scores_of([nothing, good], 2)
     assert result.counts == {"num_videos": 1, "num_clips": 1, "num_skipped": 3}
     assert result.scores["video_top1"] == 1.0
     assert result.problems == [("a", "empty file"), ("b", "cut"), ("c", "cut")]
     with pytest.raises(InputError, match="no item could be scored"):
-        score([nothing], 2)
+        scores_of([nothing], 2)
 
 
 def test_the_model_is_left_in_evaluation_mode_and_without_gradients():
@@ -99,7 +99,7 @@ def test_the_model_is_left_in_evaluation_mode_and_without_gradients():
             assert not torch.is_grad_enabled()
             return x
 
-    evaluate(
+    score(
         Fabric(accelerator="cpu"),
         Probe().train(),
         batches_of(torch.zeros(2, 1, 2), torch.tensor([0, 1]), 1),
@@ -125,7 +125,7 @@ if __name__ == "__main__":
         rows = [index.item for index in indices]
         bad = [(f"bad {i}", "x") for i in rows if i > 4]
         batches.append(Batch(logits[rows].flatten(0, 1), labels[rows], labels[rows], [str(row) for row in rows], bad))
-    result = evaluate(fabric, torch.nn.Identity(), batches, 6, 4, False)
+    result = score(fabric, torch.nn.Identity(), batches, 6, 4, False)
     if fabric.is_global_zero:
         print(json.dumps([result.scores, result.counts, result.confusion.tolist(), sorted(result.problems)]))
 """
@@ -138,7 +138,7 @@ def test_two_processes_score_each_video_once(tmp_path):
     scores, counts, confusion, problems = json.loads(done.stdout.strip().splitlines()[-1])
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(7, 2, 6, generator=generator)
-    alone = score(batches_of(logits, torch.arange(7) % 6, 7), 6)
+    alone = scores_of(batches_of(logits, torch.arange(7) % 6, 7), 6)
     assert scores == pytest.approx(alone.scores, rel=1e-6)
     assert counts == {"num_videos": 7, "num_clips": 14, "num_skipped": 2}
     assert confusion == alone.confusion.tolist()

@@ -1,6 +1,5 @@
 import copy
 import csv
-import io
 from contextlib import nullcontext
 from dataclasses import replace
 from unittest.mock import Mock
@@ -8,15 +7,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.data.loader import Batch
-from cbam3d.engine.scoring import score
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
+from cbam3d.engine.scoring import score
 from cbam3d.engine.train import Settings, Trainer, weights_of
 from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
@@ -61,10 +59,9 @@ def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, opt
         optimizer,
         chosen,
         loader or Points(),
-        lambda scored: evaluate(fabric, scored, Points(), 2, 64, False),
+        lambda scored: score(fabric, scored, Points(), 2, 64, False),
         folder,
         SkippedFiles(folder / "skipped.csv", limit),
-        Console(file=io.StringIO()),
         Settings(
             **{"epochs": epochs, "seed": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "log_every": 1} | changes
         ),

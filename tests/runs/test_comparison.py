@@ -15,12 +15,12 @@ import torch
 import yaml
 
 from cbam3d import compare, measure_cost
-from cbam3d.runs.comparison import IncompleteComparison, parse_variants
-from cbam3d.runs.cost import multiply_adds
-from cbam3d.runs.devices import environments
 from cbam3d.config import Config, RunConfig
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
+from cbam3d.runs.comparison import IncompleteComparison, parse_variants
+from cbam3d.runs.cost import multiply_adds
+from cbam3d.runs.devices import environments
 from tests.tiny import TINY, as_arguments
 
 
@@ -139,7 +139,7 @@ def test_mechanisms_that_are_added_see_the_same_videos(compared, tiny_run, tmp_p
     checkpoint = moved / "se/seed0/checkpoints/last.ckpt"
     then = checkpoint.stat().st_mtime_ns
     try:
-        with pytest.raises(IncompleteComparison, match="1 of 4 runs did not end.*reduction") as raised:
+        with pytest.raises(IncompleteComparison, match=r"1 of 4 runs did not end.*reduction") as raised:
             compare(recipe, "none,se,eca,cbam(reduction=0)", seeds=1, out=moved)
     finally:
         added.unlink()

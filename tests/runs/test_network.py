@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from cbam3d import CBAM3d, create_model, insert_attention, list_insertions, register_attention
-from cbam3d.runs.network import build_model, keep_hooks_and_sync_batchnorm, new_parameters
-from cbam3d.runs.trainer import create_training
 from cbam3d.attention import catalog
 from cbam3d.config import Config, ModelConfig, TrainConfig
 from cbam3d.errors import InputError, is_foreign
+from cbam3d.runs.network import build_model, keep_hooks_and_sync_batchnorm, new_parameters
+from cbam3d.runs.trainer import create_training
 
 
 def test_synchronised_norms_keep_the_inserted_attention():

@@ -1,12 +1,9 @@
-"""Training in real processes: killed, stopped, started by torchrun, and tried dry."""
+"""Training from real files, as a library: run folders, bad files, splits, resuming."""
 
 import csv
 import json
 import os
-import re
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,293 +12,364 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
-from cbam3d.cli import main
-from cbam3d.runs.training import new_folder
+from cbam3d import create_model, load_run, open_run, prepare, train
 from cbam3d.config import Config
+from cbam3d.config.keys import keys
 from cbam3d.data import motion
+from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
-from tests.tiny import TINY
+from cbam3d.runs import dry_run
+from cbam3d.runs.training import new_folder
+from tests.tiny import TINY, as_arguments, train_tiny
 
-MORE = shlex.split(
-    "--config folder --data.num_workers 1 --train.epochs 4 --train.batch_size 4 --train.log_every 1 --train.ema 0.9 "
-    "--train.accumulate 2 --train.checkpoint_minutes 0.0001 --eval.num_clips 1 --eval.every_epochs 2 "
-    "--data.test_fraction 0.4"
-)
+TWO = {"train.epochs": 2, "data.test_fraction": 0.2, "augment.crop_scale": None}
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("videos")
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """32 videos of the demo in class folders."""
+    root = tmp_path_factory.mktemp("rendered")
     motion.render(root, num_groups=4)
-    assert main(["prepare", "folder", "--root", str(root)]) == 0
     return root
 
 
-def arguments(videos: Path, folder: Path, *more: str) -> list[str]:
-    return ["train", *TINY, *MORE, "--data.root", str(videos), "--run.dir", str(folder), *more]
+@pytest.fixture
+def videos(rendered, tmp_path, monkeypatch) -> Path:
+    """A copy that a test may damage; the working directory is empty."""
+    shutil.copytree(rendered, tmp_path / "videos")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "videos"
 
 
-def start(arguments: list[str], launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "-m", "cbam3d", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def short(root: Path, run_dir: str | None = "run", **values):
+    """A run of two epochs; `section__key` is a key."""
+    given = {key.replace("__", "."): value for key, value in values.items()}
+    return train_tiny(root, run_dir, {**TWO, **given})
 
 
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
+def read_json(name: str) -> dict:
+    return json.loads(Path(name).read_text())
 
 
-def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
-    table = folder / "steps.csv"
-    while not table.exists() or f"\n{step}," not in table.read_text():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
+def test_training_leaves_a_run_folder_that_evaluates_to_the_same_scores(videos):
+    run = short(videos, data__test_fraction=0.5)
+    names = {path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "manifest.csv",
+        "metrics.csv",
+        "metrics.json",
+        "curves.png",
+        "confusion.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    } <= names
+    assert any("events.out.tfevents" in name for name in names)
+    assert not any(".part" in name for name in names)
+    metrics = read_json("run/metrics.json")
+    assert run.metrics == metrics
+    assert (metrics["num_videos"], metrics["num_clips"], metrics["num_skipped"]) == (16, 32, 0)
+    assert {"clip_top1", "clip_top5", "video_top1", "video_top5", "best_video_top1", "best_epoch"} <= set(metrics)
+    with open("run/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["video_top1"]) == metrics["video_top1"]
+    written = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert [f"{section}.{key}" for section, entries in written.items() for key in entries] == [k.name for k in keys()]
+    assert written["run"]["dir"] is None  # so that run/config.yaml can be given as it is
+
+    again = open_run("run").evaluate()
+    for name in ("loss", "clip_top1", "clip_top5", "video_top1", "video_top5"):
+        assert again.scores[name] == pytest.approx(metrics[name], rel=1e-6)
+    best = open_run("run").evaluate({"eval.num_clips": 5}, checkpoint="best")
+    assert best.counts["num_clips"] == read_json("run/evaluation.json")["num_clips"] == 80
 
 
-@pytest.fixture(scope="module")
-def whole(videos, tmp_path_factory) -> Path:
-    """A run that was never stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(start(arguments(videos, folder)))
-    return folder
+def test_the_resolved_configuration_repeats_the_run(videos):
+    first = short(videos, "first", run__seed=5, data__num_workers=2)
+    second = train({"config": "first/config.yaml", "data.num_workers": 0}, run_dir="second")
+    assert first.metrics == second.metrics
 
 
-def same_result(a: Path, b: Path) -> None:
-    first, second = (load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint") for folder in (a, b))
-    for key in ("model", "average"):
-        assert first[key].keys() == second[key].keys()
-        for name, value in first[key].items():
-            assert torch.equal(value, second[key][name]), name
-    assert first["state"] == second["state"]
-    assert (a / "steps.csv").read_text() == (b / "steps.csv").read_text()
-    timed = {"seconds", "clips_per_second", "waiting_share", "memory_gib"}
-    tables = []
-    for folder in (a, b):
-        with open(folder / "metrics.csv", newline="") as file:
-            tables.append([{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)])
-    assert tables[0] == tables[1]
+def test_with_three_splits_val_chooses_and_test_is_scored(videos, tmp_path):
+    root = tmp_path / "three"
+    for i, split in enumerate(("train", "train", "val", "test"), 1):
+        for path in videos.rglob(f"*_g00{i}.*"):
+            if split != "test" or path.parent.name != "zoom_in":  # 8 to validate, 7 to test
+                (root / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, root / split / path.parent.name)
+    run = short(root)
+    assert run.metrics["num_videos"] == 7
+    with open("run/metrics.csv", newline="") as file:
+        validated = [float(row["video_top1"]) for row in csv.DictReader(file)]
+    assert run.metrics["best_video_top1"] == max(validated)
+    assert all(value * 8 == int(value * 8) for value in validated)
+    assert run.evaluate().scores["video_top1"] == run.metrics["video_top1"]
+    assert run.evaluate(split="val").counts["num_videos"] == 8
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 7])
-def test_a_run_that_was_killed_goes_on_to_the_same_result(videos, whole, tmp_path, step):
-    folder = tmp_path / "run"
-    process = start(arguments(videos, folder))
-    wait_for_step(process, folder, step)
-    process.kill()
-    process.communicate()
-    assert finish(start(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "0"]))
-    same_result(folder, whole)
+def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog):
+    caplog.set_level("INFO", "cbam3d")
+    assert [str(short(videos, None).folder) for _ in range(2)] == ["runs/folder", "runs/folder-2"]
+    before = read_json("runs/folder-2/metrics.json")
+    with pytest.raises(InputError, match="a run that has begun cannot change it"):
+        train("folder", resume=True)  # not with another configuration
+    train({**TINY, **TWO, "data.root": str(videos)}, resume=True)  # the latest, which is finished: it is scored again
+    assert read_json("runs/folder-2/metrics.json") == before
+    assert "resuming after epoch 2" in caplog.text
+    with pytest.raises(InputError, match="runs/folder holds a run: --resume continues it"):
+        short(videos, "runs/folder")
+    train(run_dir="runs/folder", resume=True)  # with the run's own configuration
+    assert read_json("runs/folder/metrics.json") == before
+    with pytest.raises(InputError, match="elsewhere: nothing to resume"):
+        train(run_dir="elsewhere", resume=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_path, number):
-    folder = tmp_path / "run"
-    process = start(arguments(videos, folder, "--train.checkpoint_minutes", "60"))
-    wait_for_step(process, folder, 6)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert f"stopped ({number.name}) in epoch" in output
-    assert f"go on with: cbam3d train --resume --run.dir {folder}" in output
-    assert "Traceback" not in output
-    assert load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")["state"]["steps"] >= 6
-    output = finish(start(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "2"]))
-    assert "changed since: data.num_workers was 1, is 2" in output
-    same_result(folder, whole)
+def test_a_corrupt_video_is_named_counted_and_skipped_up_to_the_limit(videos, caplog):
+    (videos / "zoom_in" / "zoom_in_g001.avi").write_bytes(b"garbage" * 100)
+    (videos / "zoom_in" / "empty.mp4").write_bytes(b"")
+    run = short(videos)
+    assert "skipped zoom_in/empty.mp4: empty file" in caplog.messages
+    assert "skipped zoom_in/zoom_in_g001.avi: unreadable" in caplog.text
+    assert run.metrics["num_skipped"] == 2
+    assert len(Path("run/skipped.csv").read_text().splitlines()) == 3
+    with pytest.raises(InputError, match=r"2 files cannot be used, data\.max_bad_videos is 1"):
+        short(videos, "strict", data__max_bad_videos=1)
+    strict = short(videos, "strict")  # the folder is not blocked by the start that failed
+    assert strict.evaluate().num_skipped == 2
 
 
-def test_what_a_run_cannot_change(videos, whole, capsys):
-    for key, then, now in (("batch_size", "4", "8"), ("weight_decay", "0.05", "0.5"), ("optimizer", "adamw", "sgd")):
-        assert main(arguments(videos, whole, "--resume", f"--train.{key}", now)) == 2
-        error = capsys.readouterr().err
-        assert f"train.{key} was {then}, is {now}: a run that has begun cannot change it" in error
-    assert main(["train", "--resume", "--dry-run", "--run.dir", str(whole)]) == 2
-    assert "--dry-run tries a run that has not begun" in capsys.readouterr().err
-
-
-def test_a_run_goes_on_without_the_weights_that_it_began_with(videos, tmp_path):
-    from cbam3d import create_model
-
-    weights = tmp_path / "weights.pt"
-    torch.save(create_model("resnet10", 5, width=8, stem_pool=True).state_dict(), weights)
-    options = ("--model.weights", str(weights), "--train.new_rate_factor", "10", "--data.num_workers", "0")
-    folder = tmp_path / "run"
-    assert main(arguments(videos, folder, *options, "--train.epochs", "1")) == 0
-    weights.unlink()
-    assert main(["train", "--resume", "--run.dir", str(folder), "--train.epochs", "2"]) == 0
-    groups = load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")["optimizer"]["param_groups"]
-    assert len(groups) == 4  # old and new, with and without weight decay
-
-
-def test_time_that_is_over_stops_the_run_without_an_error(videos, tmp_path, capsys):
-    assert main(arguments(videos, tmp_path / "run", "--train.max_hours", "0.0000001", "--data.num_workers", "0")) == 0
-    assert "stopped (train.max_hours is over) in epoch 1 after batch 1" in capsys.readouterr().err
-
-
-def test_a_worker_that_dies_is_named(videos, tmp_path):
-    folder = tmp_path / "run"
-    process = start(arguments(videos, folder, "--train.epochs", "500"))
-    wait_for_step(process, folder, 2)
-    psutil = pytest.importorskip("psutil")
-    workers = [
-        child for child in psutil.Process(process.pid).children() if "resource_tracker" not in str(child.cmdline())
-    ]
-    workers[-1].kill()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2, output
-    assert "DataLoader worker" in output
-    assert "lower data.num_workers" in output
-    assert "Traceback" not in output
-
-
-def test_a_dry_run_says_what_a_run_will_take_and_leaves_nothing(videos, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    given = ["train", *TINY, *MORE, "--data.root", str(videos), "--data.num_workers", "0", "--dry-run"]
-    assert main(given) == 0
-    output = capsys.readouterr().out
-    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
-    assert rows["input of a step"] == "4 x 3 x 4 x 32 x 32"
-    with open(videos / "manifest.csv") as file:
-        count = len(list(csv.DictReader(file)))
-    steps = int(rows["steps an epoch"])
-    assert steps == round(0.6 * count) // 4
-    assert int(rows["steps in all"]) == 4 * steps
-    from cbam3d import create_model
-
-    model = create_model("resnet10", 8, attention="cbam", width=8, stem_pool=True, dropout=0.2)
-    parameters = sum(p.numel() for p in model.parameters())
-    assert rows["parameters"].startswith(f"{parameters:,}")
-    assert list(tmp_path.iterdir()) == []
-
-
-SCRIPT = """
-import io, sys
-from pathlib import Path
-import torch
-from lightning_fabric import Fabric
-from rich.console import Console
-from torch import nn
-from cbam3d.data.augment import BatchTransform, train_transforms, train_crops
-from cbam3d.data.crops import TestCrops
-from cbam3d.data.images import ImageDataset
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
-from cbam3d.engine.scoring import score
-from cbam3d.engine.optim import create_optimizer
-from cbam3d.engine.records import SkippedFiles
-from cbam3d.engine.schedule import Schedule
-from cbam3d.engine.train import Settings, Trainer
-import os
-
-folder, world_size, strategy = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")), sys.argv[2]
-fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
-fabric.launch()
-torch.manual_seed(0)
-images = torch.randint(0, 256, (50, 3, 12, 12), dtype=torch.uint8)
-data = ImageDataset(images, (images.float().mean((1, 2, 3)) > 127.5).long(), [str(i) for i in range(50)])
-model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2))
-optimizer = create_optimizer(model, "sgd", 0.05, 1e-3, {"momentum": 0.9})
-schedule = Schedule(optimizer, "cosine", 12, 2)
-model, optimizer = fabric.setup(model, optimizer)
-rank = fabric.global_rank
-
-def loader(batches, cuts, changes):
-    return Loader(data, batches, BatchTransform(cuts, changes, (0.5,) * 3, (0.25,) * 3, 0), 0, fabric.device)
-
-changes = train_transforms(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), rotation=10)
-train = loader(TrainBatches(data, 12, 0, rank, world_size), train_crops(8, crop_scale=(0.5, 1.0)), changes)
-held_out = loader(EvalBatches(data, 5, rank, world_size), [TestCrops(8)], [])
-if fabric.is_global_zero:
-    (folder / "checkpoints").mkdir(parents=True)
-fabric.barrier()
-trainer = Trainer(
-    fabric, model, optimizer, schedule, train, lambda m: evaluate(fabric, m, held_out, 2, 5, True), folder,
-    SkippedFiles(folder / "skipped.csv", 0, fabric.is_global_zero), Console(file=io.StringIO()),
-    Settings(3, primary="top1", label_smoothing=0.1, clip_grad_norm=1.0, accumulate=2, log_every=1), {},
-)
-evaluation, _ = trainer.fit()
-if fabric.is_global_zero:
-    assert evaluation.counts["num_images"] == 50
-    (folder / "loss").write_text(str(evaluation.scores["loss"]))
-"""
-
-
-def run_in(processes: int, folder: Path, strategy: str = "auto") -> tuple[list[float], float]:
-    script = folder.parent / "script.py"
-    script.write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(script), str(folder), strategy]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    with open(folder / "steps.csv", newline="") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)], float((folder / "loss").read_text())
-
-
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_any_number_of_processes_has_the_same_losses(tmp_path, processes):
-    """Without batch statistics: the same samples with the same augmentation, and each scored once."""
-    losses, loss = run_in(1, tmp_path / "1")
-    assert len(losses) == 12
-    others, other = run_in(processes, tmp_path / str(processes))
-    assert others == pytest.approx(losses, rel=1e-4)
-    assert other == pytest.approx(loss, rel=1e-4)
+def test_a_video_that_goes_bad_after_preparation_is_skipped_in_training(videos, caplog):
+    prepare("folder", videos)
+    for path in (videos / "zoom_in").iterdir():
+        path.write_bytes(b"")
+    assert short(videos).metrics["num_skipped"] == 4
+    assert "skipped zoom_in/zoom_in_g001" in caplog.text
+    for key in ("groups", "annotations"):
+        with pytest.raises(InputError, match=rf"data\.{key} has no effect beside"):
+            short(videos, f"beside {key}", **{f"data__{key}": str(videos)})
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_command(videos, tmp_path):
-    """Two processes, of which one writes; the second signal-free run of the same command resumes in one process."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    folder = tmp_path / "run"
-    process = start(arguments(videos, folder, "--train.epochs", "1"), launcher)
-    output = finish(process)
-    assert output.count("everything is in") == 1
-    with open(folder / "metrics.csv") as file:
-        assert len(file.readlines()) == 2
-    assert main(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "0"]) == 0
+def test_two_processes_survive_bad_files_in_one_of_them(videos):
+    """A share of a batch that is empty in one process must not leave the other waiting."""
+    prepare("folder", videos)
+    bad = sorted(videos.rglob("*.mp4"))[:5]
+    for path in bad:
+        path.write_bytes(b"")
+    script = Path(__file__).parents[2] / "train.py"
+    values = {**TINY, "data.root": str(videos), "run.devices": 2, "train.batch_size": 2}
+    arguments = [*as_arguments(values), "--run.dir", "run"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert read_json("run/metrics.json")["num_skipped"] == len(bad)
+    assert len(Path("run/skipped.csv").read_text().splitlines()) == 1 + len(bad)
+    assert len(list(Path("run/tensorboard").iterdir())) == 1
 
 
-@pytest.mark.slow
-def test_a_batch_that_the_processes_do_not_divide_is_refused(videos, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    process = start(arguments(videos, tmp_path / "run", "--train.batch_size", "5"), launcher)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "train.batch_size must be a multiple of the 2 processes, got 5" in output
+def test_groups_are_kept_apart_and_a_run_keeps_to_them(videos):
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.*"))
+    lines = [f"{path},{path.split('/')[0]},{path.split('_g')[1][:3]}" for path in paths]
+    Path("groups.csv").write_text("\n".join(["path,label,group", *lines]))
+    run = short(videos, data__groups="groups.csv", data__test_fraction=0.5)
+    with open("run/manifest.csv", newline="") as file:
+        splits = {(row["group"], row["split"]) for row in csv.DictReader(file)}
+    assert sorted(split for _, split in splits) == ["test", "test", "train", "train"]
+    Path("groups.csv").write_text("nonsense")  # the run has a table of its own
+    assert run.evaluate().counts["num_videos"] == 16
+    train(run_dir="run", resume=True)
+    with pytest.raises(InputError, match=r"groups\.csv: no group for 32 videos"):
+        short(videos, "other", data__groups="groups.csv")
 
 
-BUG = """
-import sys, time
-from cbam3d.cli import main
-from cbam3d.engine.train import Trainer
-
-def step(self, batch):
-    print("raised", time.time(), flush=True)
-    raise {error}
-
-Trainer.step = step
-sys.exit(main(sys.argv[1:]))
-"""
+def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos):
+    (videos / "walk").mkdir()
+    before = sorted(videos.rglob("*"))
+    with pytest.raises(InputError, match="holds walk: the demo's videos are not rendered there"):
+        short(videos, config="motion")
+    assert sorted(videos.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [("KeyError('a bug')", "KeyError: 'a bug'"), ("TypeError('no')", "TypeError: no")]
+    ("damage", "message"),
+    [
+        (lambda root: shutil.rmtree(root), "no such folder"),
+        (lambda root: [shutil.rmtree(path) for path in root.iterdir()], "no video in this folder"),
+        (
+            lambda root: [shutil.rmtree(path) for path in root.iterdir() if path.name != "zoom_in"],
+            "at least 2 classes are needed, found zoom_in",
+        ),
+        (
+            lambda root: [path.write_bytes(b"x") for path in root.rglob("*.*")],
+            "at least 2 classes are needed, found none (of 32 unusable files the first is move_down/",
+        ),
+    ],
 )
-def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_workers(videos, tmp_path, error, shown):
-    command = [sys.executable, "-c", BUG.replace("{error}", error)]
-    given = arguments(videos, tmp_path / "run", "--data.num_workers", "2", "--train.epochs", "50")
-    done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=120, check=False)
-    ended = time.time()
-    assert done.returncode == 1, done.stderr
-    assert shown in done.stderr
-    assert "Traceback" in done.stderr
-    (raised,) = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("raised")]
-    assert ended - raised < 5
+def test_a_folder_without_data_is_refused_in_one_line(videos, damage, message):
+    damage(videos)
+    with pytest.raises(InputError) as raised:
+        short(videos, None)
+    assert str(raised.value).startswith(f"{videos}: {message}")
+    assert "\n" not in str(raised.value)
+    assert not Path("runs").exists()
+
+
+def test_ucf101s_layout_trains_and_scores(videos, tmp_path, caplog):
+    root = tmp_path / "UCF-101"
+    for label, source in (("Archery", "move_left"), ("YoYo", "zoom_in"), ("Punch", "move_up")):
+        (root / label).mkdir(parents=True)
+        for i, path in enumerate(sorted((videos / source).iterdir())):
+            shutil.copy(path, root / label / f"v_{label}_g{(1, 2, 8, 9)[i]:02d}_c01.avi")
+    metrics = short(root, config="ucf101").metrics
+    assert "nothing of 98 of 101 classes" in caplog.text
+    assert (metrics["num_videos"], metrics["num_classes"]) == (6, 101)
+    with open("run/manifest.csv", newline="") as file:
+        splits = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    assert splits["YoYo/v_YoYo_g02_c01.avi"] == "test"
+    assert splits["YoYo/v_YoYo_g08_c01.avi"] == "train"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_training_on_a_gpu(videos, precision):
+    run = short(videos, run__accelerator="cuda", run__precision=precision, data__num_workers=2)
+    assert run.evaluate().scores["video_top1"] == run.metrics["video_top1"]
+
+
+FAST = {
+    "model.name": "fast_cnn",
+    "model.options": {"channels": [8, 8, 8]},
+    "train.ema": 0.5,
+    "train.epochs": 10,
+    "train.learning_rate": 0.2,
+}
+
+
+@pytest.mark.parametrize(("config", "more"), [("cifar10", {}), ("cifar10_fast", FAST)])
+def test_images_go_through_the_same_loop(tmp_path, config, more):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for label, base in (("dark", 0), ("light", 160)):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(base, base + 96, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    values = {"config": config, "data.recipe": "image_folder", "train.epochs": 4, "train.learning_rate": 0.02}
+    run = train_tiny(tmp_path / "pictures", tmp_path / "run", {"augment.crop_scale": None, **values, **more})
+    assert run.metrics["top1"] > 0.9
+    assert run.metrics["num_images"] == 12
+    assert "clip_top1" not in run.metrics
+    assert run.evaluate().scores["top1"] == run.metrics["top1"]
+
+
+def test_evaluation_refuses_what_does_not_fit(videos):
+    run = short(videos)
+    shutil.copytree(videos, "fewer")
+    shutil.rmtree("fewer/zoom_in")
+    with pytest.raises(InputError, match="fewer has the classes move_down, "):
+        run.evaluate({"data.root": "fewer"})
+    run.evaluate({"data.max_bad_videos": 0})
+    shutil.rmtree(videos / "zoom_in")  # what the run held out is gone, and that is said
+    with pytest.raises(InputError, match=r"files cannot be used, data\.max_bad_videos is 0"):
+        run.evaluate({"data.max_bad_videos": 0})
+    with pytest.raises(InputError, match=r"last\.ckpt does not fit the network") as raised:
+        run.evaluate({"model.options": {"width": 16}})
+    assert "\n" not in str(raised.value)
+    Path("run/checkpoints/last.ckpt").write_bytes(b"cut")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run.evaluate()
+    with pytest.raises(InputError, match="no run in this folder"):
+        open_run("nowhere")
+
+
+def test_a_flip_that_changes_labels_is_refused_before_anything_is_rendered(tmp_path):
+    for key, message in (
+        ("augment.flip", "augment.flip: in motion a mirror image has another label"),
+        ("eval.flip", "eval.flip: in motion a mirror image has another label"),
+        ("data.on_device", "data.on_device holds images, motion has videos"),
+    ):
+        with pytest.raises(InputError) as raised:
+            train({"data.root": str(tmp_path / "motion"), key: True}, run_dir=tmp_path / "run")
+        assert str(raised.value) == message
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_too_small_for_a_held_out_part_says_so(tmp_path):
+    motion.render(tmp_path / "videos", num_groups=2)
+    with pytest.raises(InputError) as raised:
+        short(tmp_path / "videos", tmp_path / "run")
+    assert str(raised.value).endswith("videos: no usable held-out video: the 16 usable ones are for training")
+
+
+def test_one_held_out_group_gives_a_score_and_no_interval(videos):
+    rows = [(path.relative_to(videos).as_posix(), f"g{path.stem[-1]}") for path in videos.rglob("*.*")]
+    groups = [(path, "one" if group == "g1" else "two") for path, group in rows]
+    Path("groups.csv").write_text("\n".join(["path,group", *(f"{path},{group}" for path, group in groups)]))
+    run = short(videos, data__groups="groups.csv", data__test_fraction=0.4)
+    assert run.metrics["intervals_95"] == {}
+    assert "without an interval" in run.report().read_text()
+
+
+def test_lists_that_a_run_was_trained_with_give_way_to_another_table(videos, tmp_path):
+    listed = [f"{p.relative_to(videos).as_posix()},{p.parent.name}" for p in sorted(videos.rglob("*.*"))]
+    Path("lists").mkdir()
+    Path("lists/annotations.csv").write_text("\n".join(["path,label", *listed]))
+    run = short(videos, data__annotations="lists")
+    shutil.copytree(videos, tmp_path / "again")
+    prepare("folder", tmp_path / "again", annotations="lists")
+    run.evaluate({"data.root": str(tmp_path / "again")})
+    with pytest.raises(InputError, match=r"data\.annotations has no effect beside"):
+        short(tmp_path / "again", "other", data__annotations="lists")
+
+
+@pytest.mark.parametrize(("key", "name"), [("model.attention", "cbma"), ("model.name", "torchvision/r3d_19")])
+def test_a_misspelt_name_is_told_before_any_video_is_read(tmp_path, key, name):
+    with pytest.raises(InputError, match=r"model: unknown .* did you mean"):
+        train_tiny(tmp_path / "nowhere", tmp_path / "run", {key: name})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_that_a_resumed_run_cannot_change_is_refused(videos):
+    short(videos, train__optimizer="adamw", train__weight_decay=0.05)
+    for key, then, now in (("batch_size", "8", 4), ("weight_decay", "0.05", 0.5), ("optimizer", "adamw", "sgd")):
+        with pytest.raises(InputError) as raised:
+            train({f"train.{key}": now}, run_dir="run", resume=True)
+        assert str(raised.value) == f"train.{key} was {then}, is {now}: a run that has begun cannot change it"
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(videos, tmp_path):
+    weights = tmp_path / "weights.pt"
+    torch.save(create_model("resnet10", 5, width=8).state_dict(), weights)
+    short(videos, model__weights=str(weights), train__new_rate_factor=10.0, train__epochs=1)
+    weights.unlink()
+    train({"train.epochs": 2}, run_dir="run", resume=True)
+    groups = load_tensors(Path("run/checkpoints/last.ckpt"), "checkpoint")["optimizer"]["param_groups"]
+    assert len(groups) == 4  # old and new, with and without weight decay
+
+
+def test_time_that_is_over_stops_the_run_without_an_error(videos):
+    with pytest.raises(Stopped, match=r"train\.max_hours is over\) in epoch 1 after batch 1") as stopped:
+        short(videos, train__max_hours=1e-7)
+    assert stopped.value.status == 0
+
+
+def test_a_dry_run_says_what_a_run_will_take_and_leaves_nothing(rendered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = dry_run({**TINY, "data.root": str(rendered), "train.epochs": 4, "model.options.stem_pool": True})
+    assert rows["input of a step"] == "8 x 3 x 4 x 32 x 32"
+    assert (rows["steps an epoch"], rows["steps in all"]) == ("2", "8")  # 16 of 32 videos train
+    model = create_model("resnet10", 8, attention="cbam", width=8, stem_pool=True)
+    assert rows["parameters"].startswith(f"{sum(p.numel() for p in model.parameters()):,}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
@@ -318,101 +386,50 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch
     assert all((folder / "checkpoints").is_dir() for folder in folders)
 
 
-SHARE = """
-import os, sys
-from lightning_fabric import Fabric
-from cbam3d.runs.processes import by_first_process
-from cbam3d.errors import InputError, Stopped
-
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
-fabric.launch()
-made = by_first_process(fabric, lambda: {"process": os.getpid(), "rank": fabric.global_rank})
-assert made["rank"] == 0 and (made["process"] == os.getpid()) == fabric.is_global_zero
-
-def refuse():
-    raise InputError("no such folder")
-
-try:
-    by_first_process(fabric, refuse)
-except InputError as error:
-    assert fabric.is_global_zero and str(error) == "no such folder"
-except Stopped as stopped:
-    assert not fabric.is_global_zero and stopped.status == 2
-else:
-    raise AssertionError
-"""
-
-
-def test_what_the_first_process_finds_all_have(tmp_path):
-    (tmp_path / "share.py").write_text(SHARE)
-    done = subprocess.run(
-        [sys.executable, "share.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_names_that_are_hard_to_draw_lose_no_score(tmp_path, capsys):
-    root = tmp_path / "videos"
-    motion.render(root, num_groups=2)
-    for folder, name in zip(sorted(root.iterdir())[:3], ("$x_$", "caf\udce9", "come|upper"), strict=True):
+def test_names_that_are_hard_to_draw_lose_no_score(videos, caplog):
+    for folder, name in zip(sorted(videos.iterdir())[:3], ("$x_$", "caf\udce9", "come|upper"), strict=True):
         folder.rename(folder.with_name(name))
-    folder = tmp_path / "run"
-    assert main(arguments(root, folder, "--data.num_workers", "0", "--train.epochs", "1")) == 0
-    shown = capsys.readouterr().out
-    assert "the label 'come|upper' is taken for one class, not for several" in shown
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["num_classes"] == 8
-    assert (folder / "confusion.png").stat().st_size > 1000
-    assert main(["report", str(folder), "--mistakes", "1"]) == 0
-    (folder / "metrics.json").unlink()
-    assert main(["report", str(folder)]) == 2
-    assert "whose training has ended (metrics.json is missing)" in capsys.readouterr().err
+    run = short(videos, train__epochs=1)
+    assert "the label 'come|upper' is taken for one class, not for several" in caplog.text
+    assert run.metrics["num_classes"] == 8
+    assert Path("run/confusion.png").stat().st_size > 1000
+    run.report(mistakes=1)
 
 
-def test_a_video_that_was_replaced_is_refused_at_resume(videos, tmp_path, capsys):
-    root, folder = tmp_path / "copy", tmp_path / "run"
-    shutil.copytree(videos, root)
-    given = ("--data.num_workers", "0", "--train.epochs", "1")
-    assert main(arguments(root, folder, *given)) == 0
-    (first, second) = sorted(root.rglob("*.avi"))[:2]
-    again = ["train", "--resume", "--run.dir", str(folder), "--train.epochs", "2"]
+def test_a_video_that_was_replaced_is_refused_at_resume(videos, caplog):
+    run = short(videos, train__epochs=1)
+    (first, second) = sorted(videos.rglob("*.avi"))[:2]
     time_ns = first.stat().st_mtime_ns
     os.utime(first, ns=(time_ns + 10**9, time_ns + 10**9))
-    assert main(again) == 0
-    assert "1 video of" in (shown := capsys.readouterr().out)
-    assert "with another time than when the run began" in shown
+    train({"train.epochs": 2}, run_dir="run", resume=True)
+    assert "1 video of" in caplog.text
+    assert "with another time than when the run began" in caplog.text
     first.write_bytes(second.read_bytes() + b"more")
-    for command in (again, ["evaluate", str(folder)]):
-        assert main(command) == 2
-        error = capsys.readouterr().err
-        assert "1 video of" in error
-        assert "changed since the run began, the first is" in error
+    for again in (lambda: train({"train.epochs": 2}, run_dir="run", resume=True), run.evaluate):
+        with pytest.raises(InputError, match=r"1 video of .* changed since the run began, the first is"):
+            again()
 
 
-def test_videos_that_came_after_the_table_are_named(videos, tmp_path, capsys):
-    root = tmp_path / "copy"
-    shutil.copytree(videos, root)
-    label = sorted(item for item in root.iterdir() if item.is_dir())[0]
+def test_videos_that_came_after_the_table_are_named(videos, caplog):
+    prepare("folder", videos)
+    label = sorted(item for item in videos.iterdir() if item.is_dir())[0]
     time.sleep(0.02)
     shutil.copy(next(label.iterdir()), label / "later.avi")
-    shutil.copytree(label, root / "new class")
-    assert main(arguments(root, tmp_path / "run", "--dry-run", "--data.num_workers", "0")) == 0
-    shown = capsys.readouterr().out
+    shutil.copytree(label, videos / "new class")
+    dry_run({**TINY, "data.root": str(videos)})
     count = 1 + len(list(label.iterdir()))
-    assert (
-        f"{count} videos not in that table, the first is {label.name}/later.avi: remove the table to read them" in shown
-    )
+    text = f"{count} videos not in that table, the first is {label.name}/later.avi: remove the table to read them"
+    assert text in caplog.messages
 
 
-def test_frozen_layers_keep_the_attention_that_is_new(videos, tmp_path, capsys):
-    first, second = tmp_path / "first", tmp_path / "second"
-    given = ("--data.num_workers", "0", "--train.epochs", "1", "--model.attention", "none")
-    assert main(arguments(videos, first, *given)) == 0
-    capsys.readouterr()
-    more = ("--model.weights", str(first), "--model.attention", "cbam", "--train.freeze", '["conv1.*", "layer*"]')
-    assert main(arguments(videos, second, *given[:4], *more)) == 0
-    assert re.search(r"parameters, of which [\d,]+ learn \([\d,]+ new ones\)", capsys.readouterr().out)
-    before, after = (load_tensors(f / "checkpoints" / "last.ckpt", "checkpoint") for f in (first, second))
+def test_frozen_layers_keep_the_attention_that_is_new(videos, caplog):
+    caplog.set_level("INFO", "cbam3d")
+    values = {"train__epochs": 1, "train__ema": 0.9}
+    first = short(videos, "first", model__attention="none", **values)
+    short(videos, "second", model__weights=str(first.folder), train__freeze=["conv1.*", "layer*"], **values)
+    assert "are trained (" in caplog.text
+    assert "new ones)" in caplog.text
+    before, after = (load_tensors(Path(f, "checkpoints/last.ckpt"), "checkpoint") for f in ("first", "second"))
     for name, value in after["model"].items():
         if name.startswith("layer") and "attention" not in name:
             assert torch.equal(value, before["average"][f"module.{name}"]), name  # what the scores were of
@@ -424,27 +441,14 @@ def test_frozen_layers_keep_the_attention_that_is_new(videos, tmp_path, capsys):
     assert len(learnt) == 4  # each starts at 0
 
 
-def test_bfloat16_trains_on_a_cpu(videos, tmp_path):
-    given = (
-        "--data.num_workers",
-        "0",
-        "--train.epochs",
-        "1",
-        "--data.num_frames",
-        "16",
-        "--run.precision",
-        "bf16-mixed",
-    )
-    assert (
-        main(arguments(videos, tmp_path / "run", *given, "--model.name", "torchvision/r3d_18", "--model.options", "{}"))
-        == 0
-    )
+def test_bfloat16_trains_on_a_cpu(videos):
+    network = {"model__name": "torchvision/r3d_18", "model__options": {}}
+    short(videos, run__precision="bf16-mixed", data__num_frames=16, train__epochs=1, **network)
 
 
-def test_momentum_belongs_to_sgd(videos, tmp_path, capsys):
-    given = ("--train.optimizer", "adamw", "--train.momentum", "0.5", "--data.num_workers", "0")
-    assert main(arguments(videos, tmp_path / "run", *given)) == 2
-    assert "train.momentum is of sgd" in capsys.readouterr().err
+def test_momentum_belongs_to_sgd(videos):
+    with pytest.raises(InputError, match=r"train\.momentum is of sgd"):
+        short(videos, train__optimizer="adamw", train__momentum=0.5)
 
 
 BROKEN = {
@@ -458,18 +462,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("key", [*BROKEN, "a section"])
-def test_a_checkpoint_that_is_none_is_one_line(tiny_run, tmp_path, capsys, key):
+def test_a_checkpoint_that_is_none_is_one_line(tiny_run, tmp_path, key):
     saved = load_tensors(tiny_run / "checkpoints" / "last.ckpt", "checkpoint")
     saved |= {"config": {"data": 5}} if key == "a section" else {key: BROKEN[key]}
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     torch.save(saved, folder / "checkpoints" / "last.ckpt")
-    for command in (
-        ["evaluate", str(folder)],
-        ["predict", str(folder), "x"],
-        ["train", "--resume", "--run.dir", str(folder)],
-    ):
-        assert main(command) == 2
-        error = capsys.readouterr().err
-        assert "last.ckpt: not a checkpoint of cbam3d train" in error
-        assert error.count("\n") == 1
+    for use in (open_run, load_run, lambda path: train(run_dir=path, resume=True)):
+        with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of cbam3d train$"):
+            use(folder)

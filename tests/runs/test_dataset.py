@@ -1,0 +1,79 @@
+"""The data of a configuration, in a loop of one's own."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from cbam3d import create_model, open_dataset
+from cbam3d.data import read_clip
+from cbam3d.errors import InputError
+from tests.tiny import TINY
+
+
+@pytest.fixture
+def values(tiny_run):
+    return {**TINY, "data.root": str(tiny_run.parent / "videos"), "eval.num_clips": 1, "data.short_videos": "pad"}
+
+
+def test_an_item_is_the_normalised_clip_of_its_file(values):
+    data = open_dataset({**values, "data.stride": 1})
+    assert (len(data.train), len(data.test), data.val.classes) == (8, 8, data.train.classes)
+    clip, label = data.test[3]
+    assert data.test.name(3).startswith(data.test.classes[label])
+    root, name = values["data.root"], data.test.name(3)
+    pixels = read_clip(f"{root}/{name}", range(10, 14), size=(32, 32)).float() / 255  # the middle of 24 frames
+    mean, std = (torch.tensor(one).view(3, 1, 1, 1) for one in ((0.432, 0.395, 0.376), (0.228, 0.221, 0.217)))
+    torch.testing.assert_close(clip, (pixels - mean) / std)
+    with pytest.raises(IndexError, match="item 8 of 8"):
+        data.test[8]
+
+
+def test_several_views_of_an_item_lie_side_by_side(values):
+    clips, _ = open_dataset({**values, "eval.num_clips": 3}).test[0]
+    assert clips.shape == (3, 3, 4, 32, 32)
+
+
+def test_batches_hold_every_item_once_an_epoch_in_a_new_order(values):
+    train = open_dataset({**values, "train.batch_size": 4}).train
+    epochs = [[name for batch in train.batches(epoch) for name in batch.names] for epoch in (0, 1, 0)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(train.name(i) for i in range(8))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == epochs[2]
+    first, again = (next(train.batches(3)) for _ in range(2))
+    assert torch.equal(first.inputs, again.inputs)
+    assert first.inputs.shape == (4, 3, 4, 32, 32)
+
+
+def test_a_loop_of_ones_own_learns(values):
+    train = open_dataset({**values, "augment.crop_scale": None}).train
+    torch.manual_seed(0)
+    model = create_model("resnet10", len(train.classes), width=8)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.004)
+    losses = []
+    for epoch in range(12):
+        for batch in train.batches(epoch):
+            loss = F.cross_entropy(model(batch.inputs), batch.targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
+
+
+def test_pytorchs_own_loader_takes_the_items(values):
+    test = open_dataset(values).test
+    inputs, labels = next(iter(DataLoader(test, batch_size=3)))
+    assert inputs.shape == (3, 3, 4, 32, 32)
+    assert labels.tolist() == [test[i][1] for i in range(3)]
+
+
+def test_a_file_that_cannot_be_read_is_named(values, tmp_path):
+    import shutil
+
+    shutil.copytree(values["data.root"], tmp_path / "videos")
+    test = open_dataset({**values, "data.root": str(tmp_path / "videos")}).test
+    (tmp_path / "videos" / test.name(0)).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{test.name(0)}: empty file"):
+        test[0]

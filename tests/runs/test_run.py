@@ -1,0 +1,176 @@
+"""What a run can do from Python: networks of the user's own, code that is trusted or not, scripts, threads."""
+
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import cbam3d
+from cbam3d import create_model, load_run, open_run, register_model, train
+from cbam3d.errors import InputError
+from cbam3d.files import load_tensors
+from cbam3d.models import zoo
+from cbam3d.runs.progress import show_progress
+from tests.tiny import TINY, train_tiny
+
+
+class Own(nn.Module):
+    """A network of the user's own, (N, 3, T, H, W) -> (N, num_classes)."""
+
+    def __init__(self, num_classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, width, 3, padding=1)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().mean((2, 3, 4)))
+
+
+@pytest.fixture
+def videos(tiny_run):
+    return tiny_run.parent / "videos"
+
+
+def test_a_network_that_is_given_trains_and_comes_back(videos, tmp_path):
+    network = Own(8)
+    before = network.head.weight.detach().clone()
+    run = train_tiny(videos, tmp_path / "run", model=network)
+    assert not torch.equal(network.head.weight, before)  # in place
+    video = next(videos.rglob("*.avi"))
+    opened = open_run(tmp_path / "run", model=Own(8))
+    assert opened.predictor()(video) == run.predictor()(video)
+    assert opened.evaluate().scores["loss"] == pytest.approx(run.metrics["loss"], rel=1e-5)
+    train({"train.epochs": 2}, run_dir=tmp_path / "run", resume=True, model=Own(8))
+    with pytest.raises(InputError, match=r"the network was passed to train\(model=…\)"):
+        load_run(tmp_path / "run")
+    with pytest.raises(InputError, match="does not fit the network"):
+        open_run(tmp_path / "run", model=Own(8, width=5)).model()
+
+
+def test_a_network_with_other_logits_is_refused_before_training(videos, tmp_path):
+    with pytest.raises(InputError, match=r"logits \(2, 8\), got \(2, 7\)"):
+        train_tiny(videos, tmp_path / "run", model=Own(7))
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_class_is_named_by_its_path(videos, tmp_path):
+    values = {"model.name": "tests.runs.test_run:Own", "model.options": {"width": 6}, "model.attention": "none"}
+    run = train_tiny(videos, tmp_path / "run", values)
+    assert run.model().conv.out_channels == 6
+    for name, message in (
+        ("tests.runs.test_run:Onw", "no 'Onw' in tests.runs.test_run"),
+        ("nowhere.at_all:Own", "no module 'nowhere' to import"),
+        ("os:system", "is no class of torch.nn.Module"),
+        ("tests.runs.test_run:TINY", "is no class of torch.nn.Module"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            create_model(name, 8)
+
+
+def test_code_that_a_checkpoint_names_is_imported_only_when_it_is_trusted(tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "stranger_net.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\nfrom tests.runs.test_run import Own\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copytree(tiny_run, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    saved = load_tensors(path, "checkpoint")
+    saved["config"]["model"] |= {"name": "stranger_net:Own", "attention": "none", "options": {}}
+    saved["model"] = Own(8).state_dict()
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="its network is the class stranger_net:Own, which is code"):
+        load_run(tmp_path / "run")
+    assert not (tmp_path / "imported").exists()
+    assert isinstance(open_run(tmp_path / "run", trust_code=True).model(), Own)
+    assert (tmp_path / "imported").exists()
+    del sys.modules["stranger_net"]
+
+
+def test_a_registered_network_is_one_of_all(monkeypatch):
+    monkeypatch.setattr(zoo, "_REGISTERED", {})
+    register_model("own_net", Own)
+    assert "own_net" in cbam3d.list_models()
+    model = create_model("own_net", 5, attention="se", attention_options={"position": ["conv"]}, width=8)
+    assert model(torch.zeros(2, 3, 4, 8, 8)).shape == (2, 5)
+    assert [one.where for one in cbam3d.list_insertions(model)] == ["conv"]
+    for name in ("own_net", "resnet18", "Own", "a/b"):
+        with pytest.raises(ValueError, match="a name of its own"):
+            register_model(name, Own)
+    with pytest.raises(ValueError, match=r"own_net: .*unexpected keyword argument 'widht'"):
+        create_model("own_net", 5, widht=8)
+
+
+SCRIPT = """
+import multiprocessing, sys
+from pathlib import Path
+multiprocessing.set_start_method(sys.argv[2])  # as on macOS and Windows; Python 3.14 has forkserver
+Path("runs_of_this_script").open("a").write("x")
+import cbam3d
+root = sys.argv[1]
+cbam3d.prepare("folder", root, workers=2)
+from tests.tiny import TINY
+run = cbam3d.train({**TINY, "data.root": root, "data.num_workers": 1}, run_dir="run")
+print(run.evaluate().scores["video_top1"])
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_script_needs_no_main_guard(videos, tmp_path, method):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py", str(tmp_path / "videos"), method]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs_of_this_script").read_text() == "x"
+    assert 0 <= float(done.stdout) <= 1
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(videos, tmp_path):
+    """As in a notebook's server, where signals belong to the main thread."""
+    done = []
+    thread = threading.Thread(target=lambda: done.append(train_tiny(videos, tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert done[0].metrics["num_videos"] == 8
+
+
+def test_the_library_says_nothing_by_itself(videos, tmp_path, capfd):
+    """Warnings go where Python's logging sends them; nothing is written to the output."""
+    train_tiny(videos, tmp_path / "run")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert logging.getLogger("cbam3d").handlers == []
+
+
+def test_progress_is_an_iteration_with_a_text(capsys):
+    seen, texts = [], []
+
+    def text():
+        texts.append(len(seen))
+        return "reading"
+
+    for item in show_progress(iter("abc"), 5, text, done=2):
+        seen.append(item)
+    assert seen == ["a", "b", "c"]
+    assert texts == [0, 1, 2, 3]  # once before, and after each item
+    assert capsys.readouterr().out == ""
+
+
+def test_the_values_of_a_run_are_at_hand(tiny_run, tmp_path):
+    run = open_run(tiny_run)
+    assert run.config.data.num_frames == TINY["data.num_frames"]
+    assert len(run.classes) == 8
+    assert run.folder == tiny_run
+    assert not run.model().training
+    assert open_run(tiny_run / "checkpoints/best.ckpt").folder == tiny_run
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run/metrics.json").unlink()
+    with pytest.raises(InputError, match="training has not ended"):
+        _ = open_run(tmp_path / "run").metrics
