@@ -19,10 +19,10 @@ train: .venv/installed
 	$(BIN)/python train.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
 
 # The oldest PyTorch that pyproject.toml allows, in an environment of its own.
 test-oldest: .venv/bin/python

@@ -20,6 +20,7 @@ from tables import table
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
+from cbam3d.config.bundled import find_recipe
 from cbam3d.data import motion
 from cbam3d.data.augment import BatchTransform, train_crops
 from cbam3d.data.listing import list_videos
@@ -29,7 +30,6 @@ from cbam3d.data.recipe import load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import scan_videos
 from cbam3d.data.videos import VideoDataset
-from cbam3d.resources import find_recipe
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 LENGTH, SIDE, SIZE, BATCH, WORKERS = 16, 128, 112, 8, 2

@@ -8,7 +8,6 @@ channels_last_3d and torch.compile.
 """
 
 import argparse
-import io
 import statistics
 import tempfile
 import time
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from tables import table
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,11 +25,12 @@ from torchvision.models.video import r3d_18
 from usual import UsualCBAM
 
 from cbam3d import insert_attention
+from cbam3d.config import Config
 from cbam3d.data.loader import Batch
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
-from cbam3d.engine.train import Settings, Trainer
+from cbam3d.engine.train import Trainer
 
 CLASSES = 101
 
@@ -105,9 +104,9 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
         lambda scored: None,  # type: ignore[arg-type, return-value]
         folder,
         SkippedFiles(folder / "skipped.csv", 0),
-        Console(file=io.StringIO()),
-        Settings(1, memory_format=layout),
+        Config(),
         {},
+        memory_format=layout,
     )
     model.train()
 

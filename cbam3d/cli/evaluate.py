@@ -7,8 +7,7 @@ from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
 from cbam3d.engine.scores import MIN_UNITS, PairedComparison
 from cbam3d.errors import InputError, counted
-from cbam3d.runs.pairing import compare_runs, mean_over_splits
-from cbam3d.runs.results import Result
+from cbam3d.runs.results import Result, compare_runs, mean_over_splits
 from cbam3d.runs.run import open_run
 
 

@@ -21,6 +21,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
+from cbam3d.config import Config
 from cbam3d.engine.checkpoint import save_checkpoint
 from cbam3d.engine.memory import explain, peak_memory_gib
 from cbam3d.engine.optim import train_mode
@@ -38,39 +39,6 @@ class TrainLoader(Sized, Iterable[Any], Protocol):
     """Yields batches with `inputs` (N, C, *S), `targets` (N,) or (N, K), `labels`, `names` and `problems`."""
 
     def set_epoch(self, epoch: int, start: int = 0) -> None: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Args:
-        epochs: passes over the training data.
-        evaluate_every: epochs between two scorings.
-        primary: name of the score that decides which checkpoint is the best.
-        seed: of dropout and the like, together with epoch and batch.
-        label_smoothing: 0 … 1.
-        clip_grad_norm: largest norm of the whole gradient, or None.
-        accumulate: parts in which a batch is computed, one after the other, to save memory.
-        max_bad_steps: how many steps with a loss or a gradient that is not finite are skipped.
-        early_stopping: scorings without a better score after which training ends, or None.
-        checkpoint_minutes: between two checkpoints within an epoch.
-        log_every: steps between two rows of steps.csv.
-        memory_format: of the batches: torch.channels_last or channels_last_3d, or contiguous.
-    """
-
-    epochs: int
-    evaluate_every: int = 1
-    primary: str = "video_top1"
-    seed: int = 0
-    label_smoothing: float = 0.0
-    clip_grad_norm: float | None = None
-    accumulate: int = 1
-    max_bad_steps: int = 0
-    early_stopping: int | None = None
-    checkpoint_minutes: float = 15.0
-    log_every: int = 10
-    memory_format: torch.memory_format = torch.contiguous_format
 
 
 @dataclass
@@ -100,11 +68,13 @@ class Trainer:
         evaluate: scores a model on held-out data.
         folder: of the run; exists.
         skipped: notes files that cannot be used.
-        settings: how to train.
+        config: of the run: `train`, `eval.every_epochs` and `run.seed` matter.
         facts: plain data kept in every checkpoint (the configuration, the class names).
         average: moving average of the model's weights, which is then what is scored; None for none.
         stop: says when to stop early.
         progress: shows the progress of an epoch.
+        primary: name of the score that decides which checkpoint is the best.
+        memory_format: of the batches.
     """
 
     fabric: Fabric
@@ -115,11 +85,13 @@ class Trainer:
     evaluate: Callable[[nn.Module], Evaluation]
     folder: Path
     skipped: SkippedFiles
-    settings: Settings
+    config: Config
     facts: dict[str, Any]
     average: AveragedModel | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     progress: Progress = no_progress
+    primary: str = "video_top1"
+    memory_format: torch.memory_format = torch.contiguous_format
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -163,7 +135,7 @@ class Trainer:
             Stopped: on request; a checkpoint has been written.
             InputError: losses or gradients that are not finite, too many bad files, no memory left, a full disk.
         """
-        state, settings = self.state, self.settings
+        state, epochs = self.state, self.config.train.epochs
         table = EpochTable(self.folder / "metrics.csv", state.epoch)
         steps = StepTable(self.folder / "steps.csv", state.steps) if self.fabric.is_global_zero else None
         writer = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
@@ -171,12 +143,12 @@ class Trainer:
         if not state.steps and not state.epoch:
             self._save("last.ckpt")  # a run that is killed in its first epoch can go on, too
         with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
-            while state.epoch < settings.epochs and not self._given_up():
+            while state.epoch < epochs and not self._given_up():
                 row = {"epoch": state.epoch + 1, **self._train_epoch(steps, events)}
                 state.epoch, state.batch = state.epoch + 1, 0
                 state.loss_sum, state.num_clips = 0.0, 0
                 evaluation = None
-                if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+                if state.epoch % self.config.eval.every_epochs == 0 or state.epoch == epochs:
                     evaluation = self.evaluate(self.model_to_score())
                     self.skipped.add(evaluation.problems)
                     row |= evaluation.scores
@@ -185,15 +157,15 @@ class Trainer:
                     table.add(row)
                     for name, value in row.items():
                         events.add_scalar(name, value, state.steps)
-                self._save(*self._judge(row.get(settings.primary)), "last.ckpt")  # the best first: a kill loses neither
-                logger.info(_epoch_line(row, settings.epochs))
+                self._save(*self._judge(row.get(self.primary)), "last.ckpt")  # the best first: a kill loses neither
+                logger.info(_epoch_line(row, epochs))
         return evaluation or self.evaluate(self.model_to_score()), table
 
     def _given_up(self) -> bool:
-        limit = self.settings.early_stopping
+        limit = self.config.train.early_stopping
         if limit is None or self.state.not_better < limit:
             return False
-        best = f"{self.settings.primary} than in epoch {self.state.best_epoch}"
+        best = f"{self.primary} than in epoch {self.state.best_epoch}"
         logger.info(f"no better {best} for {limit} scorings: training ends")
         return True
 
@@ -219,14 +191,14 @@ class Trainer:
 
         def text() -> str:
             speed = (state.num_clips - seen) / (time.perf_counter() - started)
-            return f"epoch {state.epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  {speed:.0f} clips/s"
+            return f"epoch {state.epoch + 1}/{self.config.train.epochs}  loss {loss:.3f}  {speed:.0f} clips/s"
 
         asked = time.perf_counter()
         for batch in self.progress(self.loader, len(self.loader), text, state.batch):
             waited += time.perf_counter() - asked
             loss = self.step(batch)
             state.batch, state.steps = state.batch + 1, state.steps + 1
-            if steps is not None and events is not None and state.steps % self.settings.log_every == 0:
+            if steps is not None and events is not None and state.steps % self.config.train.log_every == 0:
                 steps.add({"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate})
                 events.add_scalar("step_loss", loss, state.steps)
             self.schedule.step()
@@ -245,7 +217,7 @@ class Trainer:
     def _between_steps(self, saved_at: float) -> float:
         """Stop if that is wanted, save if it is time; returns when it was saved last. All processes do the same."""
         reason = self.stop.reason
-        due = time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes
+        due = time.monotonic() - saved_at > 60 * self.config.train.checkpoint_minutes
         wants_stop, wants_save = self._total([float(bool(reason)), float(due)])
         if wants_stop or wants_save:
             self._save("last.ckpt")
@@ -263,7 +235,7 @@ class Trainer:
 
         A batch from which a process has no sample, and a loss or a gradient that is not finite, change nothing.
         """
-        state, settings = self.state, self.settings
+        state, accumulate = self.state, self.config.train.accumulate
         count, num_problems = float(len(batch.targets)), float(len(batch.problems))
         total, ready, lost = self._total([count, float(count > 0), num_problems])
         if lost:
@@ -271,12 +243,12 @@ class Trainer:
         if ready < self.fabric.world_size:  # one alone would wait for the others for ever
             return math.nan
         self.optimizer.zero_grad()
-        torch.manual_seed(hash((settings.seed, state.epoch, state.batch, self.fabric.global_rank)))
+        torch.manual_seed(hash((self.config.run.seed, state.epoch, state.batch, self.fabric.global_rank)))
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
         try:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
         except (RuntimeError, ValueError) as error:
-            raise explain(error, batch.inputs, settings.accumulate) from error
+            raise explain(error, batch.inputs, accumulate) from error
         (loss,) = self._total([float(loss)])
         if not (math.isfinite(loss) and math.isfinite(*self._total([self._clipped_norm()]))):
             for buffer, before in buffers:
@@ -293,8 +265,8 @@ class Trainer:
 
     def _forward_and_backward(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
         """Gradients of the mean loss over all processes; returns this one's share of that loss."""
-        settings, world_size = self.settings, self.fabric.world_size
-        inputs = inputs.contiguous(memory_format=settings.memory_format)
+        settings, world_size = self.config.train, self.fabric.world_size
+        inputs = inputs.contiguous(memory_format=self.memory_format)
         pieces = (tensor.tensor_split(settings.accumulate) for tensor in (inputs, targets))
         parts = [part for part in zip(*pieces, strict=True) if len(part[0])]
         share = torch.zeros((), device=inputs.device)
@@ -308,7 +280,7 @@ class Trainer:
     def _clipped_norm(self) -> float:
         """Clip the gradient, where that is wanted; return its norm from before. A gradient scaler checks by itself, and
         skips steps as it finds its scale: 0 then."""
-        max_norm, norm = self.settings.clip_grad_norm, None
+        max_norm, norm = self.config.train.clip_grad_norm, None
         scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
         if max_norm is not None:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
@@ -318,7 +290,7 @@ class Trainer:
 
     def _bad_step(self, what: str, names: list[str]) -> None:
         """Note a step that would have spoilt the weights, up to the limit."""
-        state, settings = self.state, self.settings
+        state, settings = self.state, self.config.train
         state.bad_steps += 1
         samples = ", ".join(gather(self.fabric, names)[:8])
         text = (

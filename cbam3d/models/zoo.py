@@ -101,7 +101,10 @@ def create_model(
         model = build_ours(name, num_classes, ndim, attention, chosen, **options)
     else:
         if library in LIBRARIES:
-            build = partial(LIBRARIES[library].build, short, ndim=ndim)
+            if ndim not in (None, has := LIBRARIES[library].rank(short)):
+                kind = "images" if has == 2 else "clips"
+                raise ValueError(f"{name} is a network of {kind} (ndim={has}), got ndim={ndim}")
+            build = partial(LIBRARIES[library].build, short)
         elif is_class_path(name):
             build = _class_at(name)
         elif name in _REGISTERED:

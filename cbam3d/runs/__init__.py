@@ -4,9 +4,9 @@ from cbam3d.runs.comparison import IncompleteComparison, compare
 from cbam3d.runs.cost import measure_cost
 from cbam3d.runs.dataset import open_dataset
 from cbam3d.runs.dry_run import dry_run
-from cbam3d.runs.pairing import compare_runs
 from cbam3d.runs.predictor import Predictor, load_run
 from cbam3d.runs.preparation import prepare
+from cbam3d.runs.results import compare_runs
 from cbam3d.runs.run import Run, open_run
 from cbam3d.runs.training import train
 

@@ -25,8 +25,7 @@ from cbam3d.errors import InputError, check_options
 from cbam3d.files import make_folder, parse_yaml
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source
-from cbam3d.runs.devices import environments
-from cbam3d.runs.processes import create_fabric
+from cbam3d.runs.processes import create_fabric, environments
 from cbam3d.runs.table import with_manifest_of
 
 logger = logging.getLogger(__name__)

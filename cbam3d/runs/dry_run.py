@@ -29,11 +29,10 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     fabric = create_fabric(settings)
     source = by_first_process(fabric, lambda: open_source(settings))
     with TemporaryDirectory() as folder:
-        trainer, test = create_trainer(settings, source, fabric, Path(folder), keep=False)
+        trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)
         batch = next(iter(trainer.loader))
         loss = trainer.step(batch)
-        test.loader = islice(test.loader, 1)
-        evaluation = test(trainer.model_to_score())
+        evaluation = score_test(trainer.model_to_score(), loader=islice(score_test.keywords["loader"], 1))
     model = trainer.model
     return {
         "input of a step": " x ".join(map(str, batch.inputs.shape)),

@@ -13,7 +13,7 @@ from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
-from cbam3d.runs.loaders import create_loaders
+from cbam3d.runs.dataset import create_loaders
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.results import Result
 from cbam3d.runs.table import refuse_changed, with_manifest_of
@@ -22,18 +22,7 @@ from cbam3d.runs.table import refuse_changed, with_manifest_of
 def evaluate(
     saved: Checkpoint, overrides: Mapping[str, Any] | None = None, split: str = "test", **options: Any
 ) -> Result:
-    """Score a checkpoint, and write `evaluation.json` and the folder `evaluation` into that of its run.
-
-    Args:
-        saved: what to score.
-        overrides: values of its configuration to change, by key.
-        split: "val" or "test".
-        options: of `Checkpoint.model`.
-
-    Raises:
-        InputError: data that is not there or has other classes, videos that changed since, or a key that decides what
-            is held out.
-    """
+    """See `Run.evaluate`; `options` are those of `Checkpoint.model`."""
     config = saved.config.override(overrides or {})
     for key in ("split", "groups", "test_fraction"):
         if getattr(config.data, key) != getattr(saved.config.data, key):

@@ -20,19 +20,7 @@ _BATCHES = (1, 3)  # sizes of the random batches that the exported network is he
 
 
 def export(saved: Checkpoint, format: str, path: Path | None = None, **options: Any) -> tuple[Path, float]:
-    """Write a checkpoint's network as a program of torch.export or as ONNX, for batches of any size.
-
-    Args:
-        saved: what to export.
-        format: "torch" or "onnx".
-        path: the file; None for export/model in the folder of the run.
-        options: of `Checkpoint.model`.
-
-    Returns: the file, and the largest difference of its logits from the original's, relative to the largest logit.
-
-    Raises:
-        InputError: an unknown format, a wrong suffix, a missing extra, or a program that differs from the original.
-    """
+    """See `Run.export`; `options` are those of `Checkpoint.model`."""
     if format not in _SUFFIXES:
         raise InputError(unknown("format", format, _SUFFIXES))
     suffix = _SUFFIXES[format]

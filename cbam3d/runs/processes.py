@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import torch
 from lightning_fabric import Fabric
 
-from cbam3d.config import Config
+from cbam3d.config import Config, RunConfig
 from cbam3d.errors import InputError, Stopped
 
 T = TypeVar("T")
@@ -49,3 +50,22 @@ def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:
     if failed:
         raise error or Stopped("", 2)
     return cast(T, made)
+
+
+def environments(jobs: int | None, run: RunConfig) -> list[dict[str, str]]:
+    """The environment of each process that trains, one for each job.
+
+    Args:
+        jobs: how many at a time; None for one a GPU, or one where there is none.
+        run: the configuration's; what it asks for with more than one device takes all of them.
+
+    A GPU is seen by the processes of its own only; on a CPU the cores are divided.
+    """
+    on_gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu", "cuda") and run.devices == 1
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = (visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]) if on_gpu else []
+    count = jobs or len(gpus) or 1
+    if gpus:
+        return [{**os.environ, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    return [{**os.environ, **({"OMP_NUM_THREADS": str(threads)} if count > 1 else {})} for _ in range(count)]

@@ -44,19 +44,7 @@ class Mistake:
 
 
 def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: int = 12, **options: Any) -> Path:
-    """Write one HTML page about a run: configuration, curves, scores with intervals, classes, confusion, and the most
-    confident mistakes with what the attention did.
-
-    Args:
-        saved: the last checkpoint of the run.
-        folder: of the run.
-        out: the page; None for report.html in the folder.
-        mistakes: how many to show.
-        options: of `Checkpoint.model`.
-
-    Raises:
-        InputError: no folder of a run whose training has ended, or a path that cannot be written.
-    """
+    """See `Run.report`; `saved` is the last checkpoint, `options` are those of `Checkpoint.model`."""
     for name in ("predictions.csv", "metrics.json"):
         if folder.is_file() or not (folder / name).is_file():
             raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")

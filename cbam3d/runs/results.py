@@ -1,5 +1,6 @@
-"""What an evaluation found: scores with their uncertainty, and the files that hold them."""
+"""What evaluations found: scores with their uncertainty, the files that hold them, and several side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 
 from cbam3d.engine.plots import plot_confusion
 from cbam3d.engine.records import write_json
-from cbam3d.engine.scores import calibration_error, class_accuracies, interval
+from cbam3d.engine.scores import PairedComparison, calibration_error, class_accuracies, compare_paired, interval
 from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.errors import InputError
 from cbam3d.runs.data import Source
 
 
@@ -81,3 +83,37 @@ def groups_of(source: Source, names: list[str]) -> list[str]:
         return names
     group = dict(zip(source.manifest.path, source.manifest.group, strict=True))
     return [group[name] or name for name in names]
+
+
+def compare_runs(first: Result, other: Result) -> PairedComparison:
+    """Compare two evaluations of the same items; the difference is that of the second from the first.
+
+    Args:
+        first: of `Run.evaluate`.
+        other: likewise.
+
+    Raises:
+        InputError: they were scored on different items.
+    """
+    a, b = (result.evaluation.predictions for result in (first, other))
+    if a.names != b.names or (a.labels != b.labels).any():
+        raise InputError("the runs were scored on other items: no paired comparison")
+    return compare_paired(a.hits(), b.hits(), np.array(first.groups))
+
+
+@dataclass(frozen=True)
+class SplitMean:
+    """Top-1 accuracy on several splits of one data set."""
+
+    score: str  # its name
+    values: dict[int, float]  # by split
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.values.values())))
+
+
+def mean_over_splits(results: Sequence[tuple[int, Result]]) -> SplitMean:
+    """The mean accuracy over splits, given their numbers and evaluations."""
+    score = next(iter(results[0][1].intervals))
+    return SplitMean(score, {split: result.scores[score] for split, result in results})

@@ -154,7 +154,8 @@ class Run:
         return export(self.checkpoint(checkpoint), format, None if out is None else Path(out), **self._how)
 
     def report(self, out: str | Path | None = None, *, mistakes: int = 12) -> Path:
-        """Write one HTML page about the run that needs no other file.
+        """Write one HTML page about the run that needs no other file: configuration, curves, scores with intervals,
+        classes, confusion, and the most confident mistakes with what the attention did.
 
         Args:
             out: the page; None for report.html in the folder of the run.

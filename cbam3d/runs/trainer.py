@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,22 @@ from torch import nn
 from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
-from cbam3d.data.loader import Loader
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import Evaluation, score
 from cbam3d.engine.stop import StopRequest
-from cbam3d.engine.train import Settings, Trainer
+from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.models.ours import attention_of
 from cbam3d.models.zoo import is_class_path
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import Source
-from cbam3d.runs.loaders import create_loaders, first_inputs
+from cbam3d.runs.dataset import create_loaders, first_inputs
 from cbam3d.runs.network import build_model, check_logits, count_parameters, memory_format, new_parameters
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Scorer:
-    """Scores a network on the batches of a loader."""
-
-    fabric: Fabric
-    num_classes: int
-    batch_size: int
-    images: bool
-    loader: Any
-
-    def __call__(self, model: nn.Module) -> Evaluation:
-        return score(self.fabric, model, self.loader, self.num_classes, self.batch_size, self.images)
 
 
 def create_trainer(
@@ -56,7 +41,7 @@ def create_trainer(
     network: nn.Module | None = None,
     progress: Progress = no_progress,
     keep: bool = True,
-) -> tuple[Trainer, Scorer]:
+) -> "tuple[Trainer, partial[Evaluation]]":
     """What trains, and what scores a network on the test data.
 
     Args:
@@ -82,9 +67,8 @@ def create_trainer(
     if config.run.precision == "bf16-mixed" and fabric.device.type == "cpu":
         guard_conv3d(model)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
-    train_loader, validation_loader, test_loader = create_loaders(
-        config, source, fabric.device, fabric.global_rank, fabric.world_size
-    )
+    place = (fabric.device, fabric.global_rank, fabric.world_size)
+    train_loader, validation_loader, test_loader = create_loaders(config, source, *place)
     if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
         model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
@@ -94,43 +78,27 @@ def create_trainer(
     if config.run.compile:
         model.compile()
     model, optimizer = fabric.setup(model, optimizer)
-    t = config.train
-    settings = Settings(
-        epochs=t.epochs,
-        evaluate_every=config.eval.every_epochs,
-        primary="top1" if images else "video_top1",
-        seed=config.run.seed,
-        label_smoothing=t.label_smoothing,
-        clip_grad_norm=t.clip_grad_norm,
-        accumulate=t.accumulate,
-        max_bad_steps=t.max_bad_steps,
-        early_stopping=t.early_stopping,
-        checkpoint_minutes=t.checkpoint_minutes,
-        log_every=t.log_every,
-        memory_format=memory_format(config, images),
-    )
     facts = {"config": config.plain(), "kind": source.recipe.kind, "classes": source.classes}
     facts |= {"versions": _versions(), "new_parameters": new}
-
-    def scorer(loader: Loader) -> Scorer:
-        return Scorer(fabric, num_classes, config.eval.batch_size, images, loader)
-
+    scorer = partial(score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images)
     trainer = Trainer(
         fabric,
         model,
         optimizer,
         schedule,
         train_loader,
-        scorer(validation_loader),
+        partial(scorer, loader=validation_loader),
         folder,
         skipped,
-        settings,
+        config,
         facts,
         average,
-        StopRequest(t.max_hours),
+        StopRequest(config.train.max_hours),
         progress if fabric.is_global_zero else no_progress,
+        "top1" if images else "video_top1",
+        memory_format(config, images),
     )
-    return trainer, scorer(test_loader)
+    return trainer, partial(scorer, loader=test_loader)
 
 
 def create_training(

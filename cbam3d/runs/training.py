@@ -85,7 +85,7 @@ def train(
     if not resume:
         folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
         logger.info(f"run folder {folder}")
-    trainer, test = create_trainer(settings, source, fabric, folder, begun, model, progress)
+    trainer, score_test = create_trainer(settings, source, fabric, folder, begun, model, progress)
     if begun is not None:
         trainer.resume(begun.state)
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
@@ -96,7 +96,7 @@ def train(
         _report_to_wandb(settings, folder)
     evaluation, table = trainer.fit()
     if source.validation is not source.test:
-        evaluation = test(trainer.model_to_score())
+        evaluation = score_test(trainer.model_to_score())
         trainer.skipped.add(evaluation.problems)
     result = Result.of(evaluation, source, len(trainer.skipped.reasons))
     if fabric.is_global_zero:
@@ -190,7 +190,7 @@ def has_run(folder: Path) -> bool:
 
 
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
-    best = {f"best_{trainer.settings.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
+    best = {f"best_{trainer.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     result.write(folder, folder / "metrics.json", result.facts() | {"epoch": trainer.state.epoch} | best)
     plot_curves(folder / "curves.png", table, [name for name in result.scores if "top" in name])
     plot_steps(folder / "steps.png", folder / "steps.csv")

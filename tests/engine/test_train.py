@@ -10,12 +10,13 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cbam3d.config import Config
 from cbam3d.data.loader import Batch
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import score
-from cbam3d.engine.train import Settings, Trainer, weights_of
+from cbam3d.engine.train import Trainer, weights_of
 from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
 
@@ -42,7 +43,8 @@ class Points:
             yield Batch(self.points[rows] * self.factor, self.labels[rows], self.labels[rows], names, self.problems)
 
 
-def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, optimizer="sgd", **changes):
+def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, optimizer="sgd", every=1, **changes):
+    usual = {"label_smoothing": 0.1, "clip_grad_norm": 1.0, "log_every": 1}
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu")
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
@@ -62,9 +64,7 @@ def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, opt
         lambda scored: score(fabric, scored, Points(), 2, 64, False),
         folder,
         SkippedFiles(folder / "skipped.csv", limit),
-        Settings(
-            **{"epochs": epochs, "seed": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "log_every": 1} | changes
-        ),
+        Config().override({"train": {"epochs": epochs, **usual, **changes}, "run.seed": 3, "eval.every_epochs": every}),
         {"classes": ["a", "b"]},
         average,
     )
@@ -201,7 +201,7 @@ class StopAt:
         {"ema": 0.9, "accumulate": 3},
         {"schedule": {"kind": "one_cycle", "warmup_steps": 8}, "optimizer": "adamw"},
         {"schedule": {"kind": "plateau", "patience": 0, "gamma": 0.5}, "optimizer": "RMSprop"},
-        {"schedule": {"kind": "multi_step", "milestones": [6, 13]}, "optimizer": "adam", "evaluate_every": 2},
+        {"schedule": {"kind": "multi_step", "milestones": [6, 13]}, "optimizer": "adam", "every": 2},
     ],
 )
 def test_stopping_within_an_epoch_and_going_on_is_the_run_that_was_never_stopped(tmp_path, step, changes):
@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path):
     """The loss is finite: what would spoil the weights is what the step is about to apply."""
-    loop = trainer(tmp_path, epochs=1, max_bad_steps=1, clip_grad_norm=None, ema=0.9, checkpoint_minutes=0.0)
+    loop = trainer(tmp_path, epochs=1, max_bad_steps=1, clip_grad_norm=None, ema=0.9, checkpoint_minutes=1e-9)
     calls = []
 
     def spoil(gradient):

@@ -20,7 +20,7 @@ from cbam3d.errors import InputError
 from cbam3d.models import create_model
 from cbam3d.runs.comparison import IncompleteComparison, parse_variants
 from cbam3d.runs.cost import multiply_adds
-from cbam3d.runs.devices import environments
+from cbam3d.runs.processes import environments
 from tests.tiny import TINY, as_arguments
 
 

@@ -13,8 +13,7 @@ from cbam3d import compare_runs, load_run, open_run
 from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.runs import table as tables
-from cbam3d.runs.pairing import mean_over_splits
-from cbam3d.runs.results import Result, groups_of
+from cbam3d.runs.results import Result, groups_of, mean_over_splits
 from tests.tiny import train_tiny
 
 

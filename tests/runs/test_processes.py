@@ -144,7 +144,8 @@ from cbam3d.engine.scoring import score
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
-from cbam3d.engine.train import Settings, Trainer
+from cbam3d.config import Config
+from cbam3d.engine.train import Trainer
 import os
 
 folder, world_size, strategy = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")), sys.argv[2]
@@ -171,7 +172,8 @@ fabric.barrier()
 trainer = Trainer(
     fabric, model, optimizer, schedule, train, lambda m: score(fabric, m, held_out, 2, 5, True), folder,
     SkippedFiles(folder / "skipped.csv", 0, fabric.is_global_zero),
-    Settings(3, primary="top1", label_smoothing=0.1, clip_grad_norm=1.0, accumulate=2, log_every=1), {},
+    Config().override({"train": {"epochs": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "accumulate": 2,
+    "log_every": 1}}), {}, primary="top1",
 )
 evaluation, _ = trainer.fit()
 if fabric.is_global_zero:

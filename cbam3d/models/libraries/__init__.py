@@ -1,7 +1,8 @@
 """An adapter for each library of networks.
 
-Each has `names()`, the networks that are listed, and `build(name, num_classes, ndim, **options)`, which raises
-ValueError for a network that is not there or is of another rank.
+Each has `names()`, the networks that are listed; `rank(name)`, 2 for images and 3 for clips; and
+`build(name, num_classes, **options)`, a network without weights. The last two raise ValueError for a network that is
+not there.
 """
 
 from cbam3d.models.libraries import pytorchvideo, timm, torchvision

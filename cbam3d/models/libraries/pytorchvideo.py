@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from cbam3d.errors import unknown
-from cbam3d.models.libraries.rank import check_rank
 
 _NAMES = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
 
@@ -17,11 +16,15 @@ def names() -> list[str]:
     return _NAMES
 
 
-def build(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
-    """A network by name, without weights; SlowFast takes a clip as the others do."""
+def rank(name: str) -> int:
+    """All take clips."""
     if name not in _NAMES:
         raise ValueError(unknown("model", f"pytorchvideo/{name}", [f"pytorchvideo/{one}" for one in _NAMES]))
-    check_rank(f"pytorchvideo/{name}", 3, ndim)
+    return 3
+
+
+def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """A network by name, without weights; SlowFast takes a clip as the others do."""
     with warnings.catch_warnings():  # its last release predates what today's PyTorch deprecates
         warnings.simplefilter("ignore")
         hub = import_module("pytorchvideo.models.hub")

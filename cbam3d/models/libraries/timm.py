@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from cbam3d.errors import InputError, unknown
-from cbam3d.models.libraries.rank import check_rank
 
 
 def names() -> list[str]:
@@ -14,17 +13,20 @@ def names() -> list[str]:
     return ["resnet18", "resnet50", "resnet50d"]
 
 
-def build(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
-    """A network by name, without weights.
+def rank(name: str) -> int:
+    """All take images."""
+    if name not in (known := _timm(name).list_models()):
+        raise ValueError(unknown("model", name, known))
+    return 2
 
-    Raises:
-        InputError: timm is not installed.
-    """
+
+def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """A network by name, without weights."""
+    return _timm(name).create_model(name, num_classes=num_classes, **options)
+
+
+def _timm(name: str) -> Any:
     try:
-        timm = import_module("timm")
+        return import_module("timm")
     except ImportError:
         raise InputError(f"timm/{name} needs timm: pip install timm") from None
-    check_rank(f"timm/{name}", 2, ndim)
-    if name not in timm.list_models():
-        raise ValueError(unknown("model", name, timm.list_models()))
-    return timm.create_model(name, num_classes=num_classes, **options)

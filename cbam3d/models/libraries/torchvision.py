@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from cbam3d.errors import unknown
-from cbam3d.models.libraries.rank import check_rank
 
 
 def _models() -> Any:
@@ -26,11 +25,15 @@ def names() -> list[str]:
     return [name for names in _by_rank().values() for name in names]
 
 
-def build(name: str, num_classes: int, ndim: int | None, **options: Any) -> nn.Module:
-    """A network by name, without weights."""
+def rank(name: str) -> int:
+    """2 for images, 3 for clips."""
     if name not in names():
         raise ValueError(unknown("model", f"torchvision/{name}", [f"torchvision/{one}" for one in names()]))
-    check_rank(f"torchvision/{name}", 2 if name in _by_rank()[2] else 3, ndim)
+    return 2 if name in _by_rank()[2] else 3
+
+
+def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """A network by name, without weights."""
     return _models().get_model(name, weights=None, num_classes=num_classes, **options)
 
 
