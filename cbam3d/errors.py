@@ -1,4 +1,4 @@
-"""What a user did wrong, in one line."""
+"""Errors of the user's input, in one line."""
 
 import sysconfig
 import traceback
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: a key, a path, a file. Its text is one line that says what and where."""
+    """Invalid input: a key, a path, a file. Its text is one line that states what and where."""
 
 
 class Stopped(Exception):
     """A command stopped early on request, with all that it did kept.
 
     Args:
-        message: one line that says how to go on.
+        message: one line that states how to resume.
         status: of the process.
     """
 

@@ -1,4 +1,4 @@
-"""Reading what somebody else wrote without executing any of it, and writing files whole or not at all."""
+"""Reading files from others without executing anything, and writing files whole or not at all."""
 
 import os
 import pickle
@@ -82,7 +82,7 @@ def _check_archive(path: Path, kind: str) -> None:
         with zipfile.ZipFile(path) as archive:
             grown = any(entry.file_size > entry.compress_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError):
-        return  # an older format, or damaged: reading says so
+        return  # an older format, or damaged: reading reports it
     if grown:
         raise InputError(f"{path}: not a readable {kind} (a compressed archive)")
 

@@ -28,32 +28,34 @@ def draw_motions(path: Path) -> None:
 
 def draw_rooms(path: Path) -> None:
     """The rooms of the house; an arrow leads from a room to one that it knows."""
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(0, 9), ylim=(0, 5.2))
+    axes.set(xlim=(0, 9.6), ylim=(0, 5.6))
     axes.axis("off")
 
     def room(x: float, y: float, width: float, height: float, name: str, what: str, colour: str) -> None:
         axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.05", fc=colour, ec="0.3"))
-        axes.text(x + width / 2, y + height - 0.12, name, ha="center", va="top", fontsize=11, weight="bold")
-        axes.text(x + width / 2, y + height - 0.42, what, ha="center", va="top", fontsize=8.5, linespacing=1.4)
+        axes.text(x + width / 2, y + height - 0.1, name, ha="center", va="top", fontsize=11, weight="bold")
+        axes.text(x + width / 2, y + height - 0.4, what, ha="center", va="top", fontsize=8.5, linespacing=1.4)
 
     def arrow(x: float, y: float, to_x: float, to_y: float) -> None:
         axes.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "color": "0.3"})
 
-    room(1.9, 4.35, 5.2, 0.7, "commands/", "train, evaluate, compare, explain, report, predict, prepare, …", "#f5e6d3")
-    room(1.9, 2.75, 5.2, 1.15, "where the rooms meet",
-         "config, keys, parsing · sources: configuration → data set\n"
-         "assemble: → network and loaders · results: → files\n"
-         "saved, classifier: a run → predictions", "#efefef")  # fmt: skip
-    room(0.15, 1.0, 2.7, 1.25, "data/", "files → batches\nrecipes, decoding, sampling,\naugmentation", "#d8e8f5")
-    room(3.2, 1.3, 2.6, 0.95, "models/", "networks, weights", "#dcf0dc")
-    room(3.2, 0.1, 2.6, 0.8, "attention/", "blocks, insertion (torch only)", "#c8e6c8")
-    room(6.15, 1.0, 2.7, 1.25, "engine/", "network and loaders → run\nthe loop, checkpoints,\nscores, plots", "#f0dcec")
-    arrow(4.5, 4.28, 4.5, 3.98)
-    for x in (1.5, 4.5, 7.5):
-        arrow(4.5 + (x - 4.5) * 0.75, 2.68, x, 2.33)
-    arrow(4.5, 1.23, 4.5, 0.98)
+    room(0.2, 4.75, 9.2, 0.65, "cli/", "one thin file per command: parse, call, print", "#f5e6d3")
+    room(0.2, 3.2, 9.2, 1.1, "runs/", "the product as a library: train, evaluate, predict, explain, compare, export,\n"
+         "report, prepare, open_dataset; where the rooms meet", "#efefef")  # fmt: skip
+    room(0.2, 1.65, 2.1, 1.05, "models/", "networks, weights;\nadapters of libraries", "#dcf0dc")
+    room(0.2, 0.15, 2.1, 1.05, "attention/", "mechanisms, ops/,\ninsertion/ (torch only)", "#c8e6c8")
+    room(2.7, 1.65, 2.1, 1.05, "data/", "recipes, tables, splits,\nsampling, loaders", "#d8e8f5")
+    room(2.7, 0.15, 2.1, 1.05, "video/", "a file -> frames:\npackets, decoding", "#c4dcf0")
+    room(5.2, 1.65, 2.0, 1.05, "engine/", "the loop, checkpoints,\nscores, plots", "#f0dcec")
+    room(7.6, 1.65, 1.8, 1.05, "config/", "the schema on\none page; reading it", "#f5f0d0")
+    arrow(4.8, 4.68, 4.8, 4.38)
+    for x in (1.25, 3.75, 6.2, 8.5):
+        arrow(x, 3.13, x, 2.78)
+    for x in (1.25, 3.75):
+        arrow(x, 1.58, x, 1.28)
+    arrow(7.27, 2.15, 7.53, 2.15)
     figure.savefig(path, dpi=110)
 
 

@@ -115,7 +115,7 @@ PARTS = {
         "processes": "processes",
         "progress": "run",
         "results": "evaluation",
-        "sheets": "explanation",
+        "explainer": "explanation",
         "table": "training",
         "trainer": "network",
         "windows": "predictor",

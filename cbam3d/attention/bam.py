@@ -18,15 +18,15 @@ class BAM(Gate):
 
     Args:
         channels: number of input channels C.
-        reduction: both branches are `max(1, channels // reduction)` wide inside.
+        reduction: both branches have `max(1, channels // reduction)` hidden channels.
         combine: "sum" of the two maps before σ, the paper's; or "product", the official code's.
-        dilation: of the two 3x3 convolutions, along H and W; in a clip they also see three frames.
+        dilation: of the two 3x3 convolutions, along H and W; in clips they also span three frames.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
 
-    The official code multiplies the maps, 1 + σ(Mc · Ms). BatchNorm stands inside of both branches, as in it, and
+    The official code multiplies the maps, 1 + σ(Mc · Ms). Both branches contain BatchNorm, as there, which
     needs more than one sample in training.
     """
 

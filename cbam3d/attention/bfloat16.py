@@ -1,9 +1,9 @@
-"""A guard against a defect of PyTorch: bfloat16 gradients of 3D convolutions on CPUs.
+"""A guard against a PyTorch defect: bfloat16 gradients of 3D convolutions on CPUs.
 
-Where a kernel has more taps along T than the features have frames, at stride 1 and with zeros around, the gradient of
-the weights reads memory that nobody wrote: 3 taps and 2 frames, as in the last stage of every 3D ResNet on 16 frames.
-Seen in torch 2.9 to 2.15; docs/BFLOAT16.md has a report. The outputs are right, float32 and float16 as well, and so
-are convolutions of images. With the zeros put around by hand, the gradient is right.
+Where a kernel has more taps along T than the features have frames, with stride 1 and zero padding, the weight gradient
+reads uninitialised memory: 3 taps and 2 frames, as in the last stage of every 3D ResNet on 16 frames. Seen in torch
+2.9 to 2.15; docs/BFLOAT16.md has a report. Outputs are correct, as are float32, float16 and 2D convolutions. With
+explicit padding the gradient is correct.
 """
 
 from functools import partial
@@ -22,10 +22,10 @@ class Conv3d(nn.Conv3d):
 
 
 def guard_conv3d(model: nn.Module) -> nn.Module:
-    """Guard the 3D convolutions of any network, in place; ours are guarded already.
+    """Guard the 3D convolutions of any network, in place; this package's already are.
 
-    Needed before a training in bfloat16 on a CPU, under autocast or not. `cbam3d train` calls it by itself. What
-    calls `torch.nn.functional.conv3d` by itself stays as it is.
+    Needed before training in bfloat16 on a CPU, under autocast or not; `cbam3d train` calls it itself. Direct calls
+    of `torch.nn.functional.conv3d` are not guarded.
 
     Returns: the model.
     """
@@ -39,7 +39,7 @@ def guard_conv3d(model: nn.Module) -> nn.Module:
 
 
 def is_affected(conv: nn.Conv3d | nn.ConvTranspose3d, x: Tensor) -> bool:
-    """Whether the gradient of the convolution's weights would be wrong for this input, (N, C, T, H, W)."""
+    """Whether the convolution's weight gradient would be wrong for this input, (N, C, T, H, W)."""
     taps, frames = conv.kernel_size[0], x.shape[-3]
     if x.device.type != "cpu" or taps <= frames or not torch.is_grad_enabled():
         return False
@@ -55,7 +55,7 @@ def _guarded(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) ->
 
 
 def _in_float32(conv: nn.ConvTranspose3d, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-    """The zeros of a transposed convolution cannot be put around by hand: it is computed in float32."""
+    """Run a transposed convolution in float32, as its padding cannot be made explicit."""
     if not is_affected(conv, x):
         return type(conv).forward(conv, x, output_size)
     layer: Any = conv

@@ -65,20 +65,20 @@ _CATALOG: dict[str, type[nn.Module]] = {
 
 
 def list_attentions() -> list[str]:
-    """The names that `create_attention` knows."""
+    """Return the names that `create_attention` accepts."""
     return sorted(_CATALOG)
 
 
 def register_attention(name: str, block: type[nn.Module]) -> None:
-    """Make a mechanism of your own known by name: to `create_attention`, `insert_attention` and `create_model`.
+    """Register a mechanism by name for `create_attention`, `insert_attention` and `create_model`.
 
     Args:
-        name: lower case, with underscores; not one of `list_attentions()`.
+        name: lower case with underscores; not one of `list_attentions()`.
         block: the class. Its first parameter is `channels`; `init` ("paper" or "identity") is needed for insertion;
-            `ndim`, if it has one, is 2 or 3; the others are options. Its instances map (N, C, *S) to the same shape.
+            `ndim`, if it has one, is 2 or 3; the rest are options. Its instances map (N, C, *S) to the same shape.
 
     Raises:
-        ValueError: a name that is taken or of another form, or anything but a class with `channels` first.
+        ValueError: a name that is taken or malformed, or a block that is not a class with `channels` first.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in (*_CATALOG, "none"):
         raise ValueError(f"a new mechanism needs a name of its own, in lower case and underscores, got {name!r}")
@@ -94,13 +94,13 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
         name: one of `list_attentions()`.
         channels: number of input channels C.
         ndim: 2 for images, 3 for clips.
-        options: the mechanism's own keyword arguments.
+        options: keyword arguments of the mechanism.
 
     Returns: a module, (N, C, *spatial) -> the same shape.
 
     Raises:
-        ValueError: an unknown name, an unknown option (the nearest known one is named), an option that must be
-            given and is not (num_frames of tam), or a value that the mechanism refuses.
+        ValueError: an unknown name or option (the nearest known one is suggested), a missing required option
+            (num_frames of tam), or an invalid value.
     """
     check_ndim(ndim)
     positive("channels", channels)
@@ -111,19 +111,19 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
         if option not in options:
             raise ValueError(f"attention {name!r} needs {option}")
     cls = _CATALOG[name]
-    rank = {"ndim": ndim} if "ndim" in inspect.signature(cls).parameters else {}  # some are the same for any rank
+    rank = {"ndim": ndim} if "ndim" in inspect.signature(cls).parameters else {}  # some work at any rank
     return cls(channels, **rank, **options)
 
 
 def attention_options(name: str) -> dict[str, Any]:
-    """The options of a mechanism and their defaults (`inspect.Parameter.empty` where there is none).
+    """Return a mechanism's options and their defaults (`inspect.Parameter.empty` if required).
 
     Raises:
         ValueError: an unknown name.
     """
     if name == "ema":
         raise ValueError(
-            "attention 'ema' means two things: expectation-maximisation attention (1907.13426) is 'em_attention' here; "
+            "attention 'ema' is ambiguous: expectation-maximisation attention (1907.13426) is 'em_attention' here; "
             "efficient multi-scale attention (2305.13563) is not in the catalogue"
         )
     if name not in _CATALOG:
@@ -134,19 +134,19 @@ def attention_options(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AttentionFacts:
-    """What a mechanism is and costs at one shape."""
+    """Description of a mechanism and its cost at one shape."""
 
     name: str
     title: str  # the first line of its module
-    paper: str  # where to find it
+    paper: str  # its link
     ranks: tuple[int, ...]
     num_parameters: int
-    multiply_adds: int  # of convolutions and matrix products, a sample
+    multiply_adds: int  # of convolutions and matrix products, per sample
     starts_as_identity: bool  # with init="paper"; with init="identity" all do
 
 
 def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> AttentionFacts | None:
-    """The facts of a mechanism, or None where there is none of that rank.
+    """Return a mechanism's facts, or None if it does not support that rank.
 
     Args:
         name: one of `list_attentions()`.
@@ -158,7 +158,7 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
         return None
     positive("size", *size)
     frames = {"num_frames": size[0]} if "num_frames" in attention_options(name) else {}
-    with torch.random.fork_rng(devices=[]):  # looking something up changes nothing
+    with torch.random.fork_rng(devices=[]):  # keep the global generator's state
         block = create_attention(name, channels, ndim=len(size), **frames).eval()
         x = torch.randn(2, channels, *size)
     about = sys.modules[_CATALOG[name].__module__].__doc__ or ""

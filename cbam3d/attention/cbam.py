@@ -6,8 +6,8 @@ Woo, Park, Lee, Kweon, ECCV 2018, https://arxiv.org/abs/1807.06521
     F'' = Ms(F') * F'        Ms = σ(conv_k([AvgPool F' ; MaxPool F']))     spatial,  pooled over channels
     F''' = Mt(F'') * F''     Mt = σ(conv_kt([AvgPool F'' ; MaxPool F'']))  temporal, pooled over C, H, W
 
-The first two are the paper's, with space read as T×H×W in a clip; the third is ours, and exists only
-there. Shapes are (N, C, *S), S = (H, W) or (T, H, W).
+The first two are the paper's, where space is T×H×W in a clip; the third is an extension, for clips
+only. Shapes are (N, C, *S), S = (H, W) or (T, H, W).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ GateName = Literal["channel", "spatial", "temporal"]
 
 
 class ChannelAttention(ChannelGate):
-    """Channel attention of CBAM: which channels matter, one weight a channel.
+    """Channel attention of CBAM: which channels matter, one weight per channel.
 
     Args:
         channels: number of input channels C.
@@ -55,22 +55,22 @@ class ChannelAttention(ChannelGate):
 
 
 class SpatialAttention(PositionGate):
-    """Spatial attention of CBAM: which positions matter, one weight a position.
+    """Spatial attention of CBAM: which positions matter, one weight per position.
 
     Args:
-        kernel_size: odd; an int for every axis, or one an axis. The default is 7 along H and W, and 1
-            along T: a map a frame. `(kt, k, k)` gives a joint space-time map.
+        kernel_size: odd; an int for all axes, or one per axis. The default is 7 along H and W, and 1
+            along T: one map per frame. `(kt, k, k)` gives a joint space-time map.
         ndim: 2 for images, 3 for clips.
         batch_norm: BatchNorm after the convolution, as in the official code; most ports have none.
         bias: a bias in the convolution.
         init: "paper" (with batch_norm the norm's weight starts at 0, as in the official code, so that
             the map starts at 0.5 everywhere), or "identity" to start as the exact identity.
 
-    Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S). The two pooled planes go into the
-    convolution as [mean; max], the paper's order (the official code has [max; mean]).
+    Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S). The two pooled planes are
+    concatenated as [mean; max], the paper's order (the official code has [max; mean]).
 
     Raises:
-        ValueError: an even kernel, or an input of another rank.
+        ValueError: an even kernel, or an input of the wrong rank.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class SpatialAttention(PositionGate):
 
 
 class TemporalAttention(PositionGate):
-    """Temporal attention: which frames of a clip matter, one weight a frame. Ours, after CBAM's pattern.
+    """Temporal attention: which frames of a clip matter, one weight per frame. An extension of CBAM.
 
     Args:
-        kernel_size: odd; the number of frames that the convolution along T sees.
+        kernel_size: odd; frames covered by the convolution along T.
         bias: a bias in the convolution.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
@@ -130,7 +130,7 @@ class TemporalAttention(PositionGate):
 
 
 class CBAM(nn.Module):
-    """The block: its gates one after the other, or side by side.
+    """The CBAM block: its gates in sequence or in parallel.
 
     Args:
         channels: number of input channels C.
@@ -139,20 +139,20 @@ class CBAM(nn.Module):
         temporal_kernel_size: of the temporal gate, in frames.
         gates: which gates, in which order; None for channel, spatial and, in a clip, temporal.
         ndim: 2 for images, 3 for clips.
-        arrangement: "sequential" (the paper), each gate sees what the one before it left; or "parallel",
-            all see the input, and their maps are multiplied.
-        residual: `x + CBAM(x)`. Not together with init="identity", which would give 2x.
+        arrangement: "sequential" (the paper): each gate takes the previous one's output; or "parallel":
+            all take the input, and their maps are multiplied.
+        residual: `x + CBAM(x)`. Incompatible with init="identity", which would give 2x.
         bias: biases in the channel MLP.
         conv_bias: biases in the convolutions; None for the same as `bias`.
         batch_norm: BatchNorm in the spatial gate. The official code has bias=True, conv_bias=False, batch_norm=True.
-        init: "paper", or "identity" to start as the exact identity (see `Gate`). An ordinary CBAM scales
-            the features by about 1/4 at the start (1/8 with three gates).
+        init: "paper", or "identity" to start as the exact identity (see `Gate`). With "paper" the
+            features are scaled by about 1/4 at the start (1/8 with three gates).
 
     Shapes: (N, C, *S) -> the same.
 
     Raises:
         ValueError: an unknown, repeated or missing gate, a temporal gate with ndim=2, an even kernel,
-            or an input of another rank.
+            or an input of the wrong rank.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class CBAM(nn.Module):
                 self.temporal = TemporalAttention(temporal_kernel_size, conv_bias, init)
 
     def attention_maps(self, x: Tensor) -> dict[GateName, Tensor]:
-        """Each gate's map for this input, by name and in the gates' order."""
+        """Return each gate's map for this input, by name, in the gates' order."""
         return self._attend(x)[1]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,20 +15,20 @@ from cbam3d.attention.nd import check_ndim, check_rank, spatial_axes
 
 
 class Coordinate(Gate):
-    """Coordinate attention: a weight a channel and place along each axis, multiplied.
+    """Coordinate attention: one weight per channel and position along each axis, multiplied.
 
     Args:
         channels: number of input channels C.
         reduction: the shared layer has `max(8, channels // reduction)` channels.
-        axes: which axes have a map; None for all. A clip has one more than an image, along T: its map makes a clip
-            of one frame another thing than an image, unless axes is ("h", "w").
+        axes: which axes have a map; None for all. Clips have one along T, too, so that a clip of one frame differs
+            from an image unless axes is ("h", "w").
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S).
 
     Raises:
-        ValueError: an axis that is unknown, repeated or not there.
+        ValueError: an unknown, repeated or absent axis.
     """
 
     def __init__(

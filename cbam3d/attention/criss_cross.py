@@ -13,20 +13,20 @@ from cbam3d.attention.nd import CONV, check_ndim, check_rank
 
 
 class CrissCross(nn.Module):
-    """Criss-cross attention: every position is compared with those on its axes, several times over.
+    """Criss-cross attention: every position attends to those on its axes, repeatedly.
 
     Args:
         channels: number of input channels C.
         reduction: q and k have `max(1, channels // reduction)` channels.
-        recurrence: passes with the same weights. After as many as there are axes every position has reached every
-            other one: 2, the paper's, for images; clips need 3 for that.
+        recurrence: passes with the same weights. As many as there are axes connect every position to every other: 2
+            (the paper's) for images, 3 for clips.
         ndim: 2 for images, 3 for clips.
-        init: makes no difference: γ starts at 0, and the block as the identity.
+        init: no effect: γ starts at 0, and the block as the identity.
 
     Shapes: (N, C, *S) -> the same. Memory grows with |S| (T + H + W), not with |S|².
 
-    In images equal to the official code, which for clips counts the position itself three times and turns one map the
-    wrong way; here it counts once.
+    Equal to the official code for images. For clips that code counts the position itself three times and misorients
+    one map; here it counts once.
 
     Raises:
         ValueError: recurrence below 1.

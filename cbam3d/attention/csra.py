@@ -13,20 +13,20 @@ from cbam3d.attention.nd import spatial_axes
 
 
 class CSRA(nn.Module):
-    """Class-specific residual attention: a linear head that also looks at where each class is strongest.
+    """Class-specific residual attention: a linear head that adds the score where each class is strongest.
 
     Args:
         in_channels: channels of the features.
         num_classes: K.
         weight: λ of the attention; 0 is the usual head, mean pooling and a linear layer.
-        temperature: None for the maximum; else positions are weighted by softmax(temperature · y), whose limit that is.
+        temperature: None for the maximum; else positions are weighted by softmax(temperature · y), whose limit it is.
 
     Shapes: (N, in_channels, *S), of any rank -> logits (N, K).
 
     The official code also divides each class's scores by the norm of its weights; the paper's formula does not.
 
-    A head, no block that keeps its shape: it stands in place of pooling and the last layer, and is not in the
-    catalogue. Not to be taken for residual attention (`ResidualAttention`).
+    A head, not a shape-preserving block: it replaces pooling and the last layer, and is not in the catalogue. Not to
+    be confused with residual attention (`ResidualAttention`).
     """
 
     def __init__(

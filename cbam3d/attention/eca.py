@@ -15,11 +15,11 @@ from cbam3d.attention.pooled import ChannelGate
 
 
 class ECA(ChannelGate):
-    """Efficient channel attention: one weight a channel, from its neighbours.
+    """Efficient channel attention: one weight per channel, from neighbouring channels.
 
     Args:
         channels: number of input channels C.
-        kernel_size: odd; channels that the convolution sees; None for the paper's, from C, γ and b.
+        kernel_size: odd; channels covered by the convolution; None for the paper's rule, from C, γ and b.
         gamma, b: of that rule.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 

@@ -16,21 +16,21 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
 class EMAttention(nn.Module):
-    """Expectation-maximisation attention, "EMA" in its paper: the features are rebuilt from a few bases that fit them.
+    """Expectation-maximisation attention, "EMA" in its paper: features are reconstructed from a few fitted bases.
 
     Args:
         channels: number of input channels C.
         num_bases: K.
         num_steps: of expectation and maximisation.
-        momentum: share of the old bases in the moving average, which is updated in training.
+        momentum: weight of the old bases in the moving average, updated in training.
         ndim: 2 for images, 3 for clips.
-        init: "paper"; or "identity": BN starts at 0, and the last ReLU is left out, as it would cut the input.
+        init: "paper"; or "identity": BN starts at 0, and the last ReLU is omitted, as it would clip the input.
 
     Shapes: (N, C, *S) -> the same. Memory grows with |S| K.
 
-    Gradients flow through the steps, as the formulas have it; the official code stops them there, and with them all
-    of the first convolution's. With activation checkpointing the bases move twice a step, and the second time starts
-    from moved ones.
+    Gradients flow through the steps, as in the formulas; the official code stops them there, and with them all of
+    the first convolution's. With activation checkpointing the bases are updated twice per step, and recomputation
+    starts from updated ones.
     """
 
     bases: Tensor
@@ -55,7 +55,7 @@ class EMAttention(nn.Module):
         identity = check_init(init)
         if identity:
             zero_(self.last[1])
-        # where the last ReLU cuts; a buffer, so that it travels with the weights that were trained behind it
+        # the last ReLU's lower bound; a buffer, so that it is saved with the weights trained with it
         self.register_buffer("floor", torch.tensor(-torch.inf if identity else 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ class EMAttention(nn.Module):
         return torch.maximum(x + self.last(F.relu(rebuilt)).to(x.dtype), self.floor.to(x.dtype))
 
     def _rebuild(self, y: Tensor) -> Tensor:
-        """(N, C, |S|) -> the same, from the bases that fit; in training the buffer moves towards them."""
-        bases = self.bases.to(y.dtype, copy=True).expand(y.shape[0], -1, -1)  # the buffer changes before the backward
+        """Reconstruct (N, C, |S|) from the fitted bases; in training the buffer moves towards them."""
+        bases = self.bases.to(y.dtype, copy=True).expand(y.shape[0], -1, -1)  # the buffer changes before backward
         weights = (y.transpose(1, 2) @ bases).softmax(2)  # (N, |S|, K)
         for step in range(self.num_steps):
             if step:

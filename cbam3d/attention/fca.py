@@ -4,7 +4,7 @@ Qin, Zhang, Wu, Li, ICCV 2021, https://arxiv.org/abs/2012.11879
 
     x · σ(W2 relu(W1 z)),   z_c = mean over S of x_c · Π_axes cos(π u (i + ½) / L)
 
-Each channel has one frequency u of the discrete cosine transform in place of the mean, which is the frequency 0.
+Each channel has one frequency u of the discrete cosine transform instead of the mean, which is frequency 0.
 """
 
 import math
@@ -30,30 +30,30 @@ TOP16 += [(5, 0), (1, 6), (3, 0), (0, 4), (0, 6), (0, 3), (3, 5), (2, 2)]
 
 
 class FCA(Gate):
-    """Frequency channel attention: SE whose pooling has other frequencies beside the mean.
+    """Frequency channel attention: SE pooled with other frequencies besides the mean.
 
     Args:
-        channels: number of input channels C; runs of them, equal where the number of frequencies divides C, have
-            one frequency each; fewer channels than frequencies have the first ones.
+        channels: number of input channels C, in consecutive groups, equal if the number of frequencies divides C,
+            with one frequency each; fewer channels than frequencies use the first ones.
         reduction: the hidden layer has `max(1, channels // reduction)` units.
-        grid: size that the features are averaged to first; None for 7x7, in a clip 1x7x7. The official networks have
-            56, 28, 14 and 7 at their four stages.
-        frequencies: one number below the grid's size an axis; None for the paper's top 16, which in a clip have
-            frequency 0 along T, times side // 7 along H and W where the grid's sides are larger, as in the official
-            code. Others along T want a grid with more than one frame.
-        orthonormal: scale the cosines to norm 1, as the official code does; weights trained there want it.
+        grid: size that the features are first pooled to; None for 7x7, for clips 1x7x7. The official networks use
+            56, 28, 14 and 7 in their four stages.
+        frequencies: one number per axis, below the grid's size; None for the paper's top 16, for clips with frequency 0
+            along T; for larger grids they are multiplied by side // 7 along H and W, as in the official code. Others
+            along T need a grid with more than one frame.
+        orthonormal: scale the cosines to norm 1, as the official code does; its weights require it.
         bias: biases in both layers.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
 
-    The cosines are not scaled to norm 1 as in the official code (see `orthonormal`) but by √2 an axis with a frequency
-    above 0, so that frequency 0 is the mean of the grid, and FCA with it alone is SE. That is the mean of the features
-    where their sides are multiples of the grid's; elsewhere the grid's windows overlap, as in the official code.
+    By default (see `orthonormal`) the cosines are scaled not to norm 1 but by √2 per axis with a frequency above 0, so
+    that frequency 0 is the mean of the grid, and FCA with it alone is SE. This is the mean of the features if their
+    sides are multiples of the grid's; otherwise the pooling windows overlap, as in the official code.
 
     Raises:
-        ValueError: a frequency that the grid does not have.
+        ValueError: no frequency, or one outside the grid.
     """
 
     basis: Tensor
@@ -73,7 +73,7 @@ class FCA(Gate):
         self.ndim = check_ndim(ndim)
         self.grid = per_frame(7, ndim) if grid is None else as_tuple(grid, ndim)
         if frequencies is not None and not len(frequencies):
-            raise ValueError("frequencies must name at least one")
+            raise ValueError("frequencies must not be empty")
         times = [max(1, side // 7) for side in self.grid[-2:]]
         top = [(0, along_h * times[0], along_w * times[1])[-ndim:] for along_h, along_w in TOP16]
         chosen = top if frequencies is None else frequencies
@@ -81,7 +81,7 @@ class FCA(Gate):
             if len(frequency) != ndim or any(not 0 <= u < side for u, side in zip(frequency, self.grid, strict=True)):
                 raise ValueError(f"frequency {tuple(frequency)} does not exist in a grid of {self.grid}")
         waves = torch.stack([_wave(frequency, self.grid) for frequency in chosen])
-        waves = waves * math.prod(self.grid) ** 0.5 if orthonormal else waves  # the mean below has 1 / |grid|
+        waves = waves * math.prod(self.grid) ** 0.5 if orthonormal else waves  # the mean below divides by |grid|
         dealt = torch.arange(channels) * len(chosen) // channels if channels > len(chosen) else torch.arange(channels)
         self.register_buffer("basis", waves[dealt][None])  # (1, C, *grid)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
@@ -94,7 +94,7 @@ class FCA(Gate):
 
 
 def _wave(frequency: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """The product over the axes of the cosines of one frequency, of the grid's size."""
+    """Product over the axes of the cosines of one frequency, of shape `grid`."""
     wave = torch.ones(())
     for u, side in zip(frequency, grid, strict=True):
         along = torch.cos(math.pi * u * (torch.arange(side, dtype=torch.float64) + 0.5) / side)

@@ -1,4 +1,4 @@
-"""What the mechanisms share: how they start, how they act on the features, and their small networks."""
+"""Shared by the mechanisms: initialisation, base classes and small networks."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -17,7 +17,7 @@ def check_init(init: str) -> bool:
 
 
 def hidden_channels(channels: int, reduction: int, least: int = 1) -> int:
-    """Width of a bottleneck, `channels // reduction` but at least `least`; raises ValueError for values below 1."""
+    """Bottleneck width, `channels // reduction` but at least `least`; raises ValueError for values below 1."""
     if min(channels, reduction, least) < 1:
         raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
     return max(least, channels // reduction)
@@ -30,7 +30,7 @@ def positive(name: str, *values: int) -> None:
 
 
 def channel_mlp(channels: int, reduction: int, bias: bool, zero: bool) -> nn.Sequential:
-    """Linear, ReLU, Linear: (N, C) -> (N, C) by way of C/r units; with `zero` the last layer starts at 0."""
+    """Linear, ReLU, Linear: (N, C) -> (N, C) via C/r units; with `zero` the last layer starts at 0."""
     hidden = hidden_channels(channels, reduction)
     last = nn.Linear(hidden, channels, bias=bias)
     if zero:
@@ -45,17 +45,17 @@ def zero_(layer: nn.Module) -> None:
 
 
 def expand_as(values: Tensor, x: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, …) of the rank of x."""
+    """(N, C) -> (N, C, 1, …), with the rank of x."""
     return values.reshape(*values.shape, *(1,) * (x.ndim - 2))
 
 
 def wide(x: Tensor) -> Tensor:
-    """float16 as float32, for squares and sums that it cannot hold; others as they are."""
+    """Cast float16 to float32, as squares and sums may overflow; keep other dtypes."""
     return x.float() if x.dtype == torch.float16 else x
 
 
 def without_float16(x: Tensor) -> AbstractContextManager[Any]:
-    """Within, mixed precision does not turn operands into float16. Other precisions are as they are."""
+    """Disable autocast to float16 within the context; other dtypes are unaffected."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
         return torch.autocast(kind, enabled=False)
@@ -63,12 +63,12 @@ def without_float16(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def run_wide(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)`, in float32 where it would be in float16."""
+    """Compute `module(x)`, in float32 where it would run in float16."""
     with without_float16(x):
         state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         if not any(value.dtype == torch.float16 for value in (x, *state.values())):
             return module(x)
-        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # which knows no functional_call
+        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # no functional_call there
             return module(x.half())
         widened = {name: wide(value) for name, value in state.items()}
         out = torch.func.functional_call(module, widened, (wide(x),))
@@ -82,7 +82,7 @@ def run_wide(module: nn.Module, x: Tensor) -> Tensor:
 class Factor(nn.Module):
     """A learned factor that starts at 0 (init="identity"), or 1 that does not learn (init="paper").
 
-    It is in the state dict under both, so that weights keep their meaning in a block made with the other.
+    It is in the state dict in both cases, so that weights keep their meaning under the other init.
     """
 
     value: Tensor
@@ -103,7 +103,7 @@ class Multiplicative(nn.Module):
     """`x * attention_map(x)`; a subclass defines the map."""
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """What `forward` multiplies with, broadcastable to `x`."""
+        """The map that `forward` multiplies by, broadcastable to `x`."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ class Gate(Multiplicative):
 
     A subclass defines `logits`. With init="identity" it also zeroes its last layer, so that the logits
     are 0, the map is `2σ(0) = 1` exactly, and the gate starts as the exact identity while its last
-    layer still receives a gradient: a pretrained network keeps its accuracy when gates are put in.
+    layer still receives a gradient: a pretrained network keeps its accuracy when gates are inserted.
 
-    The factor before σ is the buffer `scale`, so that it travels with the weights that were trained under it.
+    The factor of σ is the buffer `scale`, so that it is saved with the weights trained with it.
     """
 
     base: float = 0.0
@@ -135,11 +135,11 @@ class Gate(Multiplicative):
         raise NotImplementedError
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """The map that `forward` multiplies with: in base + (0, 1), or in (0, 2) with init="identity"."""
+        """The map that `forward` multiplies by: in base + (0, 1), or in (0, 2) with init="identity"."""
         return self.squash(self.logits(x))
 
     def squash(self, logits: Tensor) -> Tensor:
-        """s of the above."""
+        """Apply `s` to the logits."""
         gate = self.scale * torch.sigmoid(logits)
         return gate + self.base * (2 - self.scale) if self.base else gate
 
@@ -147,8 +147,8 @@ class Gate(Multiplicative):
 class Blend(nn.Module):
     """`f(x)` (init="paper"), or `x + γ (f(x) - x)` with a learned γ that starts at 0 (init="identity").
 
-    For what puts out new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's, and γ
-    travels with the weights.
+    For mechanisms that return new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's;
+    γ is in the state dict.
     """
 
     def __init__(self, init: Init = "paper") -> None:
@@ -156,7 +156,7 @@ class Blend(nn.Module):
         self.gamma = Factor(init)
 
     def transform(self, x: Tensor) -> Tensor:
-        """The mechanism of the paper, (N, C, *spatial) -> the same shape."""
+        """Apply the paper's mechanism, (N, C, *spatial) -> the same shape."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ class GC(nn.Module):
 
     Args:
         channels: number of input channels C.
-        reduction: the hidden layer has `max(8, channels // reduction)` units; LayerNorm of very few says nothing.
+        reduction: the hidden layer has `max(8, channels // reduction)` units; LayerNorm of very few is degenerate.
         ndim: 2 for images, 3 for clips.
-        init: makes no difference: the last layer starts at 0, as in the official code.
+        init: no effect: the last layer starts at 0, as in the official code.
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S), which sums to 1.
     """
@@ -34,7 +34,7 @@ class GC(nn.Module):
         self.transform = nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), last)
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """How much each position gives to the context."""
+        """Weight of each position in the context."""
         check_rank(x, self.ndim)
         return self.key(x).flatten(2).softmax(2).reshape(x.shape[0], 1, *x.shape[2:])
 

@@ -13,12 +13,12 @@ from cbam3d.attention.nd import check_channels, spatial_axes
 
 
 class GCT(Multiplicative):
-    """Gated channel transformation: channels compete or cooperate by their norms.
+    """Gated channel transformation: channels compete or cooperate according to their norms.
 
     Args:
         channels: number of input channels C.
         eps: added under the square roots.
-        init: makes no difference: γ = β = 0 is the paper's start, and the identity.
+        init: no effect: the paper's start, γ = β = 0, is the identity.
 
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …), in (0, 2).
     """

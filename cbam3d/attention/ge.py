@@ -15,22 +15,21 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, spatia
 
 
 class GE(Gate):
-    """Gather and excite: each channel is weighted by what is around, without mixing channels.
+    """Gather and excite: each channel is weighted by its own context, without mixing channels.
 
     Args:
         channels: number of input channels C.
-        extent: e, a power of two: the gathering goes over 2e - 1 positions along every axis, in steps of e; 0 for
-            everywhere.
-        parametrised: gather by depthwise convolutions of stride 2 (the paper's GE-θ) in place of the mean (GE-θ⁻).
-        ndim: 2 for images, 3 for clips: the extent is of frames, too.
-        init: "paper", or "identity" to start as the exact identity (see `Gate`); without parameters of its own
-            the gathered values then have a learned factor that starts at 0.
+        extent: e, a power of two: gather over 2e - 1 positions along every axis with stride e; 0 for all positions.
+        parametrised: gather by depthwise convolutions of stride 2 (the paper's GE-θ) instead of the mean (GE-θ⁻).
+        ndim: 2 for images, 3 for clips: the extent applies to T, too.
+        init: "paper", or "identity" to start as the exact identity (see `Gate`); if not parametrised, the
+            gathered values then have a learned factor that starts at 0.
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), or (N, C, 1, …) with extent 0.
 
     Raises:
-        ValueError: an extent that is no power of two, or 0 with parametrised (a kernel of the features' size, which
-            is not known).
+        ValueError: an extent that is not a power of two, or 0 with parametrised (the kernel would have the features'
+            size, which is unknown).
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class GE(Gate):
         if extent < 0 or extent == 1 or extent & (extent - 1):
             raise ValueError(f"extent must be 0 or a power of two from 2, got {extent}")
         if parametrised and not extent:
-            raise ValueError("parametrised needs an extent of 2 or more: a kernel as large as the features has no size")
+            raise ValueError("parametrised needs an extent of 2 or more: the size of a global kernel is unknown")
         self.gather, self.gain = None, None if parametrised else Factor(init)
         if parametrised:
             steps: list[nn.Module] = []

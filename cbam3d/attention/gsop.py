@@ -13,19 +13,19 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
 
 
 class GSoP(Gate):
-    """Global second-order pooling: one weight a channel, from how channels vary together.
+    """Global second-order pooling: one weight per channel, from the covariance of channels.
 
     Args:
         channels: number of input channels C.
-        hidden: c, channels that the covariance is taken of; at most C. The paper's is 128.
+        hidden: c, channels whose covariance is computed; at most C. The paper uses 128.
         ndim: 2 for images, 3 for clips.
-        official: the input goes through a ReLU before it is pooled, and with 64 channels or fewer every second
-            position along H and W only, as in the official code.
+        official: apply a ReLU before pooling and, with 64 channels or fewer, use every second position along H and W
+            only, as in the official code.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
 
-    The row-wise convolution gives four numbers for each row of Σ, as in the official code.
+    The row-wise convolution has four outputs per row of Σ, as in the official code.
 
     Raises:
         ValueError: hidden below 1.

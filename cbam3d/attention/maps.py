@@ -1,4 +1,4 @@
-"""What the attention in a network does to given inputs."""
+"""Attention maps of a network for given inputs."""
 
 from functools import partial
 from typing import Any, Literal
@@ -11,18 +11,18 @@ Kind = Literal["channel", "spatial", "temporal"]
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, inputs: Tensor) -> dict[str, dict[Kind, Tensor]]:
-    """The maps by which each attention block multiplies its features, for these inputs.
+    """Return the maps by which each attention block multiplies its features, for these inputs.
 
     Args:
-        model: any network with blocks of this package, in their slots or inserted; it runs in evaluation mode, and
-            is left in the mode that it was in.
-        inputs: what the model takes.
+        model: any network with blocks of this package, in their slots or inserted; it runs in evaluation mode;
+            its modes are then restored.
+        inputs: the model's input.
 
-    Returns: by the block's name in the network, in the order in which blocks are reached, up to three views:
-        "channel" (N, C), "temporal" (N, T), and "spatial" (N, T, H, W), in images (N, H, W), all at the size of the
-        block's features. The three gates of a CBAM are its three views. A map over channels and positions at once
-        (BAM, coordinate, triplet, …) gives its mean over channels as the spatial view; one over channels and frames
-        (TAM) as the temporal one. Blocks without such a map (non-local, SK, …) are left out.
+    Returns: by the block's name in the network, in order of execution, up to three views: "channel" (N, C), "temporal"
+        (N, T), and "spatial" (N, T, H, W), for images (N, H, W), all at the size of the block's features. The three
+        gates of a CBAM are its three views. A map over both channels and positions (BAM, coordinate, triplet, …) gives
+        its mean over channels as the spatial view; one over channels and frames (TAM), as the temporal view. Blocks
+        without such a map (non-local, SK, …) are omitted.
     """
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -53,7 +53,7 @@ def attention_maps(model: nn.Module, inputs: Tensor) -> dict[str, dict[Kind, Ten
 
 
 def _view(gate: str, one: Tensor, x: Tensor) -> tuple[Kind, Tensor]:
-    """A map that is broadcastable to x, as what it says of channels, frames or positions."""
+    """Reduce a map broadcastable to x to its view of channels, frames or positions."""
     if gate == "spatial" or (gate != "temporal" and max(one.shape[-2:]) > 1):
         return "spatial", one.mean(1).expand(-1, *x.shape[2:])
     if gate == "temporal" or (x.ndim == 5 and one.shape[2] > 1):

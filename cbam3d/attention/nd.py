@@ -1,4 +1,4 @@
-"""The one place that knows what changes with rank: ndim=2 for images, ndim=3 for clips."""
+"""Everything that depends on rank: ndim=2 for images, ndim=3 for clips."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,7 +25,7 @@ def check_ndim(ndim: int) -> int:
 
 
 def as_tuple(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """An int for every axis, or one int an axis, as a tuple of `ndim` ints."""
+    """Return an int for all axes, or one int per axis, as a tuple of `ndim` ints."""
     if isinstance(value, int):
         return (value,) * ndim
     if len(value) != ndim:
@@ -39,7 +39,7 @@ def per_frame(size: int, ndim: int) -> tuple[int, ...]:
 
 
 def same_padding(kernel_size: int | Sequence[int], ndim: int, dilation: int | Sequence[int] = 1) -> tuple[int, ...]:
-    """The zero padding that keeps the size; raises ValueError for an even or non-positive kernel."""
+    """Zero padding that preserves the size; raises ValueError for an even or non-positive kernel."""
     sizes = as_tuple(kernel_size, ndim)
     if any(k < 1 or k % 2 == 0 for k in sizes):
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
@@ -54,23 +54,23 @@ def check_rank(x: Tensor, ndim: int) -> None:
 
 
 def check_channels(x: Tensor, channels: int) -> None:
-    """Raise ValueError where parameters of another number of channels would be broadcast."""
+    """Raise ValueError unless `x` has `channels` channels, as parameters would broadcast."""
     if x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, got a tensor of shape {tuple(x.shape)}")
 
 
 def spatial_axes(x: Tensor) -> tuple[int, ...]:
-    """The axes behind (N, C); raises ValueError where there are none."""
+    """The axes after (N, C); raises ValueError if there are none."""
     if x.ndim < 3:
         raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
     return tuple(range(2, x.ndim))
 
 
 def pool_to_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
-    """Adaptive average pooling, (N, C, *S) -> (N, C, *grid): PyTorch's, but for exports, as ONNX has none in 3D."""
+    """Adaptive average pooling, (N, C, *S) -> (N, C, *grid): PyTorch's, except in exports, as ONNX has none in 3D."""
     if not torch.compiler.is_exporting():
         return ADAPTIVE_AVG_POOL[len(grid)](x, list(grid))
-    for axis, side in enumerate(grid, start=2):  # it is separable: the mean over T, H and W one after the other
+    for axis, side in enumerate(grid, start=2):  # separable: average over T, H and W in turn
         length = x.shape[axis]
         starts = [i * length // side for i in range(side)]
         stops = [-(-(i + 1) * length // side) for i in range(side)]
@@ -84,12 +84,12 @@ def pool_to_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
 def windowed_mean(
     x: Tensor, window: Sequence[int], stride: Sequence[int], before: Sequence[int], after: Sequence[int]
 ) -> Tensor:
-    """Means over windows that may reach beyond the edges, of the positions that exist.
+    """Average pooling whose windows may extend beyond the edges; padding is not counted.
 
     Args:
         x: (N, C, *S).
-        window, stride: one number an axis.
-        before, after: how far the windows reach beyond the start and the end of each axis.
+        window, stride: one int per axis.
+        before, after: how far windows extend beyond the start and end of each axis.
     """
     padding = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
     pool = AVG_POOL[x.ndim - 2]

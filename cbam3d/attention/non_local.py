@@ -15,23 +15,23 @@ from cbam3d.attention.tokens import as_features, as_tokens, attend
 
 
 class NonLocal(nn.Module):
-    """Non-local block: every position is compared with every other one.
+    """Non-local block: every position attends to all others.
 
     Args:
         channels: number of input channels C.
         reduction: θ, φ and g have `max(1, channels // reduction)` channels.
         mode: "gaussian" (the embedded Gaussian, softmax) or "dot_product".
-        scaled: divide θ·φ by the root of their channels before the softmax, as facebook's code (video-nonlocal-net)
-            does; the paper does not.
-        subsample: max pooling by 2 along H and W behind φ and g, the paper's saving of three quarters (facebook's
-            code pools in front of them; AlexHex7's leaves out the last row and column of odd sides, ours keeps them).
+        scaled: divide θ·φ by the square root of their channels before the softmax, as Facebook's code
+            (video-nonlocal-net) does; the paper does not.
+        subsample: max pooling by 2 along H and W after φ and g, the paper's saving of three quarters (Facebook's code
+            pools before them; AlexHex7's drops the last row and column of odd sides, which are kept here).
         ndim: 2 for images, 3 for clips.
-        init: makes no difference: BN starts at 0 in the paper, so that the block starts as the identity.
+        init: no effect: BN starts at 0 as in the paper, so that the block starts as the identity.
 
     Shapes: (N, C, *S) -> the same.
 
-    Memory and time grow with |S|² (with subsample |S|²/4), |S| = T·H·W: for clips `subsample=True`, late stages, or
-    `criss_cross`. PyTorch's fused kernels hold the memory, not the time, of "gaussian" down to |S|.
+    Memory and time grow with |S|² (with subsample |S|²/4), |S| = T·H·W: for clips use `subsample=True`, late stages,
+    or `criss_cross`. PyTorch's fused kernels reduce the memory, not the time, of "gaussian" to |S|.
 
     Raises:
         ValueError: an unknown mode.

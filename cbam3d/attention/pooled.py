@@ -1,4 +1,4 @@
-"""Gates that see their features only through means and maxima: the base of CBAM's gates, SE and ECA."""
+"""Base classes of gates that depend on means and maxima only: CBAM's gates, SE and ECA."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from cbam3d.attention.ops.fused import gated
 
 
 class ChannelGate(Gate):
-    """A weight a channel, from the channels' means (and maxima, with `pools_max`) over positions.
+    """One weight per channel, from the channels' means (and maxima, with `pools_max`) over positions.
 
     A subclass defines `pooled_logits`.
     """
@@ -16,7 +16,7 @@ class ChannelGate(Gate):
     pools_max = False
 
     def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        """(N, C) each -> the map before the sigmoid, (N, C); without `pools_max`, `maximum` is not to be used."""
+        """(N, C) each -> the map before the sigmoid, (N, C); `maximum` must not be used without `pools_max`."""
         raise NotImplementedError
 
     def gate(self, mean: Tensor, maximum: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class ChannelGate(Gate):
 
 
 class PositionGate(Gate):
-    """Weights of positions or frames, from the means and maxima over channels.
+    """One weight per position or frame, from means and maxima over channels.
 
     A subclass defines `pooled_logits`.
     """
@@ -46,7 +46,7 @@ class PositionGate(Gate):
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError for features of another rank than the gate is for."""
+        """Raise ValueError for features of the wrong rank."""
         raise NotImplementedError
 
     def gate(self, mean: Tensor, maximum: Tensor) -> Tensor:

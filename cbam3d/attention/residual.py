@@ -13,20 +13,20 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, LINEAR, MAX_POOL, check_ndim, 
 
 
 class ResidualAttention(Gate):
-    """Residual attention: a weight a channel and position, from a small hourglass; `x` is the paper's trunk.
+    """Residual attention: one weight per channel and position, from a small hourglass; `x` is the trunk.
 
     Args:
         channels: number of input channels C.
         depth: how many times the mask branch halves height and width (never the number of frames).
-        reduction: the residual units are `max(1, channels // reduction)` wide inside.
+        reduction: the residual units have `max(1, channels // reduction)` hidden channels.
         ndim: 2 for images, 3 for clips.
-        align_corners: of the interpolation; True as in the official code (Caffe's Interp).
+        align_corners: of the interpolation; True in the official code (Caffe's Interp).
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
 
-    The paper's branch has more units at each resolution, and its trunk is two units: here it is whatever is before.
-    Not to be taken for class-specific residual attention (`CSRA`).
+    The paper has more units at each resolution, and a trunk of two; here the trunk is the preceding layers. Not to be
+    confused with class-specific residual attention (`CSRA`).
 
     Raises:
         ValueError: depth below 1.
@@ -78,7 +78,7 @@ class ResidualAttention(Gate):
 
 
 class _Unit(nn.Module):
-    """A residual unit with norms first (https://arxiv.org/abs/1603.05027)."""
+    """A pre-activation residual unit (https://arxiv.org/abs/1603.05027)."""
 
     def __init__(self, channels: int, hidden: int, ndim: int) -> None:
         conv, norm = CONV[ndim], BATCH_NORM[ndim]

@@ -23,17 +23,17 @@ class RGA(nn.Module):
 
     Args:
         channels: number of input channels C.
-        grid: size that the features are averaged to first, as the relations of a node are as many as there are
-            nodes; None for 7x7, in a clip 4x7x7.
-        reduction: θ, φ and ψ have 1/reduction of a node's features, ν 1/reduction of the number of nodes, and all
-            at least one channel.
+        grid: size that the features are first pooled to, as a node has as many relations as there are nodes;
+            None for 7x7, for clips 4x7x7.
+        reduction: θ, φ and ψ have 1/reduction of a node's features, ν 1/reduction of the number of nodes, at least
+            one channel each.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same.
 
-    The paper's features have one size, at which they are the grid; here the map of the positions is interpolated to
-    the features' size, nearest. Memory grows with the squares of the number of nodes, C² and grid².
+    In the paper the features have a fixed size, which is the grid; here the spatial map is interpolated (nearest) to
+    the features' size. Memory grows with the squared numbers of nodes, C² and grid².
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RGA(nn.Module):
         self.channel = _ChannelRelations(channels, self.grid, reduction, init)
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """The maps of the positions, (N, 1, *S), and of the channels, (N, C, 1, …)."""
+        """The maps "spatial", (N, 1, *S), and "channel", (N, C, 1, …)."""
         check_rank(x, self.ndim)
         spatial = self.spatial.attention_map(x)
         return {"spatial": spatial, "channel": self.channel.attention_map(x * spatial)}
@@ -64,7 +64,7 @@ class RGA(nn.Module):
 
 
 class _Relations(Gate):
-    """The attention of nodes: (N, nodes, features) -> logits (N, nodes).
+    """Attention over nodes: (N, nodes, features) -> logits (N, nodes).
 
     Args:
         num_nodes, num_features: of the input.
@@ -85,7 +85,7 @@ class _Relations(Gate):
             zero_(self.last[2])
 
     def weigh(self, nodes: Tensor) -> Tensor:
-        nodes = nodes.transpose(1, 2)  # features first, as a convolution with kernel 1 wants them
+        nodes = nodes.transpose(1, 2)  # features first, as Conv1d expects
         theta, phi, psi = (run_wide(embed, nodes) for embed in (self.theta, self.phi, self.psi))
         with without_float16(nodes):
             relations = theta.transpose(1, 2) @ phi  # r_ij in row i

@@ -17,19 +17,19 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, LINEAR, check_ndim, check_rank
 
 
 class SC(Blend):
-    """Self-calibrated convolution: half of the channels is weighted by what is around, seen at a lower resolution.
+    """Self-calibrated convolution: half of the channels are weighted by their context at a lower resolution.
 
     Args:
-        channels: number of input channels C, at least 2; with an odd number y2 has one more.
-        pooling: r, the low resolution has 1/r of height and width (rounded up) and all frames.
+        channels: number of input channels C, at least 2; if odd, y2 has one more.
+        pooling: r: the low resolution has 1/r of height and width (rounded up) and all frames.
         ndim: 2 for images, 3 for clips.
         upsampling: "linear", or "nearest" as in the official code.
-        init: "paper", or "identity": the features blend in from 0 (see `Blend`), as SC puts out new ones.
+        init: "paper", or "identity": the output blends in from 0 (see `Blend`), as SC returns new features.
 
     Shapes: (N, C, *S) -> the same.
 
-    Each K is a 3x3 convolution and BatchNorm. The upsampling is linear, the official code's "nearest"; the official
-    pooling leaves out the rows and columns that are left over, ours averages them.
+    Each K is a 3x3 convolution and BatchNorm. The official code upsamples with "nearest", and its pooling
+    drops leftover rows and columns, which are averaged here.
 
     Raises:
         ValueError: fewer than two channels, or pooling below 1.

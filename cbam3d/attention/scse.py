@@ -2,7 +2,7 @@
 
 Roy, Navab, Wachinger, MICCAI 2018, https://arxiv.org/abs/1803.02579
 
-    x σ(W2 relu(W1 GAP x)) + x σ(w · x),  or the larger of the two
+    x σ(W2 relu(W1 GAP x)) + x σ(w · x),  or their maximum
 """
 
 from typing import Literal
@@ -15,21 +15,21 @@ from cbam3d.attention.nd import CONV, check_ndim, check_rank, spatial_axes
 
 
 class SCSE(Gate):
-    """Concurrent squeeze and excitation: weighted channels and weighted positions, joined.
+    """Concurrent squeeze and excitation: channel and position weights, combined.
 
     Args:
         channels: number of input channels C.
         reduction: the hidden layer has `max(1, channels // reduction)` units.
-        combine: "sum", or "max", the larger value of each element.
+        combine: "sum" or "max", elementwise.
         bias: biases in all layers.
         ndim: 2 for images, 3 for clips.
-        init: "paper", or "identity" to start as the exact identity: the last layers are 0, and as two gates of ½
-            add up to 1, only "max" needs the factor of 2 (see `Gate`).
+        init: "paper", or "identity" to start as the exact identity: the last layers start at 0; as two gates of
+            ½ add up to 1, only "max" needs the factor 2 (see `Gate`).
 
-    Shapes: (N, C, *S) -> the same. The paper's third way, concatenation, changes the shape and is not here.
+    Shapes: (N, C, *S) -> the same. The paper's third variant, concatenation, changes the shape and is omitted.
 
     Raises:
-        ValueError: an unknown way to combine.
+        ValueError: an unknown `combine`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from cbam3d.attention.pooled import ChannelGate
 
 
 class SE(ChannelGate):
-    """Squeeze and excitation: one weight a channel.
+    """Squeeze and excitation: one weight per channel.
 
     Args:
         channels: number of input channels C.

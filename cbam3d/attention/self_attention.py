@@ -15,19 +15,19 @@ from cbam3d.attention.tokens import as_features, as_tokens, attend
 
 
 class SelfAttention(nn.Module):
-    """Pooled self-attention: positions are compared with each other, at a lower resolution if wanted.
+    """Pooled self-attention: all positions attend to each other, optionally at a lower resolution.
 
     Args:
         channels: number of input channels C.
-        pooling: ds, averages over ds×ds pixels first; 1 for none.
+        pooling: ds: average pooling over ds×ds pixels first; 1 for none.
         reduction: q and k have `max(1, channels // reduction)` channels.
         ndim: 2 for images, 3 for clips: all frames of a clip attend to each other.
         init: "paper", or "identity": the values start at 0.
 
     Shapes: (N, C, *S) -> the same.
 
-    Time grows with (|S| / ds²)², |S| = T·H·W; memory too, unless one of PyTorch's fused kernels is at hand: for large
-    features take pooling 2, 4 or 8, or `criss_cross`.
+    Time grows with (|S| / ds²)², |S| = T·H·W; memory too, unless PyTorch has a fused kernel: for large features
+    use pooling 2, 4 or 8, or `criss_cross`.
 
     Raises:
         ValueError: pooling below 1.
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
         pooled = windowed_mean(x, self.pooling, self.pooling, [0] * self.ndim, missing) if pools else x
         query, key, value = (as_tokens(layer(pooled)) for layer in (self.query, self.key, self.value))
         out = as_features(attend(query, key, value, scale=self.hidden**-0.5), pooled.shape[2:])
-        if pools:  # every pixel gets its own block's
+        if pools:  # each pixel takes its window's value
             out = F.interpolate(out, scale_factor=[float(r) for r in self.pooling])
             out = out[(..., *(slice(side) for side in x.shape[2:]))]
         return x + out.to(x.dtype)

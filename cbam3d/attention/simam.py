@@ -14,16 +14,16 @@ from cbam3d.attention.nd import spatial_axes
 
 
 class SimAM(Gate):
-    """SimAM: what differs from the rest of its channel counts more; without parameters.
+    """SimAM: values that deviate from their channel's mean weigh more; parameter-free.
 
     Args:
-        channels: number of input channels C; nothing depends on it.
+        channels: number of input channels C; unused.
         regularization: λ.
-        init: "paper"; or "identity": the expression has a learned factor that starts at 0, the one parameter.
+        init: "paper"; or "identity": the logits have a learned factor that starts at 0, the only parameter.
 
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, *S).
 
-    The variance is over n = |S| - 1, as in the official code, and 0 where there is one position only.
+    The variance is divided by |S| - 1, as in the official code, and is 0 for a single position.
     """
 
     def __init__(self, channels: int, regularization: float = 1e-4, init: Init = "paper") -> None:

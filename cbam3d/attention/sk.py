@@ -13,16 +13,16 @@ from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_fr
 
 
 class SK(Blend):
-    """Selective kernel: each channel chooses between branches that see different distances.
+    """Selective kernel: each channel chooses between branches with different receptive fields.
 
     Args:
         channels: number of input channels C.
         num_branches: convolutions with kernel 3; branch i has dilation i along H and W (3x3, 5x5, …).
         reduction: z has `max(min_hidden, channels // reduction)` units.
-        min_hidden: the least number of them.
-        groups: of the convolutions, at most; the largest divisor of C up to it is taken. The paper's is 32.
-        ndim: 2 for images, 3 for clips: the kernels see three frames.
-        init: "paper", or "identity": the features blend in from 0 (see `Blend`), as SK puts out new ones.
+        min_hidden: their minimum.
+        groups: of the convolutions, at most; the largest divisor of C up to it is used. The paper uses 32.
+        ndim: 2 for images, 3 for clips: the kernels span three frames.
+        init: "paper", or "identity": the output blends in from 0 (see `Blend`), as SK returns new features.
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, num_branches, C), which sums to 1 over the branches.
 
@@ -61,7 +61,7 @@ class SK(Blend):
         self.select = nn.Linear(hidden, num_branches * channels, bias=False)
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """The weights a of the branches."""
+        """The branch weights a."""
         return self._select(self._branches(x))
 
     def transform(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cbam3d.attention.nd import check_channels, spatial_axes
 
 
 class SRM(Gate):
-    """Style-based recalibration: one weight a channel, from its own mean and standard deviation.
+    """Style-based recalibration: one weight per channel, from its own mean and standard deviation.
 
     Args:
         channels: number of input channels C.

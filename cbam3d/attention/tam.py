@@ -3,7 +3,7 @@
 Liu, Wang, Wu, Qian, Lu, ICCV 2021, https://arxiv.org/abs/2005.06803
 
     p = mean of x over H, W, (C, T);   y = x · σ(conv1 relu(BN(conv_K p))), along T, (C, T)
-    w = softmax(W2 relu(BN(W1 p_c))), K numbers a channel;   out = y convolved with w along T
+    w = softmax(W2 relu(BN(W1 p_c))), K weights per channel;   out = y convolved with w along T
 """
 
 from torch import Tensor, nn
@@ -14,15 +14,15 @@ from cbam3d.attention.nd import check_rank, same_padding
 
 
 class TAM(Blend):
-    """Temporal adaptive module: frames are weighted, then mixed by a kernel that follows from the clip itself.
+    """Temporal adaptive module: frames are weighted, then convolved with a kernel computed from the clip.
 
     Args:
         channels: number of input channels C.
-        num_frames: T of the features; the layers that see it have weights for this number only.
+        num_frames: T of the features; fixed, as layers have weights for it.
         kernel_size: K, odd, of the local branch's first convolution and of the adaptive kernel.
-        reduction: the local branch is `max(1, channels // reduction)` wide inside.
-        init: "paper", or "identity": the features blend in from 0 (see `Blend`), as TAM puts out new ones.
-        ndim: 3: an image has no time.
+        reduction: the local branch has `max(1, channels // reduction)` hidden channels.
+        init: "paper", or "identity": the output blends in from 0 (see `Blend`), as TAM returns new features.
+        ndim: 3; images have no time axis.
 
     Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, C, T, 1, 1), of the local branch.
 
@@ -62,7 +62,7 @@ class TAM(Blend):
         )
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """The local branch's weights of the frames."""
+        """The local branch's frame weights."""
         return self.local(self._pool(x))[..., None, None]
 
     def transform(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention between positions, shared by the mechanisms that compare every position with others."""
+"""Attention between positions, shared by several mechanisms."""
 
 import torch
 from torch import Tensor
@@ -18,6 +18,6 @@ def as_features(tokens: Tensor, size: torch.Size) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """softmax(scale · query keyᵀ) value: (N, A, D), (N, B, D), (N, B, C) -> (N, A, C).
 
-    PyTorch's fused kernels keep the A×B weights out of memory where they can.
+    PyTorch's fused kernels avoid materialising the A×B weights where possible.
     """
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=scale)[:, 0]

@@ -14,18 +14,18 @@ from cbam3d.attention.ops.convolve import convolve
 
 
 class Triplet(Gate):
-    """Triplet attention: a map for each axis pooled away, three in images, four in clips, averaged.
+    """Triplet attention: one map per axis pooled away, three for images, four for clips, averaged.
 
     Args:
-        channels: number of input channels C; the block has no parameter that depends on it.
+        channels: number of input channels C; unused.
         kernel_size: odd, along every axis of a map.
         ndim: 2 for images, 3 for clips.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S).
 
-    The official code's map over H and C (with W pooled away) lies the other way round, H×C: `load_weights` turns its
-    kernel. A clip of one frame has a fourth map, over (C, H, W), that an image does not have.
+    The official code's map over H and C (with W pooled away) is transposed, H×C: `load_weights` transposes its
+    kernel. Even a clip of one frame has a fourth map, over (C, H, W), unlike an image.
 
     Raises:
         ValueError: an even kernel.
@@ -45,7 +45,7 @@ class Triplet(Gate):
         self.branches = nn.ModuleList(branch() for _ in range(ndim + 1))
 
     def attention_maps(self, x: Tensor) -> list[Tensor]:
-        """The map of each axis pooled away, with size 1 there: first that of C."""
+        """One map per axis pooled away, of size 1 there; that of C first."""
         check_rank(x, self.ndim)
         maps = []
         for axis, (conv, norm) in enumerate(self.branches, start=1):  # type: ignore[misc]

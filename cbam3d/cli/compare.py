@@ -9,8 +9,8 @@ from cbam3d.runs.comparison import Comparison, IncompleteComparison, compare
 def parser() -> CommandParser:
     """The options of the command."""
     about = (
-        "Train one recipe with each mechanism and seed, one after another or one per GPU, and say which differences "
-        "are more than noise. When interrupted, the same command resumes."
+        "Train one recipe with each mechanism and seed, one after another or one per GPU, and report which differences "
+        "are beyond noise. When interrupted, the same command resumes."
     )
     command = CommandParser("compare", about)
     command.add_argument("config", metavar="CONFIG", help="a configuration: YAML file or name of a bundled one")

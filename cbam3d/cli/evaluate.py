@@ -67,7 +67,7 @@ def show_result(result: Result, title: str) -> None:
     caption = f"95 % intervals by bootstrap over {f'{groups:,} groups' if groups < items else 'items'}"
     if not result.bounded:
         units = counted(groups, "group") if groups < items else counted(items, "item")
-        caption = f"no intervals: {units}, and at least {MIN_UNITS} are needed to tell how much others would differ"
+        caption = f"no intervals: {units}, at least {MIN_UNITS} are needed"
     rows = [("score", "value", "95 % interval")]
     for name, value in result.scores.items():
         low, high = result.bounded.get(name, (None, None))

@@ -24,7 +24,7 @@ def parser() -> CommandParser:
     command.add_run()
     command.add_argument("paths", nargs="+", help="files, folders, or patterns such as 'clips/*.mp4'")
     command.add_checkpoint()
-    command.add_argument("--out", help="folder of the pictures (default: explain, in the folder of the run)")
+    command.add_argument("--out", help="folder of the images (default: explain, in the folder of the run)")
     command.add_argument("--class", dest="target", help="class that Grad-CAM asks for (default: the most probable one)")
     command.add_argument(
         "--blocks", nargs="+", default=(), help="attention blocks to show, by pattern: 'layer4.*' (default: all)"

@@ -75,7 +75,7 @@ def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
     for name in list_attentions():
         try:
             facts = describe_attention(name, channels, size)
-        except ValueError as error:  # sc wants two channels
+        except ValueError as error:  # sc needs two channels
             table.add_row(name, str(error))
             continue
         if facts is not None:

@@ -16,16 +16,16 @@ Action recognition in video with 3D attention.
 
   train       train and score; without arguments, the demo
   evaluate    score runs again, with intervals; compare several
-  compare     train with each mechanism: which differences are more than noise
+  compare     train with each mechanism: which differences are beyond noise
   explain     where a network looks: attention maps and Grad-CAM as pictures
   report      one HTML page about a run
   predict     the most probable classes of files, parts of files, streams
-  prepare     read every video of a data set once, and write what is known of it
+  prepare     read every video of a data set once, and write a table of them
   export      a network for elsewhere, checked, with what is needed to use it
   list        networks, attention mechanisms, configurations, data sets
   completion  a script that completes commands and options in your shell
 
-`cbam3d COMMAND --help` says what each takes, `cbam3d --version` what this is."""
+`cbam3d COMMAND --help` shows the options of a command, `cbam3d --version` the version."""
 
 # each a module of this room with `parser` and `run`
 COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict", "prepare", "export", "list", "completion"]
@@ -78,5 +78,5 @@ def _from_another_process(error: RuntimeError) -> str:
         advice = "memory may have run out (lower data.num_workers), or a file crashes the decoder (prepare names it)"
         return f"{reason} {advice}"
     if type(error).__name__ == "DistBackendError" or "gloo/" in str(error) or "Connection closed by peer" in str(error):
-        return "another process of this run has ended, and its own message says why; --resume goes on"
+        return "another process of this run has ended, see its own message; --resume continues the run"
     return ""

@@ -10,7 +10,7 @@ from cbam3d.files import parse_yaml
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The options of a command; says what is wrong in one line, as everything here does.
+    """The options of a command; what is wrong is reported in one line.
 
     Args:
         command: of `cbam3d`, a word.

@@ -4,15 +4,13 @@ import json
 import logging
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.table import Table
 
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError, counted
-from cbam3d.files import make_folder
-from cbam3d.runs.inputs import distinct, find_files
+from cbam3d.runs.inputs import copies_of, find_files
 from cbam3d.runs.run import open_run
 from cbam3d.runs.windows import Prediction, predict_windows
 from cbam3d.video.stream import is_stream
@@ -58,7 +56,7 @@ def run(arguments: list[str]) -> None:
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on images")
     files = find_files([path for path in given.paths if not is_stream(path)], opened.images)
     sources = [*map(str, files), *streams]
-    copies = _copies(given.annotate, sources) if given.annotate else [None] * len(sources)
+    copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
     failures = []
     for source, annotated in zip(sources, copies, strict=True):
         window = given.window or (_STREAM_WINDOW if source in streams else None)
@@ -77,20 +75,6 @@ def run(arguments: list[str]) -> None:
             break
     if failures:
         raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
-
-
-def _copies(folder: str, sources: list[str]) -> list[Path]:
-    """Where the annotated copy of each source goes.
-
-    Raises:
-        InputError: onto one of the sources, or the folder cannot be made.
-    """
-    stems = [f"camera{one}" if one.isdecimal() else Path(one.partition("?")[0]).stem for one in sources]
-    paths = [make_folder(folder) / f"{stem}.mp4" for stem in distinct(stems)]
-    originals = {Path(one).resolve() for one in sources if not is_stream(one)}
-    if lost := [path for path in paths if path.resolve() in originals]:
-        raise InputError(f"predict: --annotate {folder} would overwrite {lost[0]}")
-    return paths
 
 
 def _line(prediction: Prediction) -> str:

@@ -58,8 +58,8 @@ class DataConfig(Section):
     root: str = "data/motion"
     """Folder of the data."""
     groups: Fixed[str | None] = None
-    """CSV with the columns path and group (and label, split). A split never divides a group, unless the column split
-    says so."""
+    """CSV with the columns path and group (and label, split). A split never divides a group, except by the column
+    split."""
     annotations: str | None = None
     """The data set's own annotation files: their folder, or one of them; null looks for them in the root."""
     manifest: str | None = None
@@ -126,7 +126,7 @@ class AugmentConfig(Section):
     crop_padding: CountOrZero = 0
     """Pixels of black padding before a crop without resizing."""
     flip: Switch | None = None
-    """Mirror half of the clips; null does where the recipe says that a mirror image keeps its label."""
+    """Mirror half of the clips; null does so where the recipe declares that a mirror image keeps its label."""
     color_jitter: tuple[Share, Share, Share, Annotated[float, Strict(), Field(ge=0, le=0.5)]] | None = None
     """Strength of brightness, contrast, saturation (0 to 1) and hue (0 to 0.5)."""
     rotation: Annotated[float, Strict(), Field(ge=0, le=180)] = 0.0

@@ -1,4 +1,4 @@
-"""Data sets: recipes, tables, splits, sampling, transforms and loaders. Knows video/."""
+"""Data sets: recipes, tables, splits, sampling, transforms and loaders. Depends on video/."""
 
 from cbam3d.video import VideoError, VideoInfo, probe_video, read_clip
 

@@ -1,4 +1,4 @@
-"""A data set's own lists: which video has which label and belongs to which split."""
+"""A data set's annotation lists: the label and split of each video."""
 
 import csv
 import json
@@ -15,18 +15,18 @@ from cbam3d.video.container import VIDEO_SUFFIXES
 
 @dataclass(frozen=True)
 class Annotations:
-    """Where a recipe's lists are and how they are read.
+    """How a recipe's annotation lists are named and read.
 
     Args:
-        files: names of the lists, with fields in braces: `{split}`, `{number}` (of a split), others.
-        columns: names of the columns of a list without a header, separated by blanks; CSV has a header, JSON keys.
-        video: which video a row is about, from the fields of the file's name and the row's columns. It is held
-            against the recipe's `video` of a path, both without suffix.
-        label: the row's label, in the same way.
-        split: the row's split, in the same way.
-        group: the row's group, in the same way.
-        splits: what the lists call a split -> train, val, test or unused. Rows of others are passed over.
-        remove: characters that are removed from labels.
+        files: file names of the lists, with fields in braces: `{split}`, `{number}` (of a split), others.
+        columns: column names of whitespace-separated lists without a header; CSV has a header, JSON has keys.
+        video: template of a row's video, filled from the fields of the file name and the row's columns. It is
+            compared with the recipe's `video` of a path, both without suffix.
+        label: template of the row's label.
+        split: template of the row's split.
+        group: template of the row's group.
+        splits: split name in the lists -> train, val, test or unused. Files of other splits are skipped.
+        remove: characters to remove from labels.
     """
 
     files: list[str]
@@ -41,25 +41,25 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Row:
-    """What the lists say of one video; empty where they say nothing."""
+    """The annotations of one video; empty where the lists have none."""
 
     label: str = ""
     split: str = ""
     group: str = ""
 
     def differences(self, other: "Row") -> str:
-        """What two rows say otherwise, in words."""
+        """Describe the fields in which two rows differ."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return ", ".join(f"the {name} {one!r} and {two!r}" for name, one, two in pairs if one != two)
 
 
 def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Row]:
-    """Video -> what the lists say; {} where the folder holds none of them.
+    """Read the annotations by video; {} if the folder contains no lists.
 
     Args:
         place: the folder of the lists, or one list.
         facts: how they are named and read.
-        number: of the split, where the lists have several.
+        number: of the split, if there are several.
 
     Raises:
         InputError: an unreadable list, or one that contradicts another.
@@ -91,13 +91,13 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
 
 
 def without_suffix(video: str) -> str:
-    """A video's path without .avi, .mp4 and the like."""
+    """Strip the suffix of a video (.avi, .mp4, …) from a path."""
     stem, suffix = os.path.splitext(video)
     return stem if suffix.lower() in VIDEO_SUFFIXES else video
 
 
 class _Known(dict[str, Any]):
-    """The fields of a row; one that the row lacks is empty."""
+    """The fields of a row; missing ones are empty."""
 
     def __missing__(self, key: str) -> str:
         return ""
@@ -136,5 +136,5 @@ def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
                 yield from (dict(zip(columns, line.split(), strict=False)) for line in file if line.strip())
     except InputError:
         raise
-    except (OSError, csv.Error, ValueError, RecursionError) as error:  # also what json and the decoding of text raise
+    except (OSError, csv.Error, ValueError, RecursionError) as error:  # ValueError: JSON, text decoding
         raise InputError(f"{path}: not a readable list ({' '.join(str(error).split())})") from None

@@ -1,7 +1,7 @@
-"""From uint8 views of any size to one float batch, on the device.
+"""Transform uint8 views of any size into one float batch, on the device.
 
-One set of random parameters holds for all frames of a clip, and follows from (seed, epoch, item, view) alone,
-whatever the batch, the worker or the process.
+All frames of a clip share one set of random parameters, which depends only on (seed, epoch, item, view), not on
+the batch, worker or process.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from cbam3d.data.crops import PerView, RandomCrop
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
-_BATCH = 2**32 - 1  # tells a batch's key from those of its samples' views
-Step = Callable[[Tensor, np.ndarray], Tensor]  # pictures (N, …, 3, H, W) and the samples' keys (N,) -> pictures
+_BATCH = 2**32 - 1  # distinguishes a batch's key from those of its samples' views
+Step = Callable[[Tensor, np.ndarray], Tensor]  # images (N, …, 3, H, W) and the samples' keys (N,) -> images
 
 
 def train_crops(
@@ -27,14 +27,14 @@ def train_crops(
     crop_padding: int = 0,
     rand_augment: tuple[int, int] | None = None,
 ) -> list[Step]:
-    """Random crops of training, for views of one shape: uint8 -> uint8 (N, …, 3, size, size).
+    """Random training crops for views of the same shape: uint8 -> uint8 (N, …, 3, size, size).
 
     Args:
-        size: pixels, height and width of the result.
-        crop_scale: minimum and maximum share of the picture's area that is cropped and resized; None crops `size`
+        size: height and width of the result in pixels.
+        crop_scale: minimum and maximum fraction of the image area to crop and resize; None crops `size`
             pixels without resizing.
-        crop_padding: pixels of black padding before that crop; not with crop_scale.
-        rand_augment: number of operations, and their magnitude of 0 … 30 (https://arxiv.org/abs/1909.13719).
+        crop_padding: black padding in pixels before that crop; not with crop_scale.
+        rand_augment: number of operations, and their magnitude, 0 … 30 (https://arxiv.org/abs/1909.13719).
     """
     steps: list[Step] = [
         RandomCrop(size, crop_padding)
@@ -52,13 +52,13 @@ def train_transforms(
     rotation: float = 0.0,
     erasing: float = 0.0,
 ) -> list[Step]:
-    """Random transforms of training, for a batch of square crops, floats in 0 … 1.
+    """Random training transforms for a batch of square crops, floats in 0 … 1.
 
     Args:
-        flip: mirror half of the views. Right only where a mirror image keeps its label.
+        flip: flip half of the views horizontally; only valid if a mirror image keeps its label.
         color_jitter: strength of brightness, contrast, saturation (0 … 1) and hue (0 … 0.5).
-        rotation: degrees, to either side.
-        erasing: probability that a rectangle is blackened (https://arxiv.org/abs/1708.04896).
+        rotation: maximum angle in degrees, in either direction.
+        erasing: probability of blackening a rectangle (https://arxiv.org/abs/1708.04896).
     """
     steps: list[Step] = []
     if flip:
@@ -73,12 +73,12 @@ def train_transforms(
 
 
 class BatchTransform:
-    """Packed samples -> the network's input, float32 (N·V, C, *S), normalised.
+    """Transform packed samples into normalised network inputs, float32 (N·V, C, *S).
 
     Args:
-        crops: steps on views of one shape; those of scoring make several views of one.
+        crops: steps on views of the same shape; evaluation crops return several per view.
         transforms: steps on the whole batch.
-        mean, std: of the three channels, in units of the full range.
+        mean, std: per channel, for values in 0 … 1.
         seed: of the random parameters.
     """
 
@@ -100,7 +100,7 @@ class BatchTransform:
         return x.movedim(-3, 1).contiguous()
 
     def _keys(self, packed: Packed) -> np.ndarray:
-        """One a view, the samples one after the other."""
+        """One key per view, grouped by sample."""
         epochs, items = np.array(packed.indices, np.int64).T
         views = np.arange(len(packed.shapes) // len(items))
         return keys_of(self.seed, epochs[:, None], items[:, None], views).ravel()
@@ -117,11 +117,11 @@ class Mix:
 
     Args:
         num_classes: K.
-        mixup: parameter of the Beta distribution of MixUp; 0 turns it off.
-        cutmix: the same of CutMix. With both, each batch has one of them, by equal chance.
+        mixup: parameter of MixUp's Beta distribution; 0 disables it.
+        cutmix: the same for CutMix. With both, each batch uses one of them, with equal probability.
         seed: of the random parameters.
 
-    A batch is mixed with itself, moved on by one; with several processes each mixes its own share.
+    A batch is mixed with itself rolled by one; with several processes, each mixes its own share.
     """
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float, seed: int) -> None:
@@ -130,8 +130,8 @@ class Mix:
         self.transform, self.seed = v2.RandomChoice(chosen), seed
 
     def __call__(self, indices: Sequence[SampleIndex], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, *S) and (N,) -> the same and (N, K): how much of each class a sample holds."""
+        """Mix (N, C, *S) and (N,) into inputs of the same shape and class weights (N, K)."""
         with torch_seeded(int(keys_of(self.seed, *indices[0], Purpose.MIX, _BATCH))):
-            kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # what tells torchvision the rank
+            kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # tells torchvision the rank
             mixed, targets = self.transform(kind(inputs), labels)
         return mixed.as_subclass(Tensor), targets

@@ -1,4 +1,4 @@
-"""What a data set yields, and how a loader's worker packs it."""
+"""Samples of a data set, and how loader workers pack them."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class SampleIndex(NamedTuple):
-    """One item of one epoch: what a sampler asks a data set for. All randomness follows from it and the seed."""
+    """One item of one epoch, as a sampler yields it. It and the seed determine all randomness."""
 
     epoch: int
     item: int
@@ -18,7 +18,7 @@ class SampleIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One item: its views, each uint8 (C, *S); or none, and the problem that prevented them: (path, reason)."""
+    """One item: its views, each uint8 (C, *S), or no views and the problem: (path, reason)."""
 
     index: SampleIndex
     label: int
@@ -31,9 +31,9 @@ class Packed:
     """Samples in one flat buffer, so that clips of different sizes travel as one tensor."""
 
     indices: list[SampleIndex]
-    labels: Tensor  # int64, one a sample
+    labels: Tensor  # int64, one per sample
     data: Tensor  # uint8, flat
-    shapes: list[tuple[int, ...]]  # of every view, the samples one after the other
+    shapes: list[tuple[int, ...]]  # of every view, grouped by sample
     problems: list[tuple[str, str]]
 
     def pin_memory(self) -> "Packed":
@@ -49,7 +49,7 @@ class Packed:
         )
 
     def views_of_one_shape(self) -> Iterator[Tensor]:
-        """All views in order, uint8 (N, C, *S), without copying: together if they have one shape, else one by one."""
+        """Yield all views in order, uint8 (N, C, *S), without copying: together if equal in shape, else one by one."""
         if len(set(self.shapes)) == 1:
             yield self.data.view(len(self.shapes), *self.shapes[0])
             return
@@ -59,7 +59,7 @@ class Packed:
 
 
 def pack(samples: list[Sample]) -> Packed:
-    """Collate: usable samples go into the buffer, the others leave their problem."""
+    """Collate samples: usable ones go into the buffer, others only report their problem."""
     usable = [sample for sample in samples if sample.problem is None]
     views = [view for sample in usable for view in sample.views]
     return Packed(

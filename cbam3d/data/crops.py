@@ -1,7 +1,7 @@
-"""The part of a picture that the network sees: uint8 views of one shape -> squares.
+"""Square crops of uint8 views of the same shape.
 
 Each class maps views, frames first, (N, …, 3, H, W), and their keys, uint64 (N,), to (N, …, 3, size, size); those
-of scoring take K squares of each view, one after the other in the batch.
+of evaluation take K crops of each view, consecutive in the batch.
 """
 
 import numpy as np
@@ -15,18 +15,18 @@ from cbam3d.errors import InputError
 
 
 def check_room(x: Tensor, size: int) -> None:
-    """Raise InputError where pictures (…, H, W) are smaller than a cut of `size` pixels."""
+    """Raise InputError if images (…, H, W) are smaller than a crop of `size` pixels."""
     height, width = x.shape[-2:]
     if min(height, width) < size:
-        raise InputError(f"a cut of {size} pixels is larger than the picture of {height}x{width}")
+        raise InputError(f"a crop of {size} pixels is larger than the image of {height}x{width}")
 
 
 class RandomCrop:
-    """A square at a random place, without resizing.
+    """Random square crop, without resizing.
 
     Args:
-        size: pixels, height and width of the square.
-        padding: pixels of black around the picture before the cut.
+        size: height and width of the crop in pixels.
+        padding: black padding in pixels before cropping.
     """
 
     def __init__(self, size: int, padding: int = 0) -> None:
@@ -37,17 +37,17 @@ class RandomCrop:
         check_room(planes, self.size)
         room = np.array(planes.shape[-2:]) - self.size + 1
         top, left = torch.from_numpy(np.floor(uniforms(keys, 2, Purpose.CROP) * room).astype(np.int64)).to(x.device).T
-        windows = planes.unfold(2, self.size, 1).unfold(3, self.size, 1)  # every cut there is, without copying
+        windows = planes.unfold(2, self.size, 1).unfold(3, self.size, 1)  # every possible crop, without copying
         cut = windows[torch.arange(len(x), device=x.device), :, top, left]
         return cut.reshape(*x.shape[:-2], self.size, self.size)
 
 
 class PerView:
-    """A transform of torchvision on one view after the other: every view has random parameters of its own.
+    """Apply a torchvision transform to each view separately, with its own random parameters.
 
     Args:
-        transform: what is done to a view.
-        purpose: of its random numbers; two transforms with one purpose would draw the same.
+        transform: applied to each view.
+        purpose: of its random numbers; two transforms with the same purpose would draw the same numbers.
     """
 
     def __init__(self, transform: v2.Transform, purpose: Purpose) -> None:
@@ -62,15 +62,15 @@ class PerView:
 
 
 class TestCrops:
-    """The centre, or squares evenly spread along the longer side; after each its mirror image, if wanted.
+    """Centre crop, or evenly spaced crops along the longer side, each optionally followed by its mirror image.
 
     Args:
-        size: pixels, height and width of the squares, at most the shorter side.
+        size: height and width of the crops in pixels, at most the shorter side.
         num_crops: 1 for the centre, or more.
-        flip: take every square a second time, mirrored.
+        flip: also take the mirror image of each crop.
     """
 
-    __test__ = False  # no test class for pytest
+    __test__ = False  # not a test class for pytest
 
     def __init__(self, size: int, num_crops: int = 1, flip: bool = False) -> None:
         self.size, self.num_crops, self.flip = size, num_crops, flip

@@ -1,4 +1,4 @@
-"""Images, all in memory as uint8: CIFAR through torchvision, or folders of image files."""
+"""In-memory uint8 images: CIFAR through torchvision, or folders of image files."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -27,8 +27,8 @@ class ImageDataset:
     Args:
         images: uint8 (N, 3, H, W).
         labels: class numbers, int64 (N,).
-        names: what to call each image.
-        device: where they are held; None for where they are.
+        names: the name of each image.
+        device: where to store the images; None keeps their device.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, names: list[str], device: torch.device | None = None) -> None:
@@ -39,11 +39,11 @@ class ImageDataset:
         return len(self.images)
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """The same images, moved to that device when the first of them is asked for."""
+        """The same images, moved to the device on first access."""
         return ImageDataset(self.images, self.labels, self.names, device)
 
     def name(self, index: int) -> str:
-        """The image's path below the root, or its number."""
+        """The image's path relative to the root, or its split and number."""
         return self.names[index]
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
@@ -54,14 +54,14 @@ class ImageDataset:
 
 
 def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, ImageDataset], list[str]]:
-    """The training and the test images of a torchvision data set, downloaded to `root` where they are missing.
+    """Load the training and test images of a torchvision data set, downloading them to `root` if missing.
 
-    They are scaled to `size` pixels where they have another.
+    Images of another size are resized to `size` pixels.
 
     Returns: the data sets by split, and the class names.
 
     Raises:
-        InputError: no network, or files with another checksum.
+        InputError: no network, or a checksum mismatch.
     """
     loaded, classes = {}, []
     for split in ("train", "test"):
@@ -81,9 +81,9 @@ def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, I
 def load_folder(
     root: Path, recipe: Recipe, size: int, test_fraction: float, progress: Progress = lambda items, total: items
 ) -> tuple[dict[str, ImageDataset], list[str], list[tuple[str, str]]]:
-    """Read every image below `root` into memory, shorter side scaled to `size`, centre cropped to a square.
+    """Read every image below `root` into memory, shorter side resized to `size`, centre-cropped to a square.
 
-    Where the paths tell no split, `test_fraction` of each class is held out.
+    If the paths specify no split, `test_fraction` of each class is held out.
 
     Returns: the data sets by split, the class names, and (path, reason) of each file that cannot be used.
 
@@ -131,10 +131,10 @@ def load_folder(
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """A picture, uint8 (3, size, size): its shorter side scaled to `size`, its centre cut out.
+    """Read an image, uint8 (3, size, size): shorter side resized to `size`, centre-cropped.
 
     Raises:
-        InputError: no picture there, or an unreadable one.
+        InputError: a missing or unreadable image.
     """
     try:
         with Image.open(path) as image:

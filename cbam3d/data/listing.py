@@ -1,4 +1,4 @@
-"""A folder of videos -> its files, each with the label, group and split that paths and lists give it."""
+"""List the videos of a folder, with labels, groups and splits from their paths and annotation lists."""
 
 import csv
 import os
@@ -15,12 +15,12 @@ from cbam3d.video.container import VIDEO_SUFFIXES
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows with path, label, group, split and problem."""
+    """The videos of a folder, as rows with path, label, group, split and problem."""
 
     found: list[dict[str, Any]]  # files below the root, by path
-    missing: list[str]  # named by the groups file or the data set's own lists, but not on disk
-    ignored: list[str] = field(default_factory=list)  # files in the folders of videos that are none by their suffix
-    outside_folders: list[str] = field(default_factory=list)  # links to folders that lead out, and are not followed
+    missing: list[str]  # in the groups file or the annotation lists, but not on disk
+    ignored: list[str] = field(default_factory=list)  # files in subfolders without a video suffix
+    outside_folders: list[str] = field(default_factory=list)  # links to folders outside, not followed
 
 
 def list_videos(
@@ -31,20 +31,20 @@ def list_videos(
     split: int = 1,
     allow_outside: bool = False,
 ) -> Listing:
-    """Find the videos of a folder, and what is said of them. No video is opened.
+    """Find the videos of a folder and their annotations, without opening any video.
 
     Args:
         root: the folder.
-        recipe: tells label and group from a path.
-        groups_file: CSV with the columns path and group; optionally label, which must then agree, and split (train,
-            val, test or unused), which then decides.
-        annotations: the data set's lists: their folder, or one of them; None looks for them in the root.
+        recipe: derives label and group from a path.
+        groups_file: CSV with the columns path and group; optionally label, which must agree, and split (train,
+            val, test or unused), which takes precedence.
+        annotations: the annotation lists: their folder, or one of them; None searches the root.
         split: number of the split in these lists.
-        allow_outside: follow links that lead out of the folder; otherwise they are unusable.
+        allow_outside: follow links to outside the folder; otherwise they are unusable.
 
     Raises:
-        InputError: no such folder, no video in it, none that fits the recipe, or lists that do not fit the
-            folder.
+        InputError: no such folder, no video in it, none that matches the recipe, or lists that do not match
+            the folder.
     """
     files = find_videos(root, allow_outside)
     paths, outside = files.videos, set(files.outside)
@@ -64,10 +64,10 @@ def list_videos(
 
 
 def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
-    """What the data set's own lists say of each video; {} where there are none.
+    """Read the annotation lists by video; {} if there are none.
 
     Raises:
-        InputError: the place that is named does not exist or holds none of the lists.
+        InputError: `annotations` does not exist or contains none of the lists.
     """
     place = annotations or root
     if recipe.annotations is None:
@@ -85,8 +85,8 @@ def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below a folder, each list sorted: videos; links to videos, and to folders, that lead out of it; and
-    files beside videos that are none by their suffix."""
+    """The contents of a folder, each list sorted: videos; links to videos and folders outside it; files in subfolders
+    without a video suffix."""
 
     videos: list[str]
     outside: list[str]
@@ -95,10 +95,10 @@ class Found:
 
 
 def find_videos(root: Path, allow_outside: bool = False) -> Found:
-    """Look for videos by their suffixes.
+    """Find videos by their suffixes.
 
     Raises:
-        InputError: no such folder, one that cannot be read, or no video in it.
+        InputError: a missing or unreadable folder, or no video in it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
@@ -115,7 +115,7 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
             real = os.path.realpath(os.path.join(folder, name))
             if not allow_outside and leads_out(real, real_root):
                 found.outside_folders.append((below / name).as_posix())
-            elif real not in seen:  # a link may lead back
+            elif real not in seen:  # links may form a cycle
                 inside.append(name)
                 seen.add(real)
         folders[:] = inside
@@ -129,13 +129,13 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
             if not allow_outside and os.path.islink(place) and leads_out(place, real_root):
                 found.outside.append(path)
     if not found.videos:
-        other = f", of {counted(len(found.ignored), 'file')} the first is {min(found.ignored)}" if found.ignored else ""
+        other = f"; {counted(len(found.ignored), 'other file')}, e.g. {min(found.ignored)}" if found.ignored else ""
         raise InputError(f"{root}: no video in this folder{other}")
     return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
 
 
 def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
-    """Label, group, split and problem, as far as path and lists tell."""
+    """Label, group, split and problem, as known from path and lists."""
     fields = matched or {}
     said = listed.get(recipe.video_of(path, matched), Row())
     label, problem = said.label or fields.get("label", ""), ""
@@ -156,7 +156,7 @@ def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed:
 
 
 def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[str]:
-    """Put the groups of the file into the rows; return what the file names and the folder does not have."""
+    """Set the rows' groups from the file; return paths in the file that are not in the folder."""
     try:
         entries: dict[str, dict[str, Any]] = {}
         with open(groups_file, newline="", encoding="utf-8-sig") as file:

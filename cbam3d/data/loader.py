@@ -1,4 +1,4 @@
-"""Data sets -> batches on the device, the same for any number of workers and processes."""
+"""Load batches onto the device, identical for any number of workers and processes."""
 
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
@@ -15,31 +15,31 @@ from cbam3d.data.workers import WorkerSignals, loader_processes
 
 
 class Samples(Sized, Protocol):
-    """A data set: reads the samples of a batch of indices."""
+    """A data set that reads the samples of a batch of indices."""
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed: ...
 
     def name(self, index: int) -> str:
-        """What to call an item: its path."""
+        """The name of an item: its path."""
         ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network is given. `inputs` holds the V views of a sample one after the other."""
+    """A network's input. `inputs` holds the V views of a sample consecutively."""
 
     inputs: Tensor  # float32 (N·V, C, *S)
     labels: Tensor  # int64 (N,)
-    targets: Tensor  # of the loss, one a view: int64 (N·V,), or the share of each class, float32 (N·V, K)
-    names: list[str]  # what to call the samples
+    targets: Tensor  # of the loss, one per view: int64 (N·V,), or class weights, float32 (N·V, K)
+    names: list[str]  # of the samples
     problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
 
 
 class TrainBatches(Sampler[list[SampleIndex]]):
-    """A random order of all samples each epoch, cut into global batches of which this process takes its share.
+    """All samples in random order each epoch, split into global batches of which this process takes its share.
 
-    The last, incomplete batch of an epoch is left out, unless it is the only one: BatchNorm would be noisy on it.
-    `limit` is the number of batches after which an epoch ends early. The pass begins with batch number `start`.
+    The last, incomplete batch of an epoch is dropped, unless it is the only one: BatchNorm would be noisy on it.
+    `limit` is the maximum number of batches per epoch. Iteration starts at batch `start`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TrainBatches(Sampler[list[SampleIndex]]):
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Batches in a full epoch."""
         batches = self.num_samples // self.batch_size
         return batches if self.limit is None else min(self.limit, batches)
 
@@ -61,7 +61,7 @@ class TrainBatches(Sampler[list[SampleIndex]]):
 
 
 class EvalBatches(Sampler[list[SampleIndex]]):
-    """Every sample once, over all processes together."""
+    """Every sample exactly once across all processes."""
 
     def __init__(self, data: Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices, self.batch_size = range(rank, len(data), world_size), batch_size
@@ -76,14 +76,14 @@ class EvalBatches(Sampler[list[SampleIndex]]):
 
 
 class Loader:
-    """Reads in workers, moves to the device, transforms there.
+    """Read in workers, move to the device, transform there.
 
     Args:
-        data: reads indices.
-        batches: which indices make a batch.
+        data: the data set.
+        batches: yields the indices of each batch.
         transform: packed samples on the device -> (N·V, C, *S).
-        num_workers: processes that read; 0 reads in this one.
-        device: where batches end up.
+        num_workers: reader processes; 0 reads in this process.
+        device: of the batches.
         mix: mixes the samples of a batch, or None.
     """
 
@@ -112,7 +112,7 @@ class Loader:
         return len(self.batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose order and random parameters of the next pass, and the batch that it begins with."""
+        """Set the epoch (order and random parameters) and the first batch of the next pass."""
         self.batches.epoch, self.batches.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,5 +1,5 @@
-"""The table of a data set's videos: one row per file, kept as columns without a Python object per row, so that the
-workers of a loader share its memory."""
+"""The table of a data set's videos: one row per file, stored as columns without a Python object per row, so that
+loader workers share its memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,12 +25,12 @@ _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
 }
 _OPTIONAL = ("num_bytes", "changed_ns")
 _LARGEST_SIDE = 1 << 16  # pixels
-# a path that leads out of its folder
+# a path outside its folder
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:" if os.name == "nt" else r"(^|/)\.\.(/|$)|^/"
 
 
 class TextColumn:
-    """Immutable strings in an Arrow array. Bytes of a file name that are no UTF-8 survive.
+    """Immutable strings in an Arrow array; file names that are not UTF-8 are preserved.
 
     Args:
         values: of type binary, without nulls.
@@ -41,7 +41,7 @@ class TextColumn:
 
     @classmethod
     def of(cls, values: Iterable[str]) -> "TextColumn":
-        """The column of these strings."""
+        """Create a column from strings."""
         return cls(pa.array([value.encode(errors="surrogateescape") for value in values], pa.binary()))
 
     def __len__(self) -> int:
@@ -54,21 +54,21 @@ class TextColumn:
         return map(_text, self.values.to_pylist())
 
     def select(self, rows: np.ndarray) -> "TextColumn":
-        """The column of these rows: a boolean mask, or row numbers."""
+        """Select rows by a boolean mask or row numbers."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return TextColumn(self.values.take(pa.array(rows)))
 
     def equals(self, value: str) -> np.ndarray:
-        """Which rows hold this string, bool."""
+        """Boolean mask of the rows equal to a string."""
         return pc.call_function("equal", [self.values, value.encode()]).to_numpy(zero_copy_only=False)
 
     def matches(self, pattern: str) -> np.ndarray:
-        """Which rows have a part that a regular expression (RE2) finds, bool."""
+        """Boolean mask of the rows in which a regular expression (RE2) is found."""
         found = pc.call_function("match_substring_regex", [self.values], pc.MatchSubstringOptions(pattern))
         return found.to_numpy(zero_copy_only=False)
 
     def codes(self) -> tuple[np.ndarray, list[str]]:
-        """Each row's place in the list of the strings that occur, int64, and that list, sorted."""
+        """Index of each row's string in the sorted list of unique strings, int64, and that list."""
         encoded = self.values.dictionary_encode()
         found = [_text(value) for value in encoded.dictionary.to_pylist()]
         names = sorted(found)
@@ -82,9 +82,9 @@ def _text(value: bytes) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Columns of equal length; sizes are in pixels, of the upright picture.
+    """Columns of equal length; sizes are in pixels, of the upright frame.
 
-    A row with `num_frames` 0 cannot be used, and its `problem` says why. A row with frames and a problem is
+    A row with `num_frames` 0 is unusable, and its `problem` states why. A row with frames and a problem is
     damaged, but used.
     """
 
@@ -98,7 +98,7 @@ class Manifest:
     height: np.ndarray
     duration_seconds: np.ndarray
     problem: TextColumn
-    num_bytes: np.ndarray  # of the file, and when it was changed: 0 in tables from before they were kept
+    num_bytes: np.ndarray  # file size and modification time; 0 in older tables
     changed_ns: np.ndarray
 
     def __len__(self) -> int:
@@ -106,11 +106,11 @@ class Manifest:
 
     @property
     def usable(self) -> np.ndarray:
-        """Which rows have frames, bool."""
+        """Boolean mask of the rows with frames."""
         return self.num_frames > 0
 
     def select(self, rows: np.ndarray) -> "Manifest":
-        """The table of these rows: a boolean mask, or row numbers."""
+        """Select rows by a boolean mask or row numbers."""
         chosen = {}
         for f in fields(self):
             column = getattr(self, f.name)
@@ -122,14 +122,14 @@ class Manifest:
         return replace(self, split=TextColumn.of(split))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One mapping a row."""
+        """One mapping per row."""
         columns = [_plain(getattr(self, f.name)) for f in fields(self)]
         for values in zip(*columns, strict=True):
             yield dict(zip((f.name for f in fields(self)), values, strict=True))
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
-    """A table from mappings that have all of its columns, but for the file's size and time, perhaps."""
+    """Create a table from mappings with all of its columns; file size and time are optional."""
     rows = list(rows)
     columns = {}
     for f in fields(Manifest):
@@ -139,7 +139,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write CSV, whole or not at all."""
+    """Write CSV atomically."""
     columns = [_plain(getattr(manifest, f.name)) for f in fields(Manifest)]
     with (
         atomic_write(path) as unfinished,
@@ -155,11 +155,11 @@ def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
 
     Args:
         path: the table.
-        allow_outside: take rows whose path is absolute or leads out of the folder by "..".
+        allow_outside: accept rows whose path is absolute or leaves the folder by "..".
 
     Raises:
-        InputError: a missing file or column, a value that is no number where one belongs, a path that leads out of the
-            folder, a usable video without a label, or of a size that no picture has.
+        InputError: a missing file or column, a non-numeric value in a numeric column, a path outside the folder, a usable
+            video without a label, or an implausible frame size.
     """
     kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
     for name in set(_OPTIONAL) - set(_header(path)):
@@ -181,12 +181,12 @@ def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
     if (table.usable & ((table.width < 1) | (table.height < 1))).any():
         raise InputError(f"{path}: a video with frames has no width or height")
     _check(path, table, table.width > _LARGEST_SIDE, f"is wider than {_LARGEST_SIDE:,} pixels")
-    _check(path, table, table.height > _LARGEST_SIDE, f"is higher than {_LARGEST_SIDE:,} pixels")
-    _check(path, table, ~(np.isfinite(table.fps) & (table.fps >= 0)), "has a rate that is none")
+    _check(path, table, table.height > _LARGEST_SIDE, f"is taller than {_LARGEST_SIDE:,} pixels")
+    _check(path, table, ~(np.isfinite(table.fps) & (table.fps >= 0)), "has an invalid frame rate")
     known = table.split.equals("")
     for split in (*SPLITS, "unused"):
         known |= table.split.equals(split)
-    _check(path, table, ~known, "has a split that is none of train, val, test and unused")
+    _check(path, table, ~known, "has a split other than train, val, test and unused")
     _check(path, table, table.usable & table.label.equals(""), "has no label")
     _check(path, table, table.path.matches(r"\x00"), "has a NUL in its path")
     if not allow_outside:
@@ -200,7 +200,7 @@ def _header(path: Path) -> list[str]:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             return next(csv_reader(file), [])
     except (OSError, csv_error):
-        return []  # what is wrong, pyarrow says
+        return []  # pyarrow reports the error
 
 
 def _check(path: Path, table: Manifest, bad: np.ndarray, what: str) -> None:

@@ -1,15 +1,14 @@
 """The embedded data set `motion`: eight motions, rendered to real video files.
 
-A textured thing moves over a textured background that drifts in a direction of its own. Four quantities
-describe its pose: horizontal and vertical position, logarithm of scale, angle. Each of the eight classes
-changes one of them, upwards or downwards. So that only the order of the frames tells the class:
+A textured shape moves over a textured background that drifts independently. Four quantities describe its
+pose: horizontal and vertical position, logarithm of scale, angle. Each of the eight classes increases or
+decreases one of them. To make the order of the frames the only cue:
 
 - every video draws a ramp for each of the four quantities; the class's own follows its ramp, the others
-  stay where their ramp is at a random moment. A random frame's pose thus has the same distribution in
-  every class;
-- a class and its reverse are each other's videos played backwards, so shuffled frames cannot tell them apart.
+  stay at a random point of theirs. A random frame's pose thus has the same distribution in every class;
+- a class and its opposite are each other's videos reversed in time, so shuffled frames cannot distinguish them.
 
-A group shares its textures among its eight videos, one a class, and lies wholly in one split.
+The eight videos of a group, one per class, share textures and belong to the same split.
 """
 
 import os
@@ -39,28 +38,28 @@ NUM_FRAMES = 24
 SIZE = 64  # pixels, height and width
 FPS = 25
 
-# Limits a video draws from: [position, position, log scale, angle] in half frames, octaves·ln2, radians.
-_CENTRE = np.array([0.3, 0.3, 0.2, np.pi])  # the middle of the ramp lies in ± this
-_TRAVEL = np.array([[0.6, 0.6, 0.55, 1.4], [1.1, 1.1, 0.9, 2.8]])  # the whole ramp: least, most
+# Sampling limits: [position, position, log scale, angle] in half frames, octaves·ln2, radians.
+_CENTRE = np.array([0.3, 0.3, 0.2, np.pi])  # the middle of the ramp is within ± this
+_TRAVEL = np.array([[0.6, 0.6, 0.55, 1.4], [1.1, 1.1, 0.9, 2.8]])  # length of the ramp: minimum, maximum
 
 
 def render(root: str | Path, seed: int = 0, num_groups: int = NUM_GROUPS) -> int:
     """Render the data set as ROOT/<class>/<class>_g<group>.avi (MPEG-4) or .mp4 (H.264); return the number of videos.
 
     Args:
-        root: folder, made where it does not exist. A rendering that was broken off is completed.
+        root: folder, created if missing. An interrupted rendering is completed.
         seed: the same seed gives the same videos.
-        num_groups: eight videos each.
+        num_groups: groups of eight videos.
     """
     root = Path(root)
     for label in CLASSES:
         (root / label).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # torch and FFmpeg work outside of the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # torch and FFmpeg release the GIL
         return sum(pool.map(partial(_render_group, root, seed), range(1, num_groups + 1)))
 
 
 def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """One video before encoding: frames, uint8 (T, H, W, 3), and where the thing is, bool (T, H, W)."""
+    """One video before encoding: frames, uint8 (T, H, W, 3), and the shape's mask, bool (T, H, W)."""
     textures = np.random.default_rng([seed, group])
     thing, background = _texture(textures, SIZE), _texture(textures, 2 * SIZE)
     corners = int(textures.integers(3, 8))
@@ -68,7 +67,7 @@ def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndar
     x, y, log_scale, angle = _pose(label, rng).T
     cos, sin, shrink = np.cos(angle), np.sin(angle), np.exp(-log_scale)
 
-    # Where each pixel of the frame lies in the thing's own coordinates: move, rotate and scale back.
+    # Map the frame's pixels to the shape's coordinates: invert translation, rotation and scale.
     inverse = np.stack([cos, sin, -x * cos - y * sin, -sin, cos, x * sin - y * cos], axis=1)
     inverse = inverse.reshape(-1, 2, 3) * shrink[:, None, None] / 0.5
     grid = F.affine_grid(torch.from_numpy(inverse).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
@@ -86,7 +85,7 @@ def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndar
 
 
 def _pose(label: str, rng: np.random.Generator) -> np.ndarray:
-    """The path of the thing, (T, 4): x, y, log scale, angle."""
+    """The trajectory of the shape, (T, 4): x, y, log scale, angle."""
     centre = rng.uniform(-_CENTRE, _CENTRE)
     travel = rng.uniform(*_TRAVEL) * rng.choice([-1, 1], size=4)
     moment = np.tile(rng.uniform(-0.5, 0.5, size=4), (NUM_FRAMES, 1))
@@ -97,7 +96,7 @@ def _pose(label: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _texture(rng: np.random.Generator, size: int) -> torch.Tensor:
-    """Noise of three octaves between two colours, (1, 3, size, size) in 0 … 1."""
+    """Three octaves of noise between two colours, (1, 3, size, size) in 0 … 1."""
     noise = torch.zeros(1, 1, size, size)
     for cells, strength in ((size // 16, 1.0), (size // 8, 1.0), (size // 4, 0.5)):
         octave = torch.from_numpy(rng.standard_normal((1, 1, cells, cells))).float()
@@ -107,7 +106,7 @@ def _texture(rng: np.random.Generator, size: int) -> torch.Tensor:
 
 
 def _inside(grid: torch.Tensor, corners: int) -> torch.Tensor:
-    """Whether a point of the thing's coordinates lies in its outline, a rounded star with that many corners."""
+    """Whether points in the shape's coordinates lie inside it, a rounded star with `corners` corners."""
     x, y = grid.unbind(-1)
     return torch.hypot(x, y) < 0.85 + 0.15 * torch.cos(corners * torch.atan2(y, x))
 

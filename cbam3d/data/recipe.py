@@ -1,15 +1,15 @@
-"""What a data set is: a folder with a `recipe.yaml`, and no code.
+"""Recipes: a data set is a folder with a `recipe.yaml` and no code.
 
     kind: video                     # or image
     patterns: ["{label}/v_{name}_g{group}_c{clip}.avi"]
-    group: "{label}_g{group}"       # the source of a clip; what must not be torn apart by a split
+    group: "{label}_g{group}"       # the source of a clip; never divided between splits
     test_groups:                    # split number -> values of the field {group} that are held out
       1: ["01", "02"]
-    classes: [Archery, Biking]      # absent: the labels that are found
-    flip_keeps_label: true          # absent: unknown
+    classes: [Archery, Biking]      # default: the labels found
+    flip_keeps_label: true          # default: unknown
     torchvision: CIFAR10            # for images that torchvision can download
-    video: "{name}"                 # what the data set's own lists call a video; absent: its path
-    annotations:                    # how these lists are read, see annotations.py
+    video: "{name}"                 # a video's name in the annotation lists; default: its path
+    annotations:                    # how the lists are read, see annotations.py
       files: ["{split}.csv"]
       video: "{youtube_id}"
       label: "{label}"
@@ -44,7 +44,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A data set's facts; see the module's head for the keys."""
+    """A data set's properties; see the module docstring for the keys."""
 
     name: str
     kind: Literal["video", "image"]
@@ -59,12 +59,12 @@ class Recipe:
 
     @property
     def lists_have_labels(self) -> bool:
-        """Whether the data set's own lists tell the labels."""
+        """Whether the annotation lists contain labels."""
         return self.annotations is not None and bool(self.annotations.label)
 
     @property
     def lists_have_numbers(self) -> bool:
-        """Whether the lists hold several splits, told apart by a number."""
+        """Whether the lists define several numbered splits."""
         return self.annotations is not None and any("{number}" in name for name in self.annotations.files)
 
     @cached_property
@@ -72,21 +72,21 @@ class Recipe:
         return [_regex(pattern) for pattern in self.patterns]
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The fields of a path relative to the root, by the first pattern that fits; None where none does."""
+        """The fields of a path relative to the root, by the first pattern that matches; None if none does."""
         for regex in self._regexes:
             if match := regex.fullmatch(path):
                 return match.groupdict()
         return None
 
     def video_of(self, path: str, fields: dict[str, str] | None) -> str:
-        """What the lists call the video at a path with these fields; empty for a path that does not fit."""
+        """Name in the lists of the video at a path with these fields; empty if no pattern matched."""
         if self.video is None:
             return without_suffix(path)
         return "" if fields is None else without_suffix(self.video.format(**fields))
 
 
 def load_recipe(folder: Path) -> Recipe:
-    """Read FOLDER/recipe.yaml; the folder's name is the recipe's.
+    """Read FOLDER/recipe.yaml; the recipe takes the folder's name.
 
     Raises:
         InputError: an unknown key, or a missing or malformed file.
@@ -106,10 +106,10 @@ def load_recipe(folder: Path) -> Recipe:
         if "label" not in named and not (facts.get("annotations") or {}).get("label"):
             raise InputError(f"{path}: {pattern!r} has no {{label}}")
         if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
-            raise InputError(f"{path}: group names {missing.pop()!r}, which {pattern!r} has not")
+            raise InputError(f"{path}: group names {missing.pop()!r}, which is not in {pattern!r}")
     if "annotations" in facts:
         if not isinstance(facts["annotations"], dict):
-            raise InputError(f"{path}: annotations must hold keys with values, got {facts['annotations']!r}")
+            raise InputError(f"{path}: annotations must be a mapping, got {facts['annotations']!r}")
         _check_keys(f"{path}: annotations", facts["annotations"], {f.name for f in fields(Annotations)})
         try:
             facts["annotations"] = Annotations(**facts["annotations"])

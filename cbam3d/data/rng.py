@@ -1,6 +1,6 @@
-"""Random numbers that follow from what they are for, whatever was drawn before: a hash in place of a generator.
+"""Stateless random numbers: a hash of what they are for, independent of earlier draws.
 
-SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.2660195), over arrays.
+SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.2660195), on arrays.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What random numbers are for: each purpose has numbers of its own."""
+    """What random numbers are for; each purpose has an independent stream."""
 
     CROP = 1
     RESIZED_CROP = 2
@@ -28,7 +28,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keys_of(*words: int | np.ndarray) -> np.ndarray:
-    """One key, uint64, for each row of numbers (seed, epoch, item, …); arrays are broadcast against each other."""
+    """Hash each tuple of numbers (seed, epoch, item, …) to a uint64 key; arrays are broadcast."""
     key = np.zeros((), np.uint64)
     for word in words:
         key = _mix(_add(key, np.asarray(word).astype(np.uint64)))
@@ -36,15 +36,15 @@ def keys_of(*words: int | np.ndarray) -> np.ndarray:
 
 
 def uniforms(keys: np.ndarray, count: int, purpose: Purpose) -> np.ndarray:
-    """`count` numbers in [0, 1) for each key, float64 (N, count); each purpose has numbers of its own."""
+    """Uniform numbers in [0, 1), `count` for each key and purpose, float64 (N, count)."""
     start = keys_of(keys, purpose)[:, None]
     return (_mix(_add(start, _GAMMA * np.arange(count, dtype=np.uint64))) >> np.uint64(11)) * 2.0**-53
 
 
 @contextmanager
 def torch_seeded(key: int) -> Iterator[None]:
-    """Within, what is drawn from PyTorch's generator of the CPU follows from the key's lower 32 bits, all that this
-    generator takes; afterwards it is as before."""
+    """Seed PyTorch's CPU generator with the key's lower 32 bits, all that it uses, within the block; restore it
+    afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key)
         yield

@@ -1,8 +1,8 @@
-"""Which frames of a video make a clip. Pure functions of counts: no file is touched.
+"""Clip sampling: pure functions of frame counts, without file access.
 
-A clip has `num_frames` frames, `stride` frames of the video apart; a stride need not be whole, as it is not where
-clips are asked for at a rate of their own. A clip spans the frames from its first to its last, both counted. A video
-shorter than that is looped (after its last frame comes its first) or padded (its last frame stays).
+A clip has `num_frames` frames, `stride` frames of the video apart; the stride may be fractional, as when clips are
+sampled at another frame rate. A clip spans the frames from its first to its last, inclusive. A shorter video is looped
+(its last frame is followed by its first) or padded (its last frame is repeated).
 """
 
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ Short = Literal["loop", "pad"]
 
 
 def clip_span(num_frames: int, stride: float) -> int:
-    """The number of frames of the video from a clip's first frame to its last, both counted."""
+    """Number of video frames from a clip's first frame to its last, inclusive."""
     return round((num_frames - 1) * stride) + 1
 
 
 def random_clip(
     video_frames: int, num_frames: int, stride: float, rng: np.random.Generator, short: Short = "loop"
 ) -> list[int]:
-    """One clip at a uniformly random start.
+    """Sample one clip with a uniformly random start.
 
     Args:
         video_frames: frames in the video, at least 1.
         num_frames: frames in the clip.
         stride: distance between the clip's frames, in frames of the video.
-        rng: where the start comes from.
-        short: what becomes of a video that is shorter than the clip.
+        rng: draws the start.
+        short: whether a video shorter than the clip is looped or padded.
     """
     last_start = max(0, video_frames - clip_span(num_frames, stride))
     return _clip(int(rng.integers(last_start + 1)), video_frames, num_frames, stride, short)
@@ -37,14 +37,14 @@ def random_clip(
 def uniform_clips(
     video_frames: int, num_frames: int, stride: float, num_clips: int, short: Short = "loop"
 ) -> list[list[int]]:
-    """`num_clips` clips spread evenly from the beginning to the end; a single one lies in the middle."""
+    """`num_clips` clips evenly spaced from start to end; a single one is centred."""
     last_start = max(0, video_frames - clip_span(num_frames, stride))
     places = [0.5] if num_clips == 1 else [i / (num_clips - 1) for i in range(num_clips)]
     return [_clip(round(place * last_start), video_frames, num_frames, stride, short) for place in places]
 
 
 def dense_clips(video_frames: int, num_frames: int, stride: float, hop: int, short: Short = "loop") -> list[list[int]]:
-    """Clips that begin every `hop` frames; the last one ends with the video, so that no frame is left out."""
+    """Clips starting every `hop` frames; the last one ends with the video, so that no frame is left out."""
     last_start = max(0, video_frames - clip_span(num_frames, stride))
     starts = [*range(0, last_start, hop), last_start]
     return [_clip(start, video_frames, num_frames, stride, short) for start in starts]
@@ -58,9 +58,9 @@ def segment_clips(
     Args:
         video_frames: frames in the video, at least 1.
         num_frames: frames in the clip, and parts of the video.
-        num_clips: how many clips.
-        rng: where in its part a frame lies; None spreads the clips' frames evenly over the part, that of a
-            single clip in its middle.
+        num_clips: number of clips.
+        rng: draws a frame's position in its part; None spaces the clips' frames evenly over the part, centred for
+            a single clip.
     """
     length = video_frames / num_frames
     if rng is None:
@@ -73,14 +73,14 @@ def segment_clips(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are taken from the videos of a data set.
+    """How clips are sampled from the videos of a data set.
 
     Args:
         num_frames: frames in a clip.
-        stride: distance between them, in frames; of the video, or at the rate `fps`.
-        fps: frames a second that a video is treated as having; None takes each video's own.
-        segments: one frame from each of `num_frames` parts of the video, in place of neighbouring frames.
-        short: what becomes of a video that is shorter than a clip.
+        stride: distance between them in frames, of the video or at the rate `fps`.
+        fps: frame rate at which to sample; None uses each video's own.
+        segments: one frame from each of `num_frames` parts of the video, instead of contiguous clips.
+        short: whether a video shorter than a clip is looped or padded.
     """
 
     num_frames: int
@@ -90,11 +90,11 @@ class Sampling:
     short: Short = "loop"
 
     def video_stride(self, video_fps: float) -> float:
-        """The distance between a clip's frames in frames of the video; its own rate counts as `fps` if unknown."""
+        """Distance between a clip's frames in video frames; an unknown frame rate counts as `fps`."""
         return self.stride * video_fps / self.fps if self.fps and video_fps else float(self.stride)
 
     def needed_frames(self, video_fps: float) -> int:
-        """How many frames a video must have for a clip that is neither looped nor padded."""
+        """Minimum number of frames of a video for a clip that is neither looped nor padded."""
         return self.num_frames if self.segments else clip_span(self.num_frames, self.video_stride(video_fps))
 
     def random(
@@ -107,7 +107,7 @@ class Sampling:
         return [random_clip(video_frames, self.num_frames, stride, rng, self.short) for _ in range(num_clips)]
 
     def uniform(self, video_frames: int, video_fps: float, num_clips: int) -> list[list[int]]:
-        """Clips for scoring, the same each time."""
+        """Deterministic clips for evaluation."""
         if self.segments:
             return segment_clips(video_frames, self.num_frames, num_clips)
         return uniform_clips(video_frames, self.num_frames, self.video_stride(video_fps), num_clips, self.short)

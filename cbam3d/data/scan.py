@@ -1,4 +1,4 @@
-"""A folder of videos -> its manifest: every file is found, matched to the recipe and decoded once."""
+"""Build the manifest of a folder of videos, each decoded once."""
 
 import json
 import logging
@@ -21,33 +21,33 @@ from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
 from cbam3d.video.probe import Copies, VideoInfo, file_state, probe_video
 
-_GRACE_SECONDS = 10.0  # the decoder keeps the limit by itself, unless it hangs inside of FFmpeg: then it is killed
+_GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What reading a folder gave."""
+    """The result of scanning a folder."""
 
     manifest: Manifest  # sorted by path
     fingerprints: list[bytes]  # of its rows, see fingerprint.py
 
 
 class Journal:
-    """A file of JSON lines, one a video that was read.
+    """A JSON Lines file with one line per video read.
 
     Args:
-        path: the file; None keeps nothing.
+        path: the file; None disables the journal.
         root: folder of the videos.
-        facts: plain data; what was noted with other facts does not count.
+        facts: plain data; entries written with other facts are ignored.
     """
 
     def __init__(self, path: Path | None, root: Path, facts: dict[str, Any]) -> None:
         self.path, self.root, self.facts = path, root, facts
 
     def read(self) -> dict[str, VideoInfo]:
-        """Path -> what is known, of the files that have not changed since."""
+        """The results by path, of files that have not changed since."""
         if self.path is None or not self.path.exists():
             return {}
         known = {}
@@ -58,11 +58,11 @@ class Journal:
                 if note["state"] == self._state(note["path"]) and note["facts"] == self.facts:
                     known[note["path"]] = VideoInfo(**info)
             except (ValueError, KeyError, TypeError, OSError):
-                continue  # the last line of a reading that was killed
+                continue  # the last line of a scan that was killed
         return known
 
     def note(self, path: str, info: VideoInfo) -> None:
-        """Keep what is known of a file."""
+        """Append the result for a file."""
         if self.path is None:
             return
         plain = asdict(info) | {"fingerprint": info.fingerprint.hex()}
@@ -83,16 +83,16 @@ def scan_videos(
     copies: Copies | None = None,
     progress: Progress = lambda items, total: items,
 ) -> Scan:
-    """Read every listed video once. A file that crashes or hangs the decoder is named, and the others go on.
+    """Read every listed video once. A file that crashes or hangs the decoder is reported, and the scan continues.
 
     Args:
         root: folder of the videos.
-        listing: which they are.
-        workers: processes that decode; None for one a core.
-        timeout_seconds: how long a file may take.
-        journal: file that keeps what is known while the scan goes on; a scan that was broken off continues.
-        copies: to be written as well.
-        progress: wraps the iteration over the files, given it and their number.
+        listing: the videos.
+        workers: decoder processes; None for one per core.
+        timeout_seconds: time limit per file.
+        journal: file that records results as they come; an interrupted scan resumes from it.
+        copies: copies to write as well.
+        progress: wraps the iterable of results, given it and the number of files.
 
     Raises:
         InputError: a copy cannot be written.
@@ -103,7 +103,7 @@ def scan_videos(
     notes = Journal(journal, root, {"copies": settings})
     infos = _probe_all(root, names, copies, workers or os.cpu_count() or 1, timeout_seconds, notes)
     found = dict(zip(names, progress(infos, len(names)), strict=True))
-    # a file in the wrong place is not read
+    # files with a problem are not read
     measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
     for row in measured:
         row["problem"] = row["problem"] or found[row["path"]].problem
@@ -112,7 +112,7 @@ def scan_videos(
 
 
 def copies_manifest(copies: Copies, originals: Manifest) -> Manifest:
-    """The table of the copies of the usable videos."""
+    """Create the manifest of the copies of the usable videos."""
     rows = []
     for row in originals.select(originals.usable).rows():
         path = copies.path(row["path"])
@@ -156,9 +156,9 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
         return VideoInfo(problem=f"timeout (not read within {timeout_seconds:g} seconds)")
     except ProcessExpired as error:
         return VideoInfo(problem=f"crashes the decoder (exit code {error.exitcode})")
-    except InputError:  # of the copies: the other files would fare the same
+    except InputError:  # from writing copies: other files would fail too
         raise
-    except Exception as error:  # one file must not cost the others
+    except Exception as error:  # one file must not affect the others
         logging.getLogger(__name__).exception("reading a video failed unexpectedly")
         return VideoInfo(problem=f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]})")
 
@@ -169,8 +169,8 @@ def _probe(task: tuple[Path, float, Copies | None, str]) -> VideoInfo:
 
 def _begin(all_there: Barrier, met: Event) -> None:
     """Wait for the other workers: one that is still starting when the pool ends would print a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
-    if not met.is_set():  # else this one stands in for one that was killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    if not met.is_set():  # else this worker replaces one that was killed
         with suppress(BrokenBarrierError):
             all_there.wait(_GRACE_SECONDS)
         met.set()

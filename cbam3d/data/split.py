@@ -1,4 +1,4 @@
-"""Which videos are held out. Videos of one group are never torn apart."""
+"""Which videos are held out. A group is never divided between splits."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -14,17 +14,16 @@ from cbam3d.errors import InputError
 def assign_splits(
     manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, Row] | None = None
 ) -> Manifest:
-    """Fill the split column: by the recipe's test groups or numbered lists, else as the table has it, else by a
-    fraction of the groups.
+    """Fill the split column: from the recipe's test groups or numbered lists, else from the table, else by holding
+    out a fraction of the groups.
 
     Args:
         split: number of the recipe's split.
-        test_fraction: share of the videos held out where nothing else decides, 0 … 1.
-        listed: what the data set's own lists say of that split; held against the recipe's test groups where both
-            are there.
+        test_fraction: fraction of the videos to hold out if nothing else decides, 0 … 1.
+        listed: annotations for that split; checked against the recipe's test groups if both are present.
 
     Raises:
-        InputError: a split that the recipe does not have, lists that contradict its groups, or a table with
+        InputError: a split that the recipe does not define, lists that contradict its groups, or a table with
             splits in some rows only.
     """
     if recipe.test_groups:
@@ -56,10 +55,10 @@ def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict
 
 
 def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -> list[str]:
-    """Hold out whole groups, so that each class comes near to `test_fraction` of its videos.
+    """Hold out whole groups, so that about `test_fraction` of each class's videos are held out.
 
-    The groups are visited in an order that depends on their names alone; one is held out where this brings
-    the classes nearer to their shares. The same names give the same split on every machine.
+    Groups are visited in an order that depends only on their names; one is held out if this brings the
+    classes closer to that fraction. The same names give the same split on every machine.
     """
     content: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group in zip(labels, groups, strict=True):
@@ -76,7 +75,7 @@ def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -
 
 
 def leaking_groups(manifest: Manifest) -> list[str]:
-    """The groups with videos in training and held out, sorted."""
+    """The sorted groups with videos both in train and in val or test."""
     codes, names = manifest.group.codes()
     held_out = manifest.split.equals("val") | manifest.split.equals("test")
     return [names[i] for i in np.intersect1d(codes[manifest.split.equals("train")], codes[held_out])]
@@ -88,5 +87,5 @@ def rows_of(manifest: Manifest, split: str) -> Manifest:
 
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
-    """The classes in the order of their numbers: the recipe's, or those found, sorted."""
+    """The classes in index order: the recipe's, or those found, sorted."""
     return recipe.classes or manifest.select(manifest.usable).label.codes()[1]

@@ -1,8 +1,8 @@
-"""Random changes of a whole batch at once, each sample with parameters of its own.
+"""Batched random transforms with separate parameters for each sample.
 
-Each class maps float pictures in 0 … 1, (N, …, 3, H, W), and the samples' keys, uint64 (N,), to pictures of the
-same shape; axes between N and the colours (a clip's frames) are changed alike. The distributions are those of
-torchvision's transforms of the same names, whose pictures they give up to rounding where the parameters are the same.
+Each class maps float images in 0 … 1, (N, …, 3, H, W), and the samples' keys, uint64 (N,), to images of the same
+shape; axes between N and the channels (a clip's frames) share parameters. The distributions are those of torchvision's
+transforms of the same names, whose results are reproduced up to rounding for equal parameters.
 """
 
 import math
@@ -17,7 +17,7 @@ from cbam3d.data.rng import Purpose, uniforms
 
 
 class RandomHorizontalFlip:
-    """Mirror half of the samples."""
+    """Flip half of the samples."""
 
     def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
         flipped = torch.from_numpy(uniforms(keys, 1, Purpose.FLIP)[:, 0] < 0.5)
@@ -52,7 +52,7 @@ class ColorJitter:
 
 
 class RandomRotation:
-    """Turn about the centre, nearest pixels, black corners. Pictures are square.
+    """Rotate square images about the centre; nearest-neighbour, black corners.
 
     Args:
         degrees: the angle is drawn from ± this.
@@ -66,13 +66,13 @@ class RandomRotation:
 
 
 class RandomErasing:
-    """Blacken a rectangle (https://arxiv.org/abs/1708.04896) of 2 to 33 % of the area and sides of 0.3 to 3.3.
+    """Blacken a rectangle (https://arxiv.org/abs/1708.04896) of 2 to 33 % of the area, aspect ratio 0.3 to 3.3.
 
     Args:
-        probability: that a sample has one.
+        probability: of erasing, per sample.
     """
 
-    tries = 10  # rectangles drawn before a sample is left as it is
+    tries = 10  # rectangles drawn before a sample is left unchanged
 
     def __init__(self, probability: float) -> None:
         self.probability = probability
@@ -99,27 +99,27 @@ class RandomErasing:
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """x·factor, in 0 … 1."""
+    """x·factor, clamped to 0 … 1."""
     return (x * factor).clamp_(0, 1)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from the picture's mean grey by the factor."""
+    """Scale the distance from the image's mean grey."""
     return _blend(x, _gray(x).mean((-2, -1), keepdim=True), factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from each pixel's grey by the factor."""
+    """Scale the distance from each pixel's grey."""
     return _blend(x, _gray(x), factor)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Hue moved on by the shift, in turns; value and saturation (of HSV) stay."""
+    """Shift the hue, in turns; value and saturation (HSV) are unchanged."""
     value, brightest = x.max(-3, keepdim=True)
     chroma = value - x.amin(-3, keepdim=True)
     red, green, blue = x.unsqueeze(-4).unbind(-3)
     red, green, blue = (colour.reshape(value.shape) for colour in (red, green, blue))
-    # the sextant of the colour wheel that the brightest colour is the middle of, and the place in it
+    # the sextant of the colour wheel centred on the brightest channel, and the position in it
     difference = torch.where(brightest == 0, green - blue, torch.where(brightest == 1, blue - red, red - green))
     sextants = 2.0 * brightest + difference / chroma.clamp_min(torch.finfo(x.dtype).tiny)
     sextants = sextants + 6 * shift
@@ -129,7 +129,7 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: np.ndarray) -> Tensor:
-    """Each of the square pictures (N, …, H, W) anticlockwise by its angle, nearest pixels, black corners."""
+    """Rotate square images (N, …, H, W) anticlockwise, one angle each; nearest-neighbour, black corners."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     zero = np.zeros_like(cos)
     matrices = np.stack([np.stack([cos, -sin, zero], 1), np.stack([sin, cos, zero], 1)], 1)

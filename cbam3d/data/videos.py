@@ -15,24 +15,24 @@ from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
 
-# frames in the video, its frames a second, randomness -> the frame numbers of each clip
+# number of frames and frame rate of the video, generator -> the frame numbers of each clip
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
 
 
 class VideoDataset:
-    """One item a video: the clips that `clips` chooses, decoded in one pass.
+    """One item per video: the clips chosen by `clips`, decoded in one pass.
 
     Args:
         root: folder that the manifest's paths are relative to.
         manifest: usable videos only.
-        classes: names in the order of their numbers.
+        classes: names in index order.
         clips: chooses the frames.
-        short_side: pixels; the picture is scaled while decoding so that its shorter side has them.
+        short_side: pixels to which the shorter side is scaled while decoding.
         seed: of the choice of clips, together with epoch and index.
-        allow_outside: read files that links lead to out of the root.
+        allow_outside: follow links to files outside the root.
         options: further keyword arguments of `read_clip`.
 
-    A video that cannot be read gives a `Sample` without views that names the problem.
+    An unreadable video gives a `Sample` without views that states the problem.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class VideoDataset:
         return len(self.manifest)
 
     def name(self, index: int) -> str:
-        """The video's path below the root."""
+        """The video's path relative to the root."""
         return self.manifest.path[index]
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
         return pack([self.read(index) for index in indices])
 
     def read(self, index: SampleIndex) -> Sample:
-        """The clips of a video in an epoch."""
+        """Read the clips of a video for an epoch."""
         table, row = self.manifest, index.item
         rng = np.random.default_rng([self.seed, index.epoch, row])
         clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)

@@ -1,4 +1,4 @@
-"""Processes that read for another."""
+"""Worker processes: signals and start methods."""
 
 import os
 import signal
@@ -16,14 +16,14 @@ import torch
 
 
 class WorkerSignals:
-    """What a loader's workers do with signals; called in each of them as it starts.
+    """Signal handling of loader workers; called in each worker as it starts.
 
-    A signal to the whole group must not kill the readers before the process that they read for has stopped. That one
-    ends the readers it has left, after an exception for example, by SIGTERM, and waits for them: they end then.
+    A signal to the process group must not kill the workers before the main process has stopped. At exit, after an
+    exception for example, the main process sends them SIGTERM and waits for them: only then do they end.
     """
 
     def __init__(self) -> None:
-        self.main_ends = torch.zeros((), dtype=torch.bool).share_memory_()  # by fork and by spawn
+        self.main_ends = torch.zeros((), dtype=torch.bool).share_memory_()  # with fork and with spawn
         # before multiprocessing terminates the workers
         Finalize(self, self.main_ends.fill_, args=(True,), exitpriority=100)
 
@@ -37,7 +37,7 @@ class WorkerSignals:
 
 
 def fresh_processes(preload: str) -> BaseContext:
-    """A way to start processes that is not fork: this one may have threads, or a GPU in use. `preload` is a module."""
+    """A start method other than fork, as this process may have threads or a GPU in use. `preload` is a module."""
     if "forkserver" not in get_all_start_methods():
         return _Spawn()
     context = _ForkServer()
@@ -46,15 +46,15 @@ def fresh_processes(preload: str) -> BaseContext:
 
 
 def loader_processes() -> BaseContext | None:
-    """How the workers of a loader are started: None for by fork, where that is the usual way."""
+    """The start method of loader workers; None for fork, if that is the default."""
     method = get_start_method()
     return None if method == "fork" else _Spawn() if method == "spawn" else _ForkServer()
 
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Within, a process that is started does not run the main module again: a script needs no `__main__` guard then.
-    Nothing of ours is defined there."""
+    """Within the block, new processes do not run the main module again, so that scripts need no `__main__` guard.
+    Nothing of this package is defined there."""
     with _lock:
         main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:

@@ -11,7 +11,7 @@ from cbam3d.files import atomic_write
 
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (modules and optimisers by their state) to `path`; what goes wrong leaves the previous file.
+    """Write `state` (modules and optimisers by their state) to `path`; a failure leaves the previous file.
 
     Raises:
         InputError: the disk is full or cannot be written.
@@ -29,7 +29,7 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
 
 
 def changed_keys(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> its value then and now, of two configurations as plain data."""
+    """Dotted key -> its old and new value, of two configurations as plain data."""
     changed = {}
     for key in sorted({*then, *now}):
         a, b = then.get(key), now.get(key)

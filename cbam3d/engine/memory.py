@@ -1,4 +1,4 @@
-"""How much memory training takes, and what to do when it is too much."""
+"""Memory use of training, and errors that tell what to change when a step fails."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from cbam3d.errors import InputError, is_foreign
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most that was in use so far: on a GPU, or by this process where the device is the CPU."""
+    """Peak memory so far: on the GPU, or of this process where the device is the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":
@@ -27,13 +27,13 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def explain(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
-    """The error of a step itself, or one that says what to change: memory ran out, or BatchNorm has one value only."""
+    """The error of a step, or one that states what to change where memory ran out or BatchNorm has a single value."""
     if "Expected more than 1 value per channel" in str(error):
         return InputError(
             f"BatchNorm needs more than one value a channel, but a process computes {len(inputs)} samples in "
             f"{accumulate} parts: raise train.batch_size or lower train.accumulate"
         )
-    if isinstance(error, ValueError) and not is_foreign(error):  # a network that says which inputs it takes
+    if isinstance(error, ValueError) and not is_foreign(error):  # of a network that checks its inputs
         return InputError(" ".join(str(error).split()))
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return error

@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast."""
+"""Optimisers, frozen parameters, and the moving average of the weights."""
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
@@ -24,19 +24,19 @@ def create_optimizer(
     new: Collection[str] = (),
     new_rate_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """An optimiser of torch.optim over the parameters that learn. Vectors (norms, biases) have no weight decay.
+    """An optimiser of torch.optim over the trainable parameters. Vectors (norms, biases) have no weight decay.
 
     Args:
         model: its frozen parameters are left out.
         name: sgd, adam, adamw, or a class of torch.optim that takes groups of parameters and dense gradients.
-        learning_rate: at its highest.
+        learning_rate: the maximum.
         weight_decay: of matrices and kernels.
         options: further keyword arguments of the class.
-        new: names of parameters that the pretrained weights did not give: attention, head.
-        new_rate_factor: their learning rate, relative to the others'.
+        new: names of parameters that pretrained weights do not contain: attention, head.
+        new_rate_factor: their learning rate, relative to that of the others.
 
     Raises:
-        InputError: no such optimiser, an option that it does not have, or nothing to learn.
+        InputError: no such optimiser, an option that it does not have, or no trainable parameter.
     """
     classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and n not in _UNFIT}
     optimizer = classes.get(_SHORT.get(name, name))
@@ -59,20 +59,21 @@ def create_optimizer(
         raise InputError("train.freeze leaves no parameter to learn")
     try:
         return optimizer(list(groups.values()), lr=learning_rate, **(options or {}))
-    except Exception as error:  # a wrong option breaks the constructors in many ways
+    except Exception as error:  # constructors raise many kinds of exceptions for a wrong option
         raise InputError(f"train.optimizer {name}: {' '.join(str(error).split())}") from None
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], new: Collection[str] = ()) -> None:
-    """Stop the parameters whose names fit a pattern ("layer1.*") from learning.
+    """Freeze the parameters whose names match a pattern ("layer1.*").
 
     Args:
         model: the network.
         patterns: of names.
-        new: names of parameters that pretrained weights did not give. They learn, unless a pattern fits nothing else.
+        new: names of parameters that pretrained weights do not contain. They stay trainable unless a pattern matches
+            nothing else.
 
     Raises:
-        InputError: a pattern that fits none.
+        InputError: a pattern that matches none.
     """
     parameters = dict(model.named_parameters())
     for pattern in patterns:
@@ -85,11 +86,11 @@ def freeze(model: nn.Module, patterns: Sequence[str], new: Collection[str] = ())
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average of parameters and buffers. What holds infinity, as masks do, is copied.
+    """An exponential moving average of parameters and buffers. Buffers with infinite values, such as masks, are copied.
 
     Args:
         model: what is averaged.
-        decay: a step, above 0 and below 1.
+        decay: per step, above 0 and below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -99,12 +100,12 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         super().update_parameters(model)
-        for name in self.infinite:  # interpolated, it is no number
+        for name in self.infinite:  # interpolating infinities gives nan
             self.module.get_buffer(name).copy_(model.get_buffer(name))
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, but for norms that are frozen as a whole: they keep their running statistics."""
+    """Training mode, except for norms that are frozen as a whole: they keep their running statistics."""
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, steps, the confusion matrix; and of runs side by side."""
+"""Plots of a run: curves, steps, the confusion matrix; and of runs side by side."""
 
 import csv
 import logging
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 def _picture(draw: Callable[P, Figure]) -> Callable[Concatenate[Path, P], None]:
-    """Save the figure that a function draws, at a path that comes before its own arguments. Names are drawn as they
-    are, without mathematics in them; a picture that fails is a warning, as the numbers are in the tables."""
+    """Save the figure that a function draws to a path, its new first argument. Names are drawn literally, without
+    mathtext; a plot that fails is a warning, as the numbers are in the tables."""
 
     @wraps(draw)
     def save(path: Path, *args: P.args, **options: P.kwargs) -> None:
@@ -103,7 +103,7 @@ def plot_confusion(confusion: Tensor, classes: list[str]) -> Figure:
 def plot_comparison(
     names: list[str], scores: list[list[float]], differences: list[tuple[float, float, float]], score: str
 ) -> Figure:
-    """Scores of several ways to train, a point a seed; and their differences to the first, with intervals.
+    """Scores of several ways to train, one point per seed; and their differences from the first, with intervals.
 
     Args:
         names: of the ways.

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: tables by epoch and by step, and the list of what was skipped."""
+"""What a run writes while it trains: tables by epoch and by step, and the list of skipped files."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 class EpochTable:
-    """`metrics.csv`: a row an epoch. Columns that a row lacks stay empty.
+    """`metrics.csv`: one row per epoch. Columns that a row lacks stay empty.
 
     Args:
         path: the file.
@@ -46,7 +46,7 @@ class EpochTable:
 
 
 class StepTable:
-    """`steps.csv`: a row every few steps, appended while training goes on.
+    """`steps.csv`: one row every few steps, appended during training.
 
     Args:
         path: the file.
@@ -81,8 +81,8 @@ class SkippedFiles:
 
     Args:
         path: the file.
-        limit: how many files there may be.
-        writes: whether this process writes the file; the others count only.
+        limit: maximum number of files.
+        writes: whether this process writes the file; the others only count.
         keeps: whether the file stays, so that it can be named.
 
     Raises:
@@ -97,7 +97,7 @@ class SkippedFiles:
                 self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
     def add(self, problems: list[tuple[str, str]]) -> None:
-        """Note problems; each file that is new is reported."""
+        """Record problems; each new file is reported once."""
         new = {name: reason for name, reason in problems if name not in self.reasons}
         self.reasons |= new
         if new and self.writes:

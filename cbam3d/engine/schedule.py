@@ -1,4 +1,4 @@
-"""The learning rate of every step: its highest value times a factor of warm-up and shape."""
+"""Learning-rate schedules: the maximum rate times a factor for warm-up and shape."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ Kind = Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"]
 
 
 class Schedule:
-    """Sets the learning rate of all parameter groups, each by its own highest value.
+    """Sets the learning rate of all parameter groups, relative to the maximum of each.
 
     - cosine: a linear rise over the warm-up, then a half cosine to 0.
     - one_cycle: a half cosine from 1/25 to 1 over the warm-up, then one to 1/250,000 (https://arxiv.org/abs/1708.07120;
@@ -23,7 +23,7 @@ class Schedule:
     The last three rise over the warm-up as cosine does.
 
     Args:
-        optimizer: its groups hold the highest values.
+        optimizer: its groups hold the maximum rates.
         kind: of the above.
         total_steps: of the whole training.
         warmup_steps: of the rise.
@@ -44,7 +44,7 @@ class Schedule:
     ) -> None:
         self.optimizer, self.kind, self.total_steps, self.warmup_steps = optimizer, kind, total_steps, warmup_steps
         self.milestones, self.gamma, self.patience = milestones, gamma, patience
-        self.highest = [group["lr"] for group in optimizer.param_groups]
+        self.maximum = [group["lr"] for group in optimizer.param_groups]
         self.taken = 0  # steps
         self.reduced, self.best, self.worse = 1.0, math.inf, 0
         self._set()
@@ -57,7 +57,7 @@ class Schedule:
     @property
     def last_learning_rate(self) -> float:
         """Of the first group, in the last step."""
-        return self.highest[0] * self.factor(max(0, self.taken - 1))
+        return self.maximum[0] * self.factor(max(0, self.taken - 1))
 
     def step(self) -> None:
         """A step was taken: set the rate of the next."""
@@ -65,7 +65,7 @@ class Schedule:
         self._set()
 
     def report(self, loss: float) -> None:
-        """Tell the held-out loss."""
+        """Report the held-out loss."""
         if loss < self.best * (1 - 1e-4):
             self.best, self.worse = loss, 0
         else:
@@ -75,7 +75,7 @@ class Schedule:
             self._set()
 
     def factor(self, step: int) -> float:
-        """The share of the highest rate at a step, from 0."""
+        """The factor of the maximum rate at a step, counted from 0."""
         warmup, total = self.warmup_steps, self.total_steps
         if self.kind == "one_cycle":
             top = max(warmup - 1, 1e-9)
@@ -100,9 +100,9 @@ class Schedule:
 
     def _set(self) -> None:
         factor = self.factor(self.taken)
-        for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
-            group["lr"] = highest * factor
+        for group, maximum in zip(self.optimizer.param_groups, self.maximum, strict=True):
+            group["lr"] = maximum * factor
 
 
-def _cosine(start: float, end: float, place: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * place))
+def _cosine(start: float, end: float, position: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * position))

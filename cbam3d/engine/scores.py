@@ -1,4 +1,4 @@
-"""What predictions are worth: pure functions of probabilities and labels, with what is known of their uncertainty."""
+"""Scores of predictions and their uncertainty: pure functions of probabilities and labels."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MIN_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of
 
 @dataclass(frozen=True)
 class Predictions:
-    """A row an item.
+    """One row per item.
 
     Args:
         names: paths below the root.
@@ -40,21 +40,21 @@ class Predictions:
 
 
 def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The place of the true class, 0 for the most probable, (N,); of equal ones the first class goes before."""
+    """The rank of the true class, 0 for the most probable, (N,); ties go to the first class."""
     own = np.take_along_axis(probabilities, labels[:, None], 1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     return ((probabilities > own) | ((probabilities == own) & earlier)).sum(1)
 
 
 def class_accuracies(hits: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Share of hits of each class, (K,); nan for a class without items."""
+    """Accuracy of each class, (K,); nan for a class without items."""
     counts = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels, weights=hits, minlength=num_classes)
     return np.divide(right, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart, over equal bins of confidence.
+    """Expected calibration error: the mean gap between confidence and accuracy, over equal bins of confidence.
 
     Guo, Pleiss, Sun, Weinberger, ICML 2017, https://arxiv.org/abs/1706.04599
     """
@@ -68,9 +68,9 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
     """95 % interval of the mean of `values`, by bootstrap over units.
 
     Args:
-        values: one an item.
-        units: what is drawn with replacement, one id an item: the group of a video, as videos of one group are no
-            independent evidence; or the item itself.
+        values: one per item.
+        units: what is resampled with replacement, one id per item: the group of a video, as videos of one group are
+            not independent; or the item itself.
         seed: of the draws.
 
     Percentiles of the means of 2,000 resamples (Efron, Annals of Statistics 7(1), 1979,
@@ -97,25 +97,25 @@ class PairedComparison:
     difference: float  # of the accuracy
     low: float  # of its 95 % interval
     high: float
-    only_first: int  # items that the first alone gets right
+    only_first: int  # items that only the first gets right
     only_second: int
     p_value: float  # of McNemar's exact test
 
     @property
     def within_noise(self) -> bool:
-        """Whether the interval holds 0."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
 def compare_trainings(
     first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How much more often the second of two ways to train is right, and the 95 % interval of that.
+    """Difference in accuracy between two ways to train, second minus first, and its 95 % interval.
 
     Args:
         first: hits of several trainings with different seeds on the same items, bool (S, N).
         second: likewise, (S', N).
-        units: what items are drawn by, as in `interval`.
+        units: as in `interval`.
         seed: of the draws.
 
     The interval is about new items and new seeds: both are drawn with replacement, independently of each other
@@ -149,7 +149,7 @@ def compare_paired(first: np.ndarray, second: np.ndarray, units: np.ndarray, see
 
 
 def _mcnemar(b: int, c: int) -> float:
-    """How probable it is, with fair coins, that the items that differ are split as unevenly as b to c."""
+    """Two-sided exact binomial probability of a split at least as uneven as b to c."""
     n, most = b + c, max(b, c)
     if n == 0:
         return 1.0

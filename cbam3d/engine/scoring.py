@@ -1,7 +1,7 @@
 """Scores of clips and of videos, from one pass over the held-out data.
 
-The protocol of the field (torchvision's video references, SlowFast): a clip's score is the softmax of its
-logits; a video's score is the mean over its clips. Each video is scored once, for any number of processes.
+The usual protocol (torchvision's video references, SlowFast): a clip's score is the softmax of its logits, a video's
+score the mean over its clips. Each video is scored once, for any number of processes.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ from cbam3d.errors import InputError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by name, counts by name, the confusion of the videos (true, predicted), what was skipped, and each
-    video's (image's) probabilities."""
+    """Scores by name, counts by name, the confusion of the videos (true, predicted), what was skipped, and
+    the probabilities of each video (image)."""
 
     scores: dict[str, float]
     counts: dict[str, int]

@@ -1,4 +1,4 @@
-"""Stopping from outside: a signal asks, and the loop stops between two steps."""
+"""Requests to stop: the loop checks them between two steps."""
 
 import signal
 import sys
@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody wants the run to stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), or the end of its time.
+    """Whether the run should stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), or the end of its time.
 
     Args:
-        max_hours: how long the run may take from now; None for no limit.
+        max_hours: maximum duration from now; None for no limit.
     """
 
     def __init__(self, max_hours: float | None = None) -> None:
@@ -22,15 +22,15 @@ class StopRequest:
 
     @property
     def reason(self) -> str:
-        """Empty while nobody wants it."""
+        """Why it should stop; empty if it should not."""
         if self.signal is not None:
             return self.signal.name
         return "train.max_hours is over" if self.until is not None and time.monotonic() > self.until else ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within, a first signal asks; a second SIGINT interrupts at once. Only the main thread may listen: in another
-        one, signals are as they were."""
+        """Within, the first signal is a request; a second SIGINT interrupts at once. Python handles signals in the main
+        thread only: in another thread nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -50,7 +50,7 @@ class StopRequest:
 
 @contextmanager
 def exits_on_sigterm() -> Iterator[None]:
-    """Within, SIGTERM raises SystemExit, so that what is under way is ended in order; in the main thread only."""
+    """Within, SIGTERM raises SystemExit, so that cleanup runs; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Predictions as files: a row an item, a row a class, and who is taken for whom."""
+"""Predictions as files: one row per item, one row per class, and the confusion matrix."""
 
 import csv
 from collections.abc import Iterable
@@ -18,16 +18,16 @@ def write_predictions(path: Path, given: Predictions, groups: list[str], classes
     header += [name for k in range(1, top + 1) for name in (f"top{k}", f"probability{k}")]
     best = np.argsort(-given.probabilities, axis=1, kind="stable")[:, :top]
     rows = []
-    for name, group, label, places, row in zip(
+    for name, group, label, order, row in zip(
         given.names, groups, given.labels, best, given.probabilities, strict=True
     ):
-        pairs = [value for place in places for value in (classes[place], f"{row[place]:.6f}")]
-        rows.append([name, group, classes[label], int(places[0] == label), *pairs])
+        pairs = [value for k in order for value in (classes[k], f"{row[k]:.6f}")]
+        rows.append([name, group, classes[label], int(order[0] == label), *pairs])
     _write(path, header, rows)
 
 
 def read_hits(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Names, groups and whether each was right, bool (N,), of a `predictions.csv`."""
+    """Names, groups and hits, bool (N,), of a `predictions.csv`."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     return (
@@ -38,7 +38,7 @@ def read_hits(path: Path) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:
-    """`classes.csv`: of each class the number of items, the share that is right, and what it is mostly taken for."""
+    """`classes.csv`: for each class the number of items, the accuracy, and the most frequent wrong prediction."""
     accuracies = class_accuracies(given.hits(), given.labels, len(classes))
     predicted = given.probabilities.argmax(1) if len(given.labels) else given.labels
     rows = []

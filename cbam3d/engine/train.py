@@ -1,7 +1,7 @@
 """The training loop.
 
-Everything random in a step follows from (seed, epoch, batch), so a run that goes on from any checkpoint, also one
-from within an epoch, takes the same steps as the run that was never stopped.
+All randomness in a step follows from (seed, epoch, batch), so a run that resumes from any checkpoint, even from within
+an epoch, takes the same steps as a run that was never stopped.
 """
 
 import logging
@@ -43,7 +43,7 @@ class TrainLoader(Sized, Iterable[Any], Protocol):
 
 @dataclass
 class State:
-    """How far training has come."""
+    """Progress of training."""
 
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the next
@@ -53,7 +53,7 @@ class State:
     bad_steps: int = 0
     best_score: float = -1.0
     best_epoch: int = 0
-    not_better: int = 0  # scorings since the best
+    not_better: int = 0  # evaluations since the best
 
 
 @dataclass
@@ -63,15 +63,15 @@ class Trainer:
     Args:
         fabric: decides device, precision and processes; launched.
         model, optimizer: as `fabric.setup` returned them.
-        schedule: stepped once a batch.
+        schedule: stepped once per batch.
         loader: the training data.
-        evaluate: scores a model on held-out data.
+        evaluate: scores a model on the held-out data.
         folder: of the run; exists.
-        skipped: notes files that cannot be used.
+        skipped: records files that cannot be used.
         config: of the run: `train`, `eval.every_epochs` and `run.seed` matter.
         facts: plain data kept in every checkpoint (the configuration, the class names).
-        average: moving average of the model's weights, which is then what is scored; None for none.
-        stop: says when to stop early.
+        average: moving average of the model's weights, evaluated in place of them; None for none.
+        stop: requests to stop early.
         progress: shows the progress of an epoch.
         primary: name of the score that decides which checkpoint is the best.
         memory_format: of the batches.
@@ -103,7 +103,7 @@ class Trainer:
         return self.folder / "checkpoints"
 
     def model_to_score(self) -> nn.Module:
-        """The average where there is one; with the running statistics of the first process, which are what is saved."""
+        """The averaged model where there is one, with the running statistics of the first process, as saved."""
         model = _inner(self.model) if self.average is None else self.average.module
         if self.fabric.world_size > 1:
             for buffer in model.buffers():
@@ -111,7 +111,7 @@ class Trainer:
         return model
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Continue from the last checkpoint of the folder, as it was read."""
+        """Continue from a checkpoint of the folder, as it was read."""
         path = self.checkpoints / "last.ckpt"
         try:
             self.model.load_state_dict(saved["model"])
@@ -133,7 +133,7 @@ class Trainer:
 
         Raises:
             Stopped: on request; a checkpoint has been written.
-            InputError: losses or gradients that are not finite, too many bad files, no memory left, a full disk.
+            InputError: non-finite losses or gradients, too many bad files, no memory left, a full disk.
         """
         state, epochs = self.state, self.config.train.epochs
         table = EpochTable(self.folder / "metrics.csv", state.epoch)
@@ -141,7 +141,7 @@ class Trainer:
         writer = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
         evaluation = None
         if not state.steps and not state.epoch:
-            self._save("last.ckpt")  # a run that is killed in its first epoch can go on, too
+            self._save("last.ckpt")  # a run that is killed in its first epoch can resume, too
         with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
             while state.epoch < epochs and not self._given_up():
                 row = {"epoch": state.epoch + 1, **self._train_epoch(steps, events)}
@@ -166,11 +166,11 @@ class Trainer:
         if limit is None or self.state.not_better < limit:
             return False
         best = f"{self.primary} than in epoch {self.state.best_epoch}"
-        logger.info(f"no better {best} for {limit} scorings: training ends")
+        logger.info(f"no better {best} for {limit} evaluations: training ends")
         return True
 
     def _judge(self, score: float | None) -> list[str]:
-        """Note a score; return the name of the further checkpoint to write, if it is the best."""
+        """Record a score; return the name of the additional checkpoint to write, if it is the best."""
         state = self.state
         if score is None:
             return []
@@ -181,7 +181,7 @@ class Trainer:
         return []
 
     def _train_epoch(self, steps: StepTable | None, events: SummaryWriter | None) -> dict[str, float]:
-        """The rest of an epoch; returns its mean loss, clips a second, share of time spent waiting, memory."""
+        """Train for the rest of an epoch; returns its loss, clips per second, share of time spent waiting, memory."""
         state = self.state
         train_mode(self.model)
         self.loader.set_epoch(state.epoch, state.batch)
@@ -215,7 +215,7 @@ class Trainer:
         }
 
     def _between_steps(self, saved_at: float) -> float:
-        """Stop if that is wanted, save if it is time; returns when it was saved last. All processes do the same."""
+        """Stop on request, save when due; returns the time of the last checkpoint. All processes agree."""
         reason = self.stop.reason
         due = time.monotonic() - saved_at > 60 * self.config.train.checkpoint_minutes
         wants_stop, wants_save = self._total([float(bool(reason)), float(due)])
@@ -224,8 +224,8 @@ class Trainer:
         if wants_stop:
             signal = self.stop.signal
             text = (
-                f"stopped ({reason or 'asked by another process'}) in epoch {self.state.epoch + 1} after batch "
-                f"{self.state.batch}; go on with: cbam3d train --resume --run.dir {self.folder}"
+                f"stopped ({reason or 'requested by another process'}) in epoch {self.state.epoch + 1} after batch "
+                f"{self.state.batch}; resume with: cbam3d train --resume --run.dir {self.folder}"
             )
             raise Stopped(text if self.fabric.is_global_zero else "", 128 + signal.value if signal else 0)
         return time.monotonic() if wants_save else saved_at
@@ -233,14 +233,14 @@ class Trainer:
     def step(self, batch: Any) -> float:
         """One step of the optimiser; returns the mean loss over the samples of all processes.
 
-        A batch from which a process has no sample, and a loss or a gradient that is not finite, change nothing.
+        A batch without a sample for some process, and a non-finite loss or gradient, change nothing.
         """
         state, accumulate = self.state, self.config.train.accumulate
         count, num_problems = float(len(batch.targets)), float(len(batch.problems))
         total, ready, lost = self._total([count, float(count > 0), num_problems])
         if lost:
             self.skipped.add(gather(self.fabric, batch.problems))
-        if ready < self.fabric.world_size:  # one alone would wait for the others for ever
+        if ready < self.fabric.world_size:  # the others would deadlock
             return math.nan
         self.optimizer.zero_grad()
         torch.manual_seed(hash((self.config.run.seed, state.epoch, state.batch, self.fabric.global_rank)))
@@ -264,7 +264,7 @@ class Trainer:
         return loss
 
     def _forward_and_backward(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
-        """Gradients of the mean loss over all processes; returns this one's share of that loss."""
+        """Compute gradients of the mean loss over all processes; returns this process's share of the loss."""
         settings, world_size = self.config.train, self.fabric.world_size
         inputs = inputs.contiguous(memory_format=self.memory_format)
         pieces = (tensor.tensor_split(settings.accumulate) for tensor in (inputs, targets))
@@ -278,8 +278,8 @@ class Trainer:
         return share
 
     def _clipped_norm(self) -> float:
-        """Clip the gradient, where that is wanted; return its norm from before. A gradient scaler checks by itself, and
-        skips steps as it finds its scale: 0 then."""
+        """Clip the gradient where configured, and return its norm before clipping. A gradient scaler does its own
+        checks, and skips steps while it searches for its scale: 0 then."""
         max_norm, norm = self.config.train.clip_grad_norm, None
         scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
         if max_norm is not None:
@@ -289,7 +289,7 @@ class Trainer:
         return 0.0 if scaled or norm is None else float(norm)
 
     def _bad_step(self, what: str, names: list[str]) -> None:
-        """Note a step that would have spoilt the weights, up to the limit."""
+        """Record a step that would have corrupted the weights, up to the limit."""
         state, settings = self.state, self.config.train
         state.bad_steps += 1
         samples = ", ".join(gather(self.fabric, names)[:8])
@@ -329,7 +329,7 @@ class Trainer:
 
 
 def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """What a checkpoint's scores are of: the averaged weights where there are any."""
+    """The weights that a checkpoint's scores belong to: the averaged ones where there are any."""
     if saved.get("average") is None:
         return saved["model"]
     prefix = "module."
@@ -337,7 +337,7 @@ def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _inner(model: nn.Module) -> nn.Module:
-    """The network inside of Fabric's and DDP's wrappers."""
+    """The network inside Fabric's and DDP's wrappers."""
     module = getattr(model, "module", model)
     return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
 

@@ -1,4 +1,4 @@
-"""Predictions written into the picture."""
+"""Predictions written into the frames of a video."""
 
 from collections import deque
 from contextlib import ExitStack
@@ -47,13 +47,13 @@ class AnnotatedVideo:
 
     def _write(self, pixels: np.ndarray) -> None:
         _, height, width = pixels.shape
-        even = pixels[:, : height // 2 * 2, : width // 2 * 2]  # as the encoder wants it
+        even = pixels[:, : height // 2 * 2, : width // 2 * 2]  # as the encoder requires
         picture = Image.fromarray(np.ascontiguousarray(even.transpose(1, 2, 0)))
         size = max(8, picture.height // 20)
         draw = ImageDraw.Draw(picture, "RGBA")
         draw.rectangle((0, picture.height - 2 * size, picture.width, picture.height), fill=(0, 0, 0, 140))
-        place = (size // 2, picture.height - 1.7 * size)
-        draw.text(place, self.text, "white", ImageFont.load_default(size))
+        corner = (size // 2, picture.height - 1.7 * size)
+        draw.text(corner, self.text, "white", ImageFont.load_default(size))
         self.write(np.asarray(picture))
 
     def __exit__(self, *error: object) -> None:

@@ -73,8 +73,8 @@ def compare(
     out: str | Path | None = None,
     jobs: int | None = None,
 ) -> Comparison:
-    """Train one recipe with each mechanism and seed, each training in a process of its own, and say which differences
-    are more than noise. When interrupted, the same call resumes.
+    """Train one recipe with each mechanism and seed, each training in a process of its own, and report which
+    differences are beyond noise. When interrupted, the same call resumes.
 
     Args:
         config: the recipe, as of `train`.
@@ -96,7 +96,7 @@ def compare(
         if value is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
-    # what is wrong with the data is said now; scans and downloads happen once, and every run has the same videos
+    # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
     if source.manifest is not None:
         write_manifest(source.manifest, folder / "manifest.csv")
@@ -190,8 +190,8 @@ def _refuse_other(training: Training) -> None:
 
 
 def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
-    """Train each in a process of its own; what went wrong, a line a run. When this process is told to end, so are
-    they, and leave their checkpoints."""
+    """Train each in a process of its own; returns one line per failure. When this process is terminated, so are they,
+    with their checkpoints written."""
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     slots = environments(jobs, trainings[0].config.run) if trainings else []
     for slot in slots:
@@ -217,7 +217,7 @@ def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
 
 
 def _train(training: Training, environment: dict[str, str], going: set[subprocess.Popen[bytes]]) -> str | None:
-    """Train, or go on; what went wrong, or None. The process is in `going` as long as it lives."""
+    """Train, or resume; returns the reason of a failure, or None. The process is in `going` while it runs."""
     make_folder(training.folder)
     recipe = training.folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(training.config.plain(), sort_keys=False))

@@ -1,4 +1,4 @@
-"""What several trainings of one recipe, with different mechanisms, say together: a table and a plot."""
+"""Trainings of one recipe with different mechanisms, compared: tables and a plot."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from cbam3d.runs.network import build_model, count_parameters, input_shape, memo
 
 @dataclass(frozen=True)
 class Compared:
-    """A mechanism: its scores by seed, what it adds to the first mechanism's (with a 95 % interval), its costs."""
+    """A mechanism: its scores by seed, the difference from the first mechanism with a 95 % interval, and its costs."""
 
     attention: str
     scores: list[float]
@@ -45,7 +45,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """Against the first mechanism, whose own row says nothing."""
+        """Against the first mechanism, whose own row has none."""
         if math.isinf(self.high):
             return "too few groups"
         if len(self.scores) == 1:
@@ -57,10 +57,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What trainings of one recipe with several mechanisms say together.
+    """Trainings of one recipe with several mechanisms, compared.
 
     Args:
-        rows: one a mechanism; the others are compared with the first.
+        rows: one per mechanism; the others are compared with the first.
         heading: what was compared, in words.
         score: name of the score that is compared.
     """
@@ -85,7 +85,7 @@ def measure(
 
     Args:
         fabric: where the time of a step is measured.
-        folders: of the runs of each mechanism, one a seed.
+        folders: of the runs of each mechanism, one per seed.
         configs: of each mechanism.
         num_classes: of the data.
         images: whether inputs are images, rather than clips.
@@ -172,17 +172,17 @@ def _note(rows: list[Compared]) -> str:
     first = rows[0].attention
     found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
     if any(math.isinf(row.high) for row in rows):
-        told = f"Items are of fewer than {MIN_UNITS} groups, which tells too little of others: there are no intervals."
+        text = f"The items belong to fewer than {MIN_UNITS} groups, too few for intervals."
     elif len(rows[0].scores) == 1:
-        told = "With one seed each, intervals are about the items alone: another seed may turn every difference."
+        text = "With one seed each, intervals cover the items alone: another seed may reverse every difference."
     else:
-        told = f"Beyond noise against {first}: {found}." if found else f"Every difference to {first} is within noise."
-        told += (
+        text = f"Beyond noise against {first}: {found}." if found else f"Every difference from {first} is within noise."
+        text += (
             " ± is the standard deviation over seeds. Intervals are by bootstrap over groups of items and over seeds, "
             "each on its own. With so few seeds they are too narrow: of 100 simulated comparisons of equals 13 lay "
             "beyond noise with 2 seeds, 7 with 3."
         )
-    return f"{told} Steps are taken in turn with {first}; its own ratio, against itself, shows how exact ratios are."
+    return f"{text} Steps are taken in turn with {first}; its own ratio, against itself, shows how exact ratios are."
 
 
 def _markdown(table: list[list[str]]) -> str:

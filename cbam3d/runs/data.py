@@ -32,7 +32,7 @@ class Source:
     recipe: Recipe
     classes: list[str]
     train: Samples
-    validation: Samples  # scored while training, chooses the best epoch; the same as test where there is no val
+    validation: Samples  # scored during training, selects the best epoch; the same as test where there is no val
     test: Samples  # scored at the end
     problems: list[tuple[str, str]]
     manifest: Manifest | None = None
@@ -141,8 +141,8 @@ def _report_damaged(manifest: Manifest) -> None:
 
 def _report_short(manifest: Manifest, sampling: Sampling) -> None:
     usable = manifest.select(manifest.usable)
-    rates, places = np.unique(usable.fps, return_inverse=True)
-    needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[places]
+    rates, inverse = np.unique(usable.fps, return_inverse=True)
+    needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[inverse]
     if num_short := int((usable.num_frames < needed).sum()):
         done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
         number = f"{num_short} of {counted(len(usable), 'video')}"

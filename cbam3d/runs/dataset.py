@@ -19,7 +19,7 @@ from cbam3d.runs.progress import show_progress
 
 
 class Split:
-    """One split of a data set, sampled, cropped, transformed and normalised as the configuration says.
+    """One split of a data set, sampled, cropped, transformed and normalised as configured.
 
     `split[i]` is the pair of an item's input, float32 (C, T, H, W) or (C, H, W), and its label. Where evaluation takes
     V views of an item, the input is (V, C, *S). A training item is transformed as in the first epoch.

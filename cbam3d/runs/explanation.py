@@ -1,28 +1,26 @@
-"""Where a trained network looks: the maps of its attention, and Grad-CAM."""
+"""An explanation: maps over the frames of a clip, as a sheet of images and as an animation."""
 
-import importlib.util
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
-from torch import Tensor, nn
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
 
-from cbam3d.attention.maps import attention_maps
-from cbam3d.errors import InputError, unknown
-from cbam3d.runs.predictor import Predictor
-from cbam3d.runs.sheets import draw_sheet, write_moving
+from cbam3d.video.encode import write_video
 
-logger = logging.getLogger(__name__)
+_MAX_COLUMNS, _MAX_ROWS = 8, 4
+_SIDE = 256  # pixels, height of an animation's frames
+_FRAMES_PER_SECOND = 4  # slower than life, for the eye
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The central clip of a video (or a picture, as a clip of one frame), and what the network makes of it.
+    """The central clip of a video (or an image, as a clip of one frame), and where the network looks in it.
 
     Args:
         frames: as the network sees them, uint8 (T, H, W, 3).
@@ -72,139 +70,124 @@ class Explanation:
         return F.interpolate(torch.from_numpy(one)[None, None], size=size, mode="trilinear")[0, 0].numpy()
 
 
-class Explainer:
-    """Explains what a predictor makes of files.
+def overlay(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Frames in grey under a map in colours, from its minimum (blue) to its maximum (red).
 
     Args:
-        predictor: trained; its central clip and crop are explained.
-        blocks: patterns of the names of blocks, such as "layer4.*"; all where there is none.
-        layer: a module whose output Grad-CAM weighs; None for the last one with positions.
-        grad_cam: whether to compute it; None where captum is installed.
+        frames: uint8 (T, H, W, 3).
+        values: (T, H, W).
 
-    Raises:
-        InputError: a layer or a pattern that the network does not have.
+    Returns: uint8 (T, H, W, 3).
     """
-
-    def __init__(
-        self, predictor: Predictor, blocks: tuple[str, ...] = (), layer: str | None = None, grad_cam: bool | None = None
-    ) -> None:
-        config = predictor.config.override({"eval": {"num_clips": 1, "num_crops": 1, "flip": False}})
-        self.predictor = Predictor(predictor.model, predictor.classes, config, predictor.images, predictor.device)
-        self.blocks = blocks
-        has_captum = importlib.util.find_spec("captum") is not None
-        if grad_cam is None and not has_captum:
-            logger.warning('no Grad-CAM: captum is not installed (pip install "cbam3d[explain]")')
-        self.grad_cam = has_captum if grad_cam is None else grad_cam
-        names = [name for name, _ in predictor.model.named_modules() if name]
-        if layer is not None and layer not in names:
-            raise InputError(f"explain: {unknown('layer', layer, names)}")
-        self.layer = layer
-
-    def __call__(self, path: str | Path, target: str | None = None) -> Explanation:
-        """Explain a file.
-
-        Args:
-            path: a video or a picture.
-            target: the class that Grad-CAM asks for; None for the most probable one.
-
-        Raises:
-            InputError: a file that cannot be read, an unknown class, or a network without a layer for Grad-CAM.
-        """
-        (view,) = self.predictor.views(path)
-        return self.explain(view, target)
-
-    def explain(self, view: Tensor, target: str | None = None) -> Explanation:
-        """Explain a clip (or picture) before cropping, uint8 (3, *S); `target` as above."""
-        predictor = self.predictor
-        if target is not None and target not in predictor.classes:
-            raise InputError(f"explain: {unknown('class', target, predictor.classes)}")
-        inputs = predictor.inputs([view])
-        with torch.no_grad():
-            probabilities = predictor.model(inputs).float().softmax(1)[0].cpu()
-        best = predictor.best(probabilities, 5)
-        target = best[0][0] if target is None else target
-        grad_cam, layer = None, ""
-        if self.grad_cam:
-            self.layer = layer = self.layer or last_with_positions(predictor.model, inputs)  # the same for every file
-            grad_cam = _grad_cam(predictor.model, layer, inputs, predictor.classes.index(target))
-        maps = self._maps(inputs)
-        if not maps and grad_cam is None:
-            raise InputError("explain: the network has no attention with maps, and there is no Grad-CAM")
-        return Explanation(self._frames(inputs), best, target, maps, grad_cam, layer)
-
-    def _frames(self, inputs: Tensor) -> np.ndarray:
-        data = self.predictor.config.data
-        mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in (data.mean, data.std))
-        clip = _with_time(inputs[0].cpu(), 3) * std + mean
-        return (clip * 255).round().clip(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
-
-    def _maps(self, inputs: Tensor) -> dict[str, dict[str, np.ndarray]]:
-        found = attention_maps(self.predictor.model, inputs)
-        if found and self.blocks:
-            chosen = {name: views for name, views in found.items() if any(fnmatchcase(name, p) for p in self.blocks)}
-            if not chosen:
-                raise InputError(f"explain: no block fits {', '.join(self.blocks)}; there are {', '.join(found)}")
-            found = chosen
-        return {
-            name: {
-                kind: (_with_time(one[0], 2) if kind == "spatial" else one[0]).cpu().numpy()
-                for kind, one in views.items()
-            }
-            for name, views in found.items()
-        }
+    span = values.max() - values.min()
+    relative = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    colours = matplotlib.colormaps["turbo"](relative)[..., :3] * 255
+    return (0.5 * frames.mean(-1, keepdims=True) + 0.5 * colours).round().astype(np.uint8)
 
 
-def last_with_positions(model: nn.Module, inputs: Tensor) -> str:
-    """The last module whose features have positions, in a network of convolutions: what Grad-CAM usually asks.
-
-    Raises:
-        InputError: there is none, or positions and channels may lie in another order.
-    """
-    found: list[str] = []
-
-    def look(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(module, nn.LayerNorm) and output.ndim > 2 and output.numel() > output.shape[-1] * len(inputs):
-            found.clear()  # tokens: from here on channels may lie last
-        if not isinstance(output, Tensor) or output.ndim != inputs.ndim or len(output) != len(inputs):
-            return
-        convolves = any(isinstance(part, nn.Conv2d | nn.Conv3d) for part in module.modules())
-        layer_norms = any(isinstance(part, nn.LayerNorm) for part in module.modules())
-        if convolves and not layer_norms and max(output.shape[3:]) > 1:
-            found.append(name)
-
-    handles = [
-        module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
-        with torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise InputError("explain: the network has no features with positions for Grad-CAM; name a --layer")
-    return found[-1]
+def layers(found: Explanation) -> dict[str, np.ndarray]:
+    """What lies over the frames, by caption: (T, H, W) each. Grad-CAM first, then spatial maps of at most four blocks,
+    spread over the depth."""
+    shown: dict[str, np.ndarray] = {}
+    if found.grad_cam is not None:
+        shown[f"Grad-CAM of {found.target}\n{found.layer}"] = found.resized(found.grad_cam)
+    for name in _spread([name for name, views in found.maps.items() if "spatial" in views]):
+        values = found.maps[name]["spatial"]
+        shown[f"spatial map\n{name}\n{values.min():.3f} … {values.max():.3f}"] = found.resized(values)
+    return shown
 
 
-def _grad_cam(model: nn.Module, layer: str, inputs: Tensor, target: int) -> np.ndarray:
-    """Grad-CAM, (T', H', W') (Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391)."""
-    from captum.attr import LayerGradCam
+def draw_sheet(found: Explanation, title: str, path: Path) -> None:
+    """A PNG: the frames, each layer over them, the temporal weights under them, and the channels' weights."""
+    count = len(found.frames)
+    columns = np.unique(np.linspace(0, count - 1, min(count, _MAX_COLUMNS)).round().astype(int))
+    rows = {"input": found.frames} | {name: overlay(found.frames, one) for name, one in layers(found).items()}
+    temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
+    temporal = {name: temporal[name] for name in _spread(list(temporal))}
+    channel = {name: views["channel"] for name, views in found.maps.items() if "channel" in views}
+    heights = [1.0] * len(rows) + [0.5] * len(temporal) + [1.2] * bool(channel)
+    width = max(1.3 * len(columns), 6.0)
+    figure = Figure(figsize=(2.2 + width, 0.6 + 1.3 * sum(heights)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.add_gridspec(len(heights), len(columns), height_ratios=heights)
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column, frame in enumerate(columns):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(pictures[frame])
+            axes.set(xticks=[], yticks=[])
+            if row == 0 and count > 1:
+                axes.set_title(f"frame {frame}", fontsize=8)
+            if column == 0:
+                axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    for row, (name, weights) in enumerate(temporal.items(), start=len(rows)):
+        axes = figure.add_subplot(grid[row, :])
+        axes.bar(np.arange(len(weights)) + 0.5, weights, width=0.9, color="tab:blue")
+        low, high = float(weights.min()), float(weights.max())
+        margin = max(high - low, 1e-3)
+        axes.set(xlim=(0, len(weights)), ylim=(low - 0.3 * margin, high + 0.1 * margin), xticks=[])
+        axes.tick_params(labelsize=7)
+        axes.set_ylabel(f"temporal weights\n{name}", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+    if channel:
+        axes = figure.add_subplot(grid[-1, :])
+        for name in _spread(list(channel)):
+            weights = np.sort(channel[name])[::-1]
+            axes.plot(np.linspace(0, 100, len(weights)), weights, label=f"{name} ({len(weights)} channels)")
+        axes.set_xlabel("share of the channels, %, by weight", fontsize=8)
+        axes.set_ylabel("channel weights", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
 
-    module, calls = model.get_submodule(layer), []
-    handle = module.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        model(inputs)
-    handle.remove()
-    if not calls:
-        raise InputError(f"explain: {layer} is not called as a module of its own; name another --layer")
-    found = LayerGradCam(model, module).attribute(inputs, target=target, relu_attributions=True)
-    if not isinstance(found, Tensor) or found.ndim != inputs.ndim:
-        raise InputError(f"explain: the features of {layer} have no positions for Grad-CAM; name another --layer")
-    return _with_time(found[0, 0].detach().float().cpu(), 2).numpy()
+
+def write_moving(found: Explanation, stem: Path) -> None:
+    """The clip as `stem`.mp4 and .gif, four frames a second: input, Grad-CAM and the spatial map that varies most,
+    side by side, over the temporal weights, of which that of the frame is filled."""
+    pictures = [Image.fromarray(frame) for frame in _composed(found)]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = pictures
+    duration = 1000 // _FRAMES_PER_SECOND
+    first.save(stem.with_name(stem.name + ".gif"), save_all=True, append_images=others, duration=duration, loop=0)
+    write_video(stem.with_name(stem.name + ".mp4"), map(np.asarray, pictures), _FRAMES_PER_SECOND)
 
 
-def _with_time(one: Tensor, ndim: int) -> Tensor:
-    """A picture's tensor of `ndim` axes with a time axis before height and width; a clip's as it is."""
-    return one.unsqueeze(-3) if one.ndim == ndim else one
+def _composed(found: Explanation) -> Iterator[np.ndarray]:
+    shown = layers(found)
+    grad_cam = [name for name in shown if name.startswith("Grad-CAM")]
+    spatial = sorted((name for name in shown if name.startswith("spatial")), key=lambda name: np.ptp(shown[name]))[-1:]
+    parts = {"input": found.frames} | {name: overlay(found.frames, shown[name]) for name in grad_cam + spatial}
+    temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
+    weights = next(reversed(temporal.values()), None)
+    height, width = found.frames.shape[1:3]
+    wide = round(_SIDE * width / height) // 2 * 2
+    strip = 48 if weights is not None else 0
+    font = ImageFont.load_default(11)
+    for t in range(len(found.frames)):
+        canvas = Image.new("RGB", (wide * len(parts), 48 + _SIDE + strip), "white")
+        draw = ImageDraw.Draw(canvas)
+        for i, (name, frames) in enumerate(parts.items()):
+            canvas.paste(Image.fromarray(frames[t]).resize((wide, _SIDE), Image.Resampling.BILINEAR), (i * wide, 48))
+            draw.multiline_text((i * wide + 4, 2), name, "black", font)
+        if weights is not None:
+            _draw_weights(draw, weights, t / len(found.frames), canvas.size, strip)
+        yield np.asarray(canvas)
+
+
+def _draw_weights(
+    draw: ImageDraw.ImageDraw, weights: np.ndarray, moment: float, size: tuple[int, int], strip: int
+) -> None:
+    """Bars at the bottom; the one of the moment (0 … 1) is filled."""
+    low, span = weights.min(), max(float(np.ptp(weights)), 1e-6)
+    step = size[0] / len(weights)
+    for i, weight in enumerate(weights):
+        tall = 6 + (strip - 12) * (weight - low) / span
+        box = (i * step + 2, size[1] - 2 - tall, (i + 1) * step - 2, size[1] - 2)
+        now = i == int(moment * len(weights))
+        draw.rectangle(box, fill="steelblue" if now else None, outline="black")
+
+
+def _spread(names: list[str]) -> list[str]:
+    """At most four of them, evenly spread, the last among them."""
+    if len(names) <= _MAX_ROWS:
+        return names
+    return [names[i] for i in np.linspace(0, len(names) - 1, _MAX_ROWS).round().astype(int)]

@@ -7,7 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from cbam3d.errors import InputError
+from cbam3d.files import make_folder
 from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.stream import is_stream
 
 
 def find_files(paths: list[str], images: bool) -> list[Path]:
@@ -40,3 +42,17 @@ def distinct(names: Iterable[str]) -> list[str]:
             one = f"{name}-{count}"
         taken[one] = None
     return list(taken)
+
+
+def copies_of(sources: list[str], folder: str) -> list[Path]:
+    """Where the annotated copy of each source goes; the folder is made.
+
+    Raises:
+        InputError: onto one of the sources, or a folder that cannot be made.
+    """
+    stems = [f"camera{one}" if one.isdecimal() else Path(one.partition("?")[0]).stem for one in sources]
+    paths = [make_folder(folder) / f"{stem}.mp4" for stem in distinct(stems)]
+    originals = {Path(one).resolve() for one in sources if not is_stream(one)}
+    if lost := [path for path in paths if path.resolve() in originals]:
+        raise InputError(f"predict: --annotate {folder} would overwrite {lost[0]}")
+    return paths

@@ -38,7 +38,7 @@ class Predictor:
         try:
             self.device = torch.device(device)
             self.model = model.to(self.device)
-        except (RuntimeError, AssertionError) as error:  # torch says so in both ways
+        except (RuntimeError, AssertionError) as error:  # torch raises either
             raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
         self.classes, self.config, self.images = classes, config, images
         crops = TestCrops(config.data.size, config.eval.num_crops, config.eval.flip)
@@ -49,7 +49,7 @@ class Predictor:
         """The most probable classes of a file, with their probabilities 0 … 1, best first.
 
         Raises:
-            InputError: a file that cannot be read; it says why.
+            InputError: a file that cannot be read.
         """
         return self.best(self.probabilities(path), top)
 
@@ -67,7 +67,7 @@ class Predictor:
         return self.score(self.views(path))
 
     def views(self, path: str | Path) -> list[Tensor]:
-        """What evaluation takes of a file: its clips, uint8 (3, T, H, W), or the picture, (3, H, W), before cropping.
+        """The views of a file that evaluation takes, before cropping: clips uint8 (3, T, H, W), or an image (3, H, W).
 
         Raises:
             InputError: a file that cannot be read.

@@ -30,7 +30,7 @@ class Preparation:
     """What is known of a folder of videos.
 
     Args:
-        manifest: the table; `split` as the recipe or the fraction says.
+        manifest: the table; `split` is filled by the recipe or the fraction.
         path: of the table.
         copies: folder of the copies, or None.
     """

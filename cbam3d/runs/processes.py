@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def create_fabric(config: Config) -> Fabric:
-    """Device, precision and processes, started; how many processes there are, torchrun and `fabric run` say."""
+    """Device, precision and processes, launched; torchrun and `fabric run` decide the number of processes."""
     run = config.run
     by_fabric_run = "LT_CLI_USED" in os.environ
     options: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision, "devices": run.devices}
@@ -33,10 +33,10 @@ def create_fabric(config: Config) -> Fabric:
 
 
 def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:
-    """What the first process makes, handed to all: each on its own might find other files.
+    """What the first process makes, broadcast to all: each on its own might find other files.
 
     Raises:
-        InputError: in the first process, which says it; the others stop without a word.
+        InputError: in the first process; the others stop silently.
     """
     if fabric.world_size == 1:
         return make()

@@ -21,9 +21,9 @@ from cbam3d.files import make_folder
 from cbam3d.models.ours import attention_of
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
-from cbam3d.runs.explanation import Explainer, Explanation
+from cbam3d.runs.explainer import Explainer
+from cbam3d.runs.explanation import Explanation, layers, overlay
 from cbam3d.runs.predictor import Predictor
-from cbam3d.runs.sheets import layers, overlay
 from cbam3d.runs.table import with_manifest_of
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -32,7 +32,7 @@ _FRAMES = 4  # of a mistake
 
 @dataclass(frozen=True)
 class Mistake:
-    """An item that was taken for another class: what was said, and how surely; pictures as data URIs, or none."""
+    """A misclassified item: the prediction and its probability; images as data URIs, or empty."""
 
     path: str
     label: str
@@ -63,7 +63,7 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
 
 
 def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
-    """What the page says, but for the mistakes."""
+    """What the page shows, except for the mistakes."""
     config, metrics = saved.config, json.loads((folder / "metrics.json").read_text())
     pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
     again = folder / "evaluation.json"
@@ -123,7 +123,7 @@ def _printable(text: str) -> str:
 
 
 def _mistakes(folder: Path) -> list[Mistake]:
-    """All of them, the surest first."""
+    """All of them, the most confident first."""
     wrong = [row for row in _rows(folder / "predictions.csv", raw=True) if row["right"] == "0"]
     found = [Mistake(row["path"], row["label"], row["top1"], float(row["probability1"])) for row in wrong]
     return sorted(found, key=lambda one: -one.probability)

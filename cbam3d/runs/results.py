@@ -38,7 +38,7 @@ class Result:
 
     @classmethod
     def of(cls, evaluation: Evaluation, source: Source, num_skipped: int) -> "Result":
-        """Add to an evaluation what its predictions tell."""
+        """Add class accuracies, calibration and intervals to an evaluation."""
         given, classes = evaluation.predictions, source.classes
         groups = groups_of(source, given.names)
         top1 = next(name for name in ("video_top1", "top1") if name in evaluation.scores)
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def bounded(self) -> dict[str, tuple[float, float]]:
-        """The intervals that tell something: none of them where there are too few groups."""
+        """The finite intervals: none where there are too few groups."""
         return {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
 
     @property

@@ -13,7 +13,8 @@ from cbam3d.config import Config
 from cbam3d.errors import InputError
 from cbam3d.runs.checkpoint import Checkpoint, open_checkpoint
 from cbam3d.runs.evaluation import evaluate
-from cbam3d.runs.explanation import Explainer, Explanation
+from cbam3d.runs.explainer import Explainer
+from cbam3d.runs.explanation import Explanation
 from cbam3d.runs.export import export
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.report import report
@@ -119,7 +120,7 @@ class Run:
         return Explainer(self.predictor(device, checkpoint), tuple(blocks), layer)
 
     def explain(self, path: str | Path, target: str | None = None, **options: Any) -> Explanation:
-        """Where the network looks in a video or an image; `save` writes it as pictures.
+        """Where the network looks in a video or an image; `save` writes it as images.
 
         Args:
             path: the file.
@@ -145,8 +146,8 @@ class Run:
             checkpoint: "last" or "best".
             out: the file; None for export/model in the folder of the run.
 
-        Returns: the file, beside which a .json says what it expects; and the largest difference of its logits from the
-        original's on random inputs, relative to the largest logit.
+        Returns: the file, with a .json beside it that describes inputs and outputs; and the maximum difference of its
+        logits from the original's on random inputs, relative to the largest logit.
 
         Raises:
             InputError: a wrong suffix, a missing extra, or a program that differs from the original.

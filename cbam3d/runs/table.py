@@ -1,4 +1,4 @@
-"""The table of a data set's videos: found, split and checked as the configuration says."""
+"""The table of a data set's videos: found, split and checked as configured."""
 
 import logging
 import os
@@ -61,7 +61,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
 
 
 def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Manifest:
-    """The table with its split column filled, as the configuration says.
+    """The table with its split column filled, as configured.
 
     Raises:
         InputError: what `lists_of` and `assign_splits` raise.
@@ -93,7 +93,7 @@ def refuse_changed(manifest: Manifest, root: Path) -> None:
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
         state = file_state(root / path)
-        if state != (0, 0) and state != (size, time_ns):  # one that is gone, reading says
+        if state != (0, 0) and state != (size, time_ns):  # a missing file is reported when it is read
             (touched if state[0] == size else changed).append(path)
     if changed:
         raise InputError(
@@ -127,7 +127,7 @@ def render_motion(root: Path) -> None:
 
 
 def report_listing(listing: Listing) -> None:
-    """Say what lists name and the folder does not have, what is no video by its name, and labels that look like two."""
+    """Report listed files that are missing, files without a video suffix, links that lead out, labels with a bar."""
     if listing.missing:
         number = counted(len(listing.missing), "listed video")
         logger.warning(f"not on disk: {number}, the first is {listing.missing[0]}")
@@ -144,8 +144,8 @@ def report_listing(listing: Listing) -> None:
 
 
 def _report_added(data: DataConfig, path: Path, manifest: Manifest) -> None:
-    """Say which videos came into the folders of a table after it was written. The files are looked through only where a
-    folder has changed since, or has videos of its own."""
+    """Report videos that were added after a table was written. The folders are searched only where one has
+    changed since, or is new."""
     root, written, listed = Path(data.root), path.stat().st_mtime_ns, set(manifest.path)
     folders = {parent for name in listed for parent in PurePosixPath(name).parents} - {PurePosixPath(".")}
     top = list(os.scandir(root)) if root.is_dir() else []
@@ -157,7 +157,7 @@ def _report_added(data: DataConfig, path: Path, manifest: Manifest) -> None:
         return
     try:
         found = find_videos(root, data.allow_outside)
-    except InputError:  # none is left: reading says so
+    except InputError:  # none is left: reading reports it
         return
     if added := [name for name in found.videos if name not in listed and name not in found.outside]:
         text = (

@@ -19,7 +19,7 @@ from cbam3d.engine.progress import Progress
 from cbam3d.engine.records import EpochTable
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder
+from cbam3d.files import atomic_write, make_folder
 from cbam3d.runs.checkpoint import Checkpoint, read_checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.network import GIVEN, check_names
@@ -65,14 +65,13 @@ def train(
     placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(run_dir)}
     if model is not None:
         placed |= {"model": {"name": GIVEN, "attention": None, "weights": None, "options": {}, "attention_options": {}}}
-    settings = load_config(given, placed)
-    folder, begun = Path(), None
+    begun = None
     if resume:
-        folder = _begun_folder(settings, name_of(given))
-        if isinstance(given, Mapping) and "config" not in given:
-            settings = load_config({**given, "config": folder / "config.yaml"}, placed)
-    elif settings.run.dir is not None and has_run(Path(settings.run.dir)):
-        raise InputError(f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone")
+        settings, folder = _to_resume(given, placed)
+    else:
+        settings, folder = load_config(given, placed), Path()
+        if settings.run.dir is not None and has_run(Path(settings.run.dir)):
+            raise InputError(f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone")
     check_names(settings)
     fabric = create_fabric(settings)
     if resume:
@@ -90,7 +89,8 @@ def train(
         trainer.resume(begun.state)
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
         repeatable = settings.override({"run.dir": None})
-        (folder / "config.yaml").write_text(yaml.safe_dump(repeatable.plain(), sort_keys=False))
+        with atomic_write(folder / "config.yaml") as unfinished:
+            unfinished.write_text(yaml.safe_dump(repeatable.plain(), sort_keys=False))
         if source.manifest is not None:
             write_manifest(source.manifest, folder / "manifest.csv")
         _report_to_wandb(settings, folder)
@@ -102,6 +102,16 @@ def train(
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
     return Run(folder, settings, source.classes, source.images, model, result=result)
+
+
+def _to_resume(given: ConfigSource, placed: Mapping[str, Any]) -> tuple[Config, Path]:
+    """Configuration and folder of the run to resume. Values without "config" change the run's own configuration."""
+    if not isinstance(given, Mapping) or "config" in given:
+        settings = load_config(given, placed)
+        return settings, _begun_folder(settings, name_of(given))
+    where = {key: value for key, value in given.items() if key.partition(".")[0] == "run"}
+    folder = _begun_folder(load_config(where, placed), name_of(given))
+    return load_config({**given, "config": folder / "config.yaml"}, placed), folder
 
 
 def _begun(config: Config, folder: Path) -> Checkpoint:

@@ -264,9 +264,9 @@ def test_two_processes_train_the_same_attention(tmp_path):
     [
         (lambda: build("resnet18")[0], {"mechanism": "cbma"}, "unknown attention 'cbma': did you mean 'cbam'?"),
         (lambda: build("resnet18")[0], {"reducton": 4}, "did you mean 'reduction'?"),
-        (lambda: build("resnet18")[0], {"position": "residul"}, "'residul' is no position (residual, block, stage"),
+        (lambda: build("resnet18")[0], {"position": "residul"}, "'residul' is not a position (residual, block, stage"),
         (lambda: build("resnet18")[0], {"position": "layer9.*"}, "matches no module of ResNet"),
-        (lambda: build("resnet18")[0], {"position": "fc"}, "fc puts out no feature map"),
+        (lambda: build("resnet18")[0], {"position": "fc"}, "fc does not output a feature map"),
         (lambda: build("resnet18")[0], {"init": "zero"}, "init must be"),
         (lambda: torchvision.models.resnet50(), {"position": "layer1.0.relu"}, "layer1.0.relu is used 3 times"),
         (lambda: torchvision.models.densenet121(), {"position": "stage"}, "runs its children itself"),
@@ -415,11 +415,11 @@ def test_stages_below_an_encoder():
 
 def test_networks_of_tokens_are_told_what_is_missing():
     vit = pytest.importorskip("timm").create_model("vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match=r"no position 'block' .*tokens, whose height and width they do not tell"):
+    with pytest.raises(ValueError, match=r"no position 'block' .*tokens of unknown height and width"):
         insert_attention(vit, "se", "block")
-    with pytest.raises(ValueError, match=r"blocks\.0 puts out no feature map .*shape \(1, 197, 192\): tokens"):
+    with pytest.raises(ValueError, match=r"blocks\.0 does not output a feature map .*shape \(1, 197, 192\): tokens"):
         insert_attention(vit, "se", "stage")
-    with pytest.raises(ValueError, match=r"blocks\.0 puts out no feature map .*shape \(1, 197, 192\): tokens"):
+    with pytest.raises(ValueError, match=r"blocks\.0 does not output a feature map .*shape \(1, 197, 192\): tokens"):
         insert_attention(vit, "se", "blocks.0")
 
 

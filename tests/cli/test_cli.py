@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,31 @@ def test_unknown_commands_and_names(capsys):
     assert {line.split()[0] for line in usage.splitlines() if line.startswith("  ")} == set(COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cbam3d {cbam3d.__version__}\n"
+
+
+OPTIONS = {
+    "train": "--config --resume --dry-run",
+    "evaluate": "runs --trust-code --checkpoint --views --split",
+    "compare": "config --attention --seeds --out --jobs",
+    "explain": "run --trust-code paths --checkpoint --out --class --blocks --layer --device",
+    "report": "run --trust-code --out --mistakes",
+    "predict": "run --trust-code paths --checkpoint --top --window --step --json --annotate --device",
+    "prepare": "recipe --root --groups --annotations --split --allow-leaks --allow-outside --workers --timeout-seconds "
+    "--short-side --gop --copies",
+    "export": "run --trust-code --format --checkpoint --out",
+    "list": "what --channels --size",
+    "completion": "shell",
+}
+
+
+def test_commands_and_their_options_change_on_purpose_only():
+    """Scripts of users name them; the keys of a configuration are held by tests/config/test_schema.py."""
+    assert list(OPTIONS) == COMMANDS
+    for name, options in OPTIONS.items():
+        parser = import_module(f"cbam3d.cli.{name}").parser()
+        own = [action for action in parser._actions if action.dest != "help" and not hasattr(action, "key")]
+        assert [(action.option_strings or [action.dest])[0] for action in own] == options.split()
+        assert parser.takes_keys == (name in ("train", "evaluate", "compare"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -209,7 +209,7 @@ def test_stopping_within_an_epoch_and_going_on_is_the_run_that_was_never_stopped
     trainer(whole, **changes).fit()
     stopped = trainer(parts, **changes)
     stopped.stop = StopAt(step)
-    with pytest.raises(Stopped, match="go on with: cbam3d train --resume"):
+    with pytest.raises(Stopped, match="resume with: cbam3d train --resume"):
         stopped.fit()
     assert stopped.state.steps == step
     continued = trainer(parts, **changes)

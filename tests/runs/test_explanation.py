@@ -14,9 +14,9 @@ from cbam3d.config import Config
 from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.models import create_model
-from cbam3d.runs.explanation import Explainer, last_with_positions
+from cbam3d.runs.explainer import Explainer, last_with_positions
+from cbam3d.runs.explanation import overlay
 from cbam3d.runs.predictor import Predictor
-from cbam3d.runs.sheets import overlay
 from cbam3d.video.probe import probe_video
 
 

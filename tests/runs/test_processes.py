@@ -106,7 +106,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_p
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert f"stopped ({number.name}) in epoch" in output
-    assert f"go on with: cbam3d train --resume --run.dir {folder}" in output
+    assert f"resume with: cbam3d train --resume --run.dir {folder}" in output
     assert "Traceback" not in output
     assert load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")["state"]["steps"] >= 6
     output = finish(start(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "2"]))

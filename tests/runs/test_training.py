@@ -337,6 +337,12 @@ def test_a_misspelt_name_is_told_before_any_video_is_read(tmp_path, key, name):
     assert not (tmp_path / "run").exists()
 
 
+def test_values_on_resume_are_those_of_the_runs_own_configuration(videos):
+    short(videos, data__short_side=80, data__size=80, train__epochs=1)
+    run = train({"data.size": 72, "train.epochs": 2}, run_dir="run", resume=True)  # the demo's short_side is 64
+    assert (run.config.data.size, run.config.data.short_side) == (72, 80)
+
+
 def test_a_value_that_a_resumed_run_cannot_change_is_refused(videos):
     short(videos, train__optimizer="adamw", train__weight_decay=0.05)
     for key, then, now in (("batch_size", "8", 4), ("weight_decay", "0.05", 0.5), ("optimizer", "adamw", "sgd")):

@@ -1,1 +1,1 @@
-"""Attention put into networks that are already there."""
+"""Insertion of attention into existing networks."""

@@ -1,4 +1,4 @@
-"""What the modules of a network put out: channels, size, and which axis holds the channels."""
+"""Module outputs of a network: channels, size, and the channel axis."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,17 +13,17 @@ Layout = Literal["channels_first", "channels_last", "tokens"]
 
 @dataclass(frozen=True)
 class Features:
-    """What a module puts out: channels, spatial size, and in which order they lie."""
+    """A module's output: channels, spatial size, and the order of its axes."""
 
     shape: tuple[int, ...]  # of the tensor
     channels: int
     size: tuple[int, ...]
     layout: Layout
-    calls: int = 1  # of the module, in one pass
+    calls: int = 1  # of the module, in one forward pass
 
 
 class Pass(NamedTuple):
-    """What each module put out in one pass: feature maps, shapes of other tensors, and how the pass failed."""
+    """Module outputs of one forward pass: feature maps, shapes of other tensors, and its error, if any."""
 
     features: dict[str, Features]
     others: dict[str, tuple[int, ...]]
@@ -48,7 +48,7 @@ def run(model: nn.Module, inputs: Any) -> Pass:
     try:
         with torch.no_grad(), evaluating(model):
             model(inputs)
-    except Exception as error:  # a network refuses a size in its own way
+    except Exception as error:  # networks reject a size with any error
         return Pass(features, others, error)
     finally:
         for handle in handles:
@@ -58,7 +58,7 @@ def run(model: nn.Module, inputs: Any) -> Pass:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within, the network is in evaluation mode; afterwards every module is in the mode that it was in."""
+    """Set the network to evaluation mode within the context, and restore every module's mode after."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -77,7 +77,7 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def noise_like(values: Any) -> Any:
-    """Random numbers in place of every floating-point tensor, the same each time; they take gradients."""
+    """Replace floating-point tensors by reproducible random ones that require gradients."""
     if isinstance(values, Mapping):
         return {key: noise_like(value) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
@@ -90,7 +90,7 @@ def noise_like(values: Any) -> Any:
 
 
 def examples(model: nn.Module) -> Iterator[Any]:
-    """Small inputs first; then those that networks of a fixed size expect."""
+    """Yield example inputs: small ones first, then those that networks of a fixed size expect."""
     conv = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), None)
     if conv is None:
         return
@@ -138,7 +138,7 @@ def _last(shape: Sequence[int]) -> Features:
 
 
 def enlarge(inputs: Any) -> Any:
-    """A larger input: every axis behind the channels grows."""
+    """A larger input: every axis after the channels grows."""
     if isinstance(inputs, list):
         return [enlarge(pathway) for pathway in inputs]
     size = [2 * inputs.shape[2], *inputs.shape[3:]] if inputs.ndim == 5 else [*inputs.shape[2:]]
@@ -147,7 +147,7 @@ def enlarge(inputs: Any) -> Any:
 
 
 def with_layouts(features: dict[str, Features], larger: dict[str, Features]) -> dict[str, Features]:
-    """Which axis holds the channels, seen from a larger input: the one that did not grow. Else the guess stays."""
+    """Find the channel axis from a larger input: the one that did not grow. Otherwise keep the guess."""
     sure = dict(features)
     for name, found in features.items():
         other = larger.get(name)

@@ -1,10 +1,10 @@
-"""Attention put into a network that is already there.
+"""Insertion of attention into an existing network.
 
-An inserted block is a child of the module whose output it changes, called `inserted_attention`, and acts
-through a forward hook. So no module is replaced, every key of the state dict stays as it was, and only keys
-with `.inserted_attention.` are new. Our own `ResNet` has a slot in each block for this, which is used instead.
+An inserted block is a child of the module whose output it changes, called `inserted_attention`, and runs
+in a forward hook. So no module is replaced, existing keys of the state dict are unchanged, and only keys with
+`.inserted_attention.` are new. This package's `ResNet` has a slot for it in each block, which is used instead.
 
-`torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes new norms and drops their hooks: convert first, then insert.
+`torch.nn.SyncBatchNorm.convert_sync_batchnorm` creates new norms without their hooks: convert first, then insert.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ NAME = "inserted_attention"
 
 @dataclass(frozen=True)
 class Insertion:
-    """One block in a network: the module whose output it changes, and what it is."""
+    """An attention block in a network, and the name of the module whose output it changes."""
 
     where: str
     block: nn.Module
@@ -55,10 +55,10 @@ def insert_attention(
     check: bool = True,
     **options: Any,
 ) -> nn.Module:
-    """Put attention into a network, in place.
+    """Insert attention into a network, in place.
 
     Args:
-        model: any network of images or clips.
+        model: any network for images or clips.
         mechanism: one of `list_attentions()`.
         position: where.
             "residual": inside every residual branch, before the addition (as in the papers);
@@ -66,30 +66,30 @@ def insert_attention(
             "stage": after the last block at each resolution;
             "last_stage": after the last of those;
             or patterns of module names, as in "layer3.*.bn2" or ["features.4", "features.6"].
-        init: "identity" changes no output until something is learned; "paper" is the mechanism's own start.
-        example: an input of the network, to find channels and rank by a run without gradients. None: images
-            and clips of common sizes are tried.
-        check: pass a random input of the example's shape forward and back, and refuse where a block that learns would
-            receive no gradient: what reads its output may pass it over.
-        options: keyword arguments of the mechanism. num_frames of tam is that of the example at each place.
+        init: "identity" changes no output before training; "paper" is the mechanism's own initialisation.
+        example: an input of the network, to find channels and rank by a forward pass without gradients; None to
+            try images and clips of common sizes.
+        check: run forward and backward on random input of the example's shape, and raise if a block that learns would
+            receive no gradient, as nothing reads its features.
+        options: keyword arguments of the mechanism. num_frames of tam defaults to the example's at each position.
 
-    Returns: the model. `list_insertions(model)` tells what was put where, `remove_attention(model)` undoes it.
+    Returns: the model. `list_insertions(model)` lists the blocks, `remove_attention(model)` removes them.
 
     Raises:
         ValueError: an unknown mechanism or option, a network without such a position, a pattern that matches
-            nothing or no feature map, attention that is there already or that would not learn, or no example that the
-            network takes. The network is then as it was.
+            nothing or no feature map, attention that is already there or would not learn, or no example that the
+            network accepts. The network is then unchanged.
     """
     known = attention_options(mechanism)
     hosts, inputs = _locate(model, position, example)
     blocks: list[nn.Module] = []
-    for name, found in hosts.items():  # build every block before one goes in: a refusal leaves the model as it was
+    for name, found in hosts.items():  # build all blocks before inserting any: an error leaves the model unchanged
         if isinstance(model.get_submodule(name), (nn.Sequential, nn.ModuleDict, nn.ModuleList)):
-            raise ValueError(f"{name} runs its children itself, a new one would become a step: name a module in it")
+            raise ValueError(f"{name} runs its children itself, and would run a new one, too: name a module inside it")
         if found.calls > 1:
-            raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would act each time")
+            raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would run each time")
         if _attention_at(model, name) is not None:
-            raise ValueError(f"{name} has attention already: remove_attention takes it out")
+            raise ValueError(f"{name} has attention already: call remove_attention first")
         frames = {"num_frames": found.size[0]} if len(found.size) == 3 and "num_frames" in known else {}
         blocks.append(create_attention(mechanism, found.channels, len(found.size), init=init, **(frames | options)))
     like = next(model.parameters(), torch.empty(0))
@@ -101,27 +101,27 @@ def insert_attention(
             setattr(model.get_submodule(parent), child, block)
         else:
             host.add_module(NAME, block)
-            # The handle is kept: pickled with the model, it keeps the hook's number from being given out again.
+            # Pickled with the model, the handle keeps the hook's id from being reused.
             host._attention_handle = host.register_forward_hook(_HOOKS[found.layout])
     if check and (dead := _without_gradient(model, dict(zip(hosts, blocks, strict=True)), inputs)):
         for name in hosts:
             _take_out(model, name)
         raise ValueError(
-            f"{dead[0]}: attention there would receive no gradient, as nothing behind it reads the features (a class "
-            f"token alone, say); {len(dead)} of {len(hosts)} places; name others, or check=False"
+            f"{dead[0]}: attention there would receive no gradient, as nothing after it reads the features (only a "
+            f"class token, perhaps); {len(dead)} of {len(hosts)} places; name others, or pass check=False"
         )
     return model
 
 
 def remove_attention(model: nn.Module) -> nn.Module:
-    """Take out, in place, what `insert_attention` put in (and what fills the slots of our own `ResNet`)."""
+    """Remove, in place, what `insert_attention` inserted (and what fills the slots of this package's `ResNet`)."""
     for insertion in list_insertions(model):
         _take_out(model, insertion.where)
     return model
 
 
 def list_insertions(model: nn.Module) -> list[Insertion]:
-    """Every attention block that `remove_attention` would take out, in the order of the modules."""
+    """Return every attention block that `remove_attention` would remove, in module order."""
     found = ((name, _attention_at(model, name)) for name, _ in model.named_modules())
     return [Insertion(name, block) for name, block in found if block is not None]
 
@@ -135,19 +135,19 @@ def _take_out(model: nn.Module, name: str) -> None:
     for number, hook in list(host._forward_hooks.items()):
         if hook in _HOOKS.values():
             del host._forward_hooks[number]
-    host.__dict__.pop("_attention_handle", None)  # absent where another norm has taken the host's place
+    host.__dict__.pop("_attention_handle", None)  # absent if another norm has replaced the host
     delattr(host, NAME)
 
 
 def _without_gradient(model: nn.Module, blocks: dict[str, nn.Module], example: Any) -> list[str]:
-    """The names of blocks whose output the network's does not depend on, seen by a random input. None where the network
-    does not take it, or passes no gradient back at all (a head that starts at 0)."""
+    """Names of blocks that the network's output does not depend on, for a random input; empty if the network rejects
+    it, or passes no gradient back at all (a head that starts at 0)."""
     outputs: dict[str, Tensor] = {}
     handles = [block.register_forward_hook(partial(_keep, outputs, name)) for name, block in blocks.items()]
     try:
         inputs = noise_like(example)
         sources = [x for x in tensors_in(inputs) if x.is_floating_point()]
-        zeros = {name: noise_like(p) for name, p in model.named_parameters() if not p.any()}  # a start at 0 is none
+        zeros = {name: noise_like(p) for name, p in model.named_parameters() if not p.any()}  # zeros block gradients
         with evaluating(model), torch.enable_grad():
             found = torch.func.functional_call(model, zeros, (inputs,))
         results = [y for y in tensors_in(found) if y.requires_grad]
@@ -155,7 +155,7 @@ def _without_gradient(model: nn.Module, blocks: dict[str, nn.Module], example: A
             results, [*sources, *outputs.values()], [noise_like(y) for y in results], allow_unused=True
         )
         arrives = [gradient is not None and bool(gradient.any()) for gradient in gradients]
-    except Exception:  # a head that refuses the example's size, tensors without values, what cannot be differentiated
+    except Exception:  # a head that rejects the example's size, tensors without data, non-differentiable operations
         return []
     finally:
         for handle in handles:
@@ -170,7 +170,7 @@ def _keep(outputs: dict[str, Tensor], name: str, block: nn.Module, args: Any, ou
 
 
 def _attention_at(model: nn.Module, name: str) -> nn.Module | None:
-    """The attention that changes this module's output."""
+    """Return the attention on this module's output, if any."""
     module = model.get_submodule(name)
     if _is_slot(model, name):
         return None if isinstance(module, nn.Identity) else module
@@ -178,39 +178,39 @@ def _attention_at(model: nn.Module, name: str) -> nn.Module | None:
 
 
 def _is_slot(model: nn.Module, name: str) -> bool:
-    """Whether this is the slot in a block of our own ResNet."""
+    """Whether this is the slot in a block of this package's `ResNet`."""
     parent, _, child = name.rpartition(".")
     return child == "attention" and hasattr(model.get_submodule(parent), "has_attention_slot")
 
 
 def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tuple[dict[str, Features], Any]:
-    """The modules whose output is to be changed, what that is, and the first example that reaches them all."""
-    kind, failure = type(model).__name__, "it has no convolution, from which an input could be guessed"
+    """Find the modules whose output to change, their features, and the first example that reaches them all."""
+    kind, failure = type(model).__name__, "it has no convolution to guess an input from"
     for inputs in [example] if example is not None else examples(model):
         features, others, error = run(model, inputs)
         features = with_layouts(features, run(model, enlarge(inputs)).features if example is None else {})
         names = dict.fromkeys(
             last_child(model, name) for name in find_modules(model, position, features, error is None)
         )
-        if names and names.keys() <= features.keys():  # a head that refuses the input does not matter
+        if names and names.keys() <= features.keys():  # a head that rejects the input does not matter
             return {name: features[name] for name in names}, inputs
         if error is None and names:
             name = next(name for name in names if name not in features)
             shape = f", but a tensor of shape {others[name]}" if name in others else ""
-            tokens = ": tokens, whose height and width it does not tell" if len(others.get(name, ())) == 3 else ""
-            raise ValueError(f"{name} puts out no feature map of an image or a clip{shape}{tokens}")
+            tokens = ": tokens of unknown height and width" if len(others.get(name, ())) == 3 else ""
+            raise ValueError(f"{name} does not output a feature map of an image or a clip{shape}{tokens}")
         if error is None:
             several = sum(len(shape) == 3 for shape in others.values()) > len(features)
-            tokens = " (its modules put out tokens, whose height and width they do not tell)" if several else ""
+            tokens = " (its modules output tokens of unknown height and width)" if several else ""
             raise ValueError(
                 f"nothing to attach to: no position {position!r} in {kind}{tokens}; name modules by a pattern instead"
             )
-        if isinstance(inputs, Tensor):  # not our guess of several pathways
+        if isinstance(inputs, Tensor):  # not a guessed list of pathways
             failure = f"with {tuple(inputs.shape)} {type(error).__name__}: {error}".partition("\n")[0]
-    raise ValueError(f"{kind} takes no input that was tried, give example=…; the last failure: {failure}")
+    raise ValueError(f"{kind} accepts none of the inputs tried, give example=…; the last failure: {failure}")
 
 
-# Hooks are functions of the module, so that a model stays picklable.
+# Hooks are module-level functions, so that a model stays picklable.
 
 
 def _attend(host: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ def _attend_channels_last(host: nn.Module, args: Any, output: Tensor) -> Tensor:
 def _attend_tokens(host: nn.Module, args: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
     tokens, size = output
     count = size[0] * size[1] * size[2]
-    extra, patches = tokens.split([tokens.shape[1] - count, count], dim=1)  # a class token, where there is one
+    extra, patches = tokens.split([tokens.shape[1] - count, count], dim=1)  # a class token, if any
     clip = patches.transpose(1, 2).unflatten(2, tuple(size))
     patches = host.get_submodule(NAME)(clip).flatten(2).transpose(1, 2)
     return torch.cat([extra, patches], dim=1), size

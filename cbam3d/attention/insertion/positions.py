@@ -1,4 +1,4 @@
-"""Where attention goes in a network: the modules that a position names."""
+"""Where attention goes in a network: the modules that a position selects."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from torch import nn
 from cbam3d.attention.insertion.features import Features
 
 POSITIONS = ("residual", "block", "stage", "last_stage")
-# Numbered siblings: each a stage of its own, or a block of one.
+# Numbered siblings: each is a stage, or a block of a stage.
 _STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
 _NUMBERED = re.compile(
     r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+)"
@@ -20,7 +20,7 @@ _NUMBERED = re.compile(
 def find_modules(
     model: nn.Module, position: str | Sequence[str], features: dict[str, Features], complete: bool = True
 ) -> list[str]:
-    """The names of the modules at a position; `complete`: whether the pass that gave the features reached its end."""
+    """Names of the modules at a position; `complete`: whether the pass that recorded the features finished."""
     if position == "residual":
         return [end for _, end in _residual_blocks(model)]
     if position == "block":
@@ -33,31 +33,31 @@ def find_modules(
         matched = [name for name, _ in model.named_modules() if name and fnmatchcase(name, pattern)]
         if not matched:
             known = ", ".join(POSITIONS)
-            raise ValueError(f"{pattern!r} is no position ({known}) and matches no module of {type(model).__name__}")
+            raise ValueError(f"{pattern!r} is not a position ({known}) and matches no module of {type(model).__name__}")
         names += matched
     return names
 
 
 def _residual_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Name of each residual block, and of the module in it whose output is added to the shortcut."""
+    """Yield the names of each residual block and of the module in it whose output is added to the shortcut."""
     for name, module in model.named_modules():
         if (end := _branch_end(module)) is not None:
             yield name, f"{name}.{end}".strip(".")
 
 
 def _branch_end(block: nn.Module) -> str | None:
-    """The child that ends the residual branch, for the families of blocks that are known."""
+    """The child that ends the residual branch, for known families of blocks."""
     children = block._modules
-    if hasattr(block, "has_attention_slot"):  # our own
+    if hasattr(block, "has_attention_slot"):  # this package's
         return "attention"
     if "branch2" in children and hasattr(block, "branch_fusion"):  # pytorchvideo
         return "branch2"
-    if hasattr(block, "downsample"):  # torchvision's images and clips, timm, 3D-ResNets-PyTorch
+    if hasattr(block, "downsample"):  # torchvision's 2D and 3D, timm's, 3D-ResNets-PyTorch
         for name in ("bn3", "conv3", "bn2", "conv2"):
             child = children.get(name)
             if child is not None and (name.startswith("bn") or isinstance(child, nn.Sequential)):
                 behind = list(children)[list(children).index(name) + 1 :]
-                return None if any(other.startswith("conv") for other in behind) else name  # pre-activation: no
+                return None if any(other.startswith("conv") for other in behind) else name  # pre-activation: none
     if getattr(block, "use_res_connect", False):  # torchvision's mobile networks and EfficientNet
         return "block" if "block" in children else "conv"
     if hasattr(block, "layer_scale") and "block" in children:  # torchvision's ConvNeXt
@@ -77,20 +77,20 @@ def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> 
         if (match := _NUMBERED.fullmatch(name)) and (match["trunk"] or list(module.children())):
             trunks.setdefault((match["parent"], match["family"] or match["trunk"]), []).append(name)
     several = {key: names for key, names in trunks.items() if len(names) > 1}
-    if complete:  # what no pass reaches puts out something else
+    if complete:  # those not reached output no feature maps
         several = {key: names for key, names in several.items() if features.keys() & set(names)} or several
     if not several:
         return []
     (_, family), names = min(several.items(), key=lambda item: item[0][0].count("."))  # the outermost
-    if family in _STAGES or not features.keys() >= set(names):  # a stage that was not reached is for another example
+    if family in _STAGES or not features.keys() >= set(names):  # a stage not reached needs another example
         return [[name] for name in names]
-    if features[names[-1]].layout == "tokens":  # of the last block, a head reads the class token alone
+    if features[names[-1]].layout == "tokens":  # of the last block, a head may read only the class token
         names = names[:-1]
     return [[list(group)[-1]] for _, group in groupby(names, lambda name: features[name].size)]
 
 
 def last_child(model: nn.Module, name: str) -> str:
-    """A Sequential's output is its last child's: the hook goes there, as a new child would become a step of it."""
+    """Resolve a Sequential to its last child, which takes the hook: a Sequential would run a new child as a step."""
     module = model.get_submodule(name)
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         child = next(reversed(module._modules))

@@ -1,1 +1,1 @@
-"""Fused operators of the gates: a reference, a CPU and a Triton implementation."""
+"""Fused gate operators: reference, CPU and Triton implementations."""

@@ -15,10 +15,10 @@ _FUNCTION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.co
 
 
 def convolve(conv: nn.Module, planes: Tensor) -> Tensor:
-    """A convolution with few channels, stride 1, and an odd kernel and zeros around, so that the size stays.
+    """Apply a convolution with few channels, stride 1, an odd kernel and zero padding that preserves the size.
 
-    On CPUs the gradient of its input is computed as a convolution with the turned kernel: the library's own is made
-    for many channels, and took 16 times as long for 2 -> 1 channels and 7x7x7.
+    On CPUs its input gradient is computed as a convolution with the flipped kernel: PyTorch's own is designed for
+    many channels, and took 16 times as long for 2 -> 1 channels and 7x7x7.
     """
     hooked = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
     if not is_eager(planes) or planes.device.type != "cpu" or hooked or type(conv) not in CONV.values():

@@ -1,20 +1,20 @@
-"""Gates over features in few passes over memory.
+"""Fused gates, in few passes over memory.
 
-Attention that pools its features, passes the pooled values through a small network and multiplies costs little
-arithmetic and much memory traffic: written with one PyTorch operation after another, forward and backward read and
-write the features some 25 times. Here the forward pass reads them three times and writes once, and the backward pass
-reads four tensors and writes one, a block of memory that fits the cache at a time; products are never stored.
+Attention that pools its features, passes the pooled values through a small network and multiplies is
+memory-bound: as separate PyTorch operations, forward and backward read and write the features some 25 times. Here the
+forward pass reads them three times and writes once, and the backward pass reads four tensors and writes one, in
+cache-sized blocks; products are never stored.
 
     a = channel gate of (mean, max of x over positions)                   (N, C)
     b = product of position gates of (mean, max of a·x over channels)     (N, 1, *S)
     y = a·b·x
 
-As gates are at least 0, mean and maximum over channels of gated features are the gate times those of the features:
-each position gate after the first one works on planes alone.
+As gates are non-negative, mean and maximum over channels of gated features are the gate times those of the features:
+each position gate after the first works on planes alone.
 
-`literal` computes the same by ordinary operations. It is used where the fast form does not apply: on GPUs (but see
-`on_cuda`), in torch.compile and torch.export (which fuse by themselves), under functorch, and for second derivatives.
-Of several equal maxima the first gets the gradient in the fast form; `literal` divides it among them.
+`literal` computes the same with ordinary operations. It is used where the fused form does not apply: on GPUs (but see
+`on_cuda`), in torch.compile and torch.export (which fuse themselves), under functorch, and for second derivatives.
+Of tied maxima the first gets the gradient in the fused form; `literal` divides it among them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,18 +28,18 @@ from cbam3d.attention.nd import CHANNELS_LAST
 from cbam3d.attention.ops import kernels as cpu_kernels
 from cbam3d.attention.ops.eager import is_eager
 
-_LEAST = 2**18  # elements; below them, calls cost more than memory traffic
-enabled = True  # False: `literal` always
-on_cuda = False  # True: Triton kernels on GPUs, tested with its interpreter, but not yet measured on one
+_LEAST = 2**18  # elements; below, call overhead exceeds memory traffic
+enabled = True  # False: always `literal`
+on_cuda = False  # True: Triton kernels on GPUs, tested with its interpreter, but not yet timed on one
 
 
 class PooledGate(Protocol):
-    """A gate of pooled features: `gate` gives its values from means and maxima."""
+    """A gate of pooled features: `gate` computes its values from means and maxima."""
 
-    pools_max: bool  # whether it looks at maxima
+    pools_max: bool  # whether it uses maxima
 
     def gate(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        """Values at least 0, for channels (N, C), or for positions, broadcastable to (N, 1, *S)."""
+        """Non-negative values, (N, C) for channels, or broadcastable to (N, 1, *S) for positions."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
@@ -48,7 +48,7 @@ class PooledGate(Protocol):
 
 
 def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
-    """Features (N, C, *S) through a channel gate, then through gates of positions; at least one gate."""
+    """Apply a channel gate, then position gates, to features (N, C, *S); at least one gate."""
     if not _applies(x):
         return literal(x, channel, positions)
     gates = ([] if channel is None else [channel]) + list(positions)
@@ -62,7 +62,7 @@ def gated(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]
 
 
 def literal(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGate]) -> Tensor:
-    """`gated` by ordinary operations."""
+    """`gated` with ordinary operations."""
     if channel is not None:
         axes = tuple(range(2, x.ndim))
         mean = x.mean(axes)
@@ -74,7 +74,7 @@ def literal(x: Tensor, channel: PooledGate | None, positions: Sequence[PooledGat
 
 
 def _positions(gates: Sequence[PooledGate], mean: Tensor, maximum: Tensor) -> Tensor:
-    """The product of position gates, each of which sees what the ones before it left."""
+    """The product of position gates, each applied to the previous ones' output."""
     first, *others = gates
     product = first.gate(mean, maximum)
     for gate in others:
@@ -89,7 +89,7 @@ def _applies(x: Tensor) -> bool:
 
 
 def _is_flat(x: Tensor) -> bool:
-    """Whether the positions lie one after the other in memory, so that (N, C, S) is a view, also of what is like x."""
+    """Whether the positions are dense in memory, so that (N, C, S) is a view of x and of `empty_like(x)`."""
     return x.is_contiguous() or x.is_contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
 
 
@@ -97,13 +97,13 @@ def _kernels_for(x: Tensor) -> Any:
     """The module with the kernels for the device of x."""
     if x.device.type == "cpu":
         return cpu_kernels
-    from cbam3d.attention.ops import triton_kernels  # Triton is there with PyTorch for CUDA only
+    from cbam3d.attention.ops import triton_kernels  # Triton comes with CUDA builds of PyTorch only
 
     return triton_kernels
 
 
 class _Gated(torch.autograd.Function):
-    """The fast form; gates are modules, their parameters arguments, so that autograd sees them."""
+    """The fused form; the gates' parameters are arguments, so that autograd sees them."""
 
     @staticmethod
     def forward(
@@ -134,9 +134,9 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # second derivatives are asked for
+        if torch.is_grad_enabled():  # for second derivatives
             return _derive_literally(ctx, grads[0])
-        with torch.autocast(ctx.autocast[0], enabled=False):  # where backward itself runs in mixed precision
+        with torch.autocast(ctx.autocast[0], enabled=False):  # backward itself may run under autocast
             return _derive(ctx, grads[0])
 
 
@@ -147,7 +147,7 @@ def _derive(ctx: Any, whole_grad: Tensor) -> tuple[Any, ...]:
     flat, grad, kernels = x.flatten(2), whole_grad.flatten(2), _kernels_for(x)
     of_parameters: dict[int, Tensor] = {}
     da, db = kernels.products(flat, grad, a, b)
-    per_plane = per_channel = at_maximum = at_maximum_position = None  # what dx gets of each pooling
+    per_plane = per_channel = at_maximum = at_maximum_position = None  # each pooling's share of dx
     if ctx.positions is not None:
         d_mean, d_maximum = ctx.positions.derive(db, parameters, of_parameters)
         per_plane, at_maximum = (d_mean / x.shape[1]).to(x.dtype), d_maximum.to(x.dtype)
@@ -177,14 +177,14 @@ def _derive(ctx: Any, whole_grad: Tensor) -> tuple[Any, ...]:
 
 
 def _derive_literally(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    """The same by ordinary operations, which can be derived once more."""
+    """The same with ordinary operations, which can be differentiated again."""
     x, _, _, _, *parameters = ctx.saved_tensors
     channel, positions = ctx.gates
     buffers = [b for gate in (channel, *positions) if gate is not None for b in gate.buffers()]
     before = [b.clone() for b in buffers]
     with torch.autocast(*ctx.autocast):
         out = literal(x, channel, positions)
-    for buffer, value in zip(buffers, before, strict=True):  # batch statistics are counted once
+    for buffer, value in zip(buffers, before, strict=True):  # update batch statistics once
         buffer.data.copy_(value)
     wanted = [one for one in (x, *parameters) if one.requires_grad]
     derived = torch.autograd.grad(out, wanted, grad, create_graph=True, allow_unused=True)
@@ -194,7 +194,7 @@ def _derive_literally(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 class _Small:
-    """A small network's value for pooled inputs, and what derives it."""
+    """A small network's output for pooled inputs, and its gradients."""
 
     def __init__(
         self, network: Callable[[Tensor, Tensor], Tensor], mean: Tensor, maximum: Tensor, learns: bool
@@ -205,7 +205,7 @@ class _Small:
         self.value = self.output.detach()
 
     def derive(self, grad: Tensor, parameters: Sequence[Tensor], found: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Gradients of the two inputs; those of its parameters go to `found`, by id."""
+        """Return the gradients of the two inputs; those of parameters go to `found`, by id."""
         grad = grad.to(self.output.dtype)
         wanted = [*self.inputs, *parameters]
         mean, maximum, *others = torch.autograd.grad(self.output, wanted, grad, retain_graph=True, allow_unused=True)
@@ -215,6 +215,6 @@ class _Small:
 
 
 def _planes(shape: torch.Size, positions: Sequence[PooledGate], mean: Tensor, maximum: Tensor) -> Tensor:
-    """The product of the position gates, (N, S), from pooled planes (N, S) of features of that shape."""
+    """The product of the position gates, (N, S), from pooled planes (N, S) of features of `shape`."""
     shape = torch.Size((shape[0], 1, *shape[2:]))
     return _positions(positions, mean.reshape(shape), maximum.reshape(shape)).expand(shape).flatten(1)

@@ -1,8 +1,8 @@
-"""The passes over the features (N, C, S) that fused gates take on a CPU: a block that fits the cache at a time.
+"""CPU kernels of the fused gates: passes over the features (N, C, S) in cache-sized blocks.
 
-Written for what PyTorch does quickly there. Comparisons that write numbers run at the memory's speed, those that write
-booleans do not; `argmax` is not vectorised, a comparison and a product with the positions' numbers are; a product
-(N, C, S) x (N, S, 1) is ten times slower than the transposed one.
+They use what PyTorch does fast there. Comparisons that write floats run at memory bandwidth, those that write booleans
+do not; `argmax` is not vectorised, a comparison and a product with the indices are; a product (N, C, S) x (N, S, 1) is
+ten times slower than the transposed one.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-_CACHE = 4 * 2**20  # bytes of a block; what is less than two blocks stays one
+_CACHE = 4 * 2**20  # bytes of a block; less than two blocks are not split
 
 
 def pool_positions(flat: Tensor, with_max: bool) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def pool_positions(flat: Tensor, with_max: bool) -> tuple[Tensor, Tensor]:
 
 
 def pool_channels(flat: Tensor, a: Tensor | None, wants_positions: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
+    """Mean and maximum of a·x over channels, (N, S) each, and the index of the maximum."""
     n, c, s = flat.shape
     mean, maximum = flat.new_empty(n, s), flat.new_empty(n, s)
     found = torch.empty(n, 2, s) if wants_positions else None
@@ -44,9 +44,9 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_positions: bool) -> tupl
 
 
 def positions_of(flat: Tensor, maximum: Tensor) -> Tensor:
-    """The position of each channel's maximum, (N, C); the first of several."""
+    """Index of each channel's maximum, (N, C); the first of several."""
     n, c, s = flat.shape
-    if s > 2**24:  # float32 counts no further
+    if s > 2**24:  # float32's largest exact integer
         return flat.argmax(2)
     found = torch.zeros(n, 2, c)
     counting = _counting(s)
@@ -61,7 +61,7 @@ def weigh_positions(flat: Tensor, weights: Tensor) -> Tensor:
 
 
 def multiply(flat: Tensor, a: Tensor | None, b: Tensor | None, out: Tensor) -> None:
-    """x·a·b into `out`; one of the gates may be missing."""
+    """Write x·a·b to `out`; either gate may be None."""
     for n, s in _blocks(flat):
         gate = b[n, None, s] if a is None else a[n, :, None]  # type: ignore[index]
         torch.mul(flat[n, :, s], gate, out=out[n, :, s])
@@ -92,7 +92,7 @@ def combine(
     per_plane: Tensor | None,
     out: Tensor,
 ) -> None:
-    """a·(grad·b + per_plane) + per_channel into `out`; what belongs to a missing gate is missing."""
+    """Write a·(grad·b + per_plane) + per_channel to `out`, without the terms of a missing gate."""
     for n, s in _blocks(grad):
         block = out[n, :, s]
         if b is None or per_plane is None:
@@ -104,7 +104,7 @@ def combine(
 
 
 def _counting(count: int) -> Tensor:
-    """Rows for a product with what `_equal` finds: the sum of the numbers of those equal, and how many they are."""
+    """Rows whose product with the result of `_equal` is the sum of the matching indices, and their number."""
     return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count)])
 
 
@@ -114,16 +114,16 @@ def _equal(block: Tensor, maximum: Tensor) -> Tensor:
 
 
 def _index_of(found: Tensor, tied: Callable[[Tensor], Tensor]) -> Tensor:
-    """Indices from sums and counts (N, 2, M); `tied` gives the values (K, L) where the maximum is not the only one."""
+    """Indices from sums and counts (N, 2, M); `tied` returns the values (K, L) where the maximum is not unique."""
     which = found[:, 0].to(torch.int64)
-    unclear = found[:, 1] != 1  # or no number
+    unclear = found[:, 1] != 1  # or NaN
     if unclear.any():
         which[unclear] = tied(unclear).argmax(1)
     return which
 
 
 def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of samples and of positions of (N, C, S) that fit the cache."""
+    """Yield slices of samples and positions of (N, C, S) that fit the cache."""
     n, c, s = flat.shape
     size = n * c * s * flat.element_size()
     columns = max(1, (size if size < 2 * _CACHE else _CACHE) // (c * flat.element_size()))

@@ -1,7 +1,7 @@
-"""The passes over the features (N, C, S) that fused gates take on a GPU: the functions of passes.py, as Triton kernels.
+"""GPU kernels of the fused gates: the functions of kernels.py, in Triton.
 
-Features may lie in any order in memory (contiguous or channels last), in float32, float16 or bfloat16; sums are kept in
-float32. Each program works on a tile of channels and positions whose longer side runs along the memory.
+Features may be contiguous or channels last, in float32, float16 or bfloat16; sums are accumulated in float32. Each
+program works on a tile of channels and positions whose longer side is contiguous in memory.
 """
 
 # pyright: reportMissingParameterType=false, reportUnknownParameterType=false
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_SPLIT = 4096  # positions of a channel that one program pools
+_SPLIT = 4096  # positions of a channel per program
 
 
 @triton.jit
@@ -121,7 +121,7 @@ def pool_positions(flat: Tensor, with_max: bool) -> tuple[Tensor, Tensor]:
 
 
 def pool_channels(flat: Tensor, a: Tensor | None, wants_positions: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mean and maximum of a·x over channels, (N, S) each, and the channel of the maximum."""
+    """Mean and maximum of a·x over channels, (N, S) each, and the index of the maximum."""
     n, c, s = flat.shape
     tile = _sides(flat)
     mean, maximum = flat.new_empty(n, s), flat.new_empty(n, s)
@@ -133,7 +133,7 @@ def pool_channels(flat: Tensor, a: Tensor | None, wants_positions: bool) -> tupl
 
 
 def positions_of(flat: Tensor, maximum: Tensor) -> Tensor:
-    """The position of each channel's maximum, (N, C); the first of several."""
+    """Index of each channel's maximum, (N, C); the first of several."""
     return flat.argmax(2)
 
 
@@ -143,7 +143,7 @@ def weigh_positions(flat: Tensor, weights: Tensor) -> Tensor:
 
 
 def multiply(flat: Tensor, a: Tensor | None, b: Tensor | None, out: Tensor) -> None:
-    """x·a·b into `out`; one of the gates may be missing."""
+    """Write x·a·b to `out`; either gate may be None."""
     _combined(flat, a, b, None, None, out)
 
 
@@ -168,7 +168,7 @@ def combine(
     per_plane: Tensor | None,
     out: Tensor,
 ) -> None:
-    """a·(grad·b + per_plane) + per_channel into `out`; what belongs to a missing gate is missing."""
+    """Write a·(grad·b + per_plane) + per_channel to `out`, without the terms of a missing gate."""
     _combined(grad, a, b, per_channel, per_plane, out)
 
 
