@@ -1,5 +1,6 @@
 """What a section of a configuration is made of: checked fields, and how their types are put into words."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -32,6 +33,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def __init__(self, **values: Any) -> None:
+        values = {name: os.fspath(one) if isinstance(one, os.PathLike) else one for name, one in values.items()}
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -29,6 +29,11 @@ def test_a_mapping_goes_over_what_it_names():
     assert load_config(config) == config
 
 
+def test_a_path_is_text(tmp_path):
+    config = load_config({"data.root": tmp_path, "model": {"weights": tmp_path / "w.pt"}})
+    assert (config.data.root, config.model.weights) == (str(tmp_path), str(tmp_path / "w.pt"))
+
+
 def test_a_run_is_called_after_its_file():
     assert [name_of(one) for one in ("motion", "a/b.yaml", {"config": "folder"}, {}, Config())] == [
         "motion",
