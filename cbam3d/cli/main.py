@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"cbam3d {version('cbam3d')}")
         return 0
+    if "" not in sys.path:
+        sys.path.append("")  # a network of the user's own may lie in the working directory
     end_messages = install_messages(stderr="--json" in arguments)
     try:
         if arguments[0] not in COMMANDS:

@@ -26,7 +26,7 @@ def peak_memory_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def explain(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
+def advise(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
     """The error of a step, or one that states what to change where memory ran out or BatchNorm has a single value."""
     if "Expected more than 1 value per channel" in str(error):
         return InputError(

@@ -64,7 +64,7 @@ class Schedule:
         self.taken += 1
         self._set()
 
-    def report(self, loss: float) -> None:
+    def report_loss(self, loss: float) -> None:
         """Report the held-out loss."""
         if loss < self.best * (1 - 1e-4):
             self.best, self.worse = loss, 0

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.config import Config
 from cbam3d.engine.checkpoint import save_checkpoint
-from cbam3d.engine.memory import explain, peak_memory_gib
+from cbam3d.engine.memory import advise, peak_memory_gib
 from cbam3d.engine.optim import train_mode
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
@@ -152,7 +152,7 @@ class Trainer:
                     evaluation = self.evaluate(self.model_to_score())
                     self.skipped.add(evaluation.problems)
                     row |= evaluation.scores
-                    self.schedule.report(evaluation.scores["loss"])
+                    self.schedule.report_loss(evaluation.scores["loss"])
                 if events is not None:
                     table.add(row)
                     for name, value in row.items():
@@ -248,7 +248,7 @@ class Trainer:
         try:
             loss = self._forward_and_backward(batch.inputs, batch.targets, total)
         except (RuntimeError, ValueError) as error:
-            raise explain(error, batch.inputs, accumulate) from error
+            raise advise(error, batch.inputs, accumulate) from error
         (loss,) = self._total([float(loss)])
         if not (math.isfinite(loss) and math.isfinite(*self._total([self._clipped_norm()]))):
             for buffer, before in buffers:

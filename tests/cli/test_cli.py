@@ -45,6 +45,29 @@ def test_a_dry_run_is_a_table(tiny_run, capsys):
     assert "--dry-run tries a run that has not begun" in capsys.readouterr().err
 
 
+def test_a_network_in_the_working_directory_trains_and_is_trusted_by_name(tiny_run, tmp_path, capsys):
+    """By the installed script, whose sys.path begins with its own folder."""
+    script = Path(sys.executable).with_name("cbam3d")
+    if not script.exists():
+        pytest.skip("no cbam3d beside this Python")
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, num_classes))\n"
+    )
+    values = {**TINY, "data.root": str(tiny_run.parent / "videos"), "model.name": "nets:Net", "model.options": {}}
+    config = values.pop("config")
+    train = ["train", "--config", config, *as_arguments(values), "--model.attention", "none", "--run.dir", "run"]
+    predict = ["predict", "run", str(next((tiny_run.parent / "videos").rglob("*.avi"))), "--json"]
+    for arguments, status, said in (
+        (train, 0, "everything is in run"),
+        (predict, 2, "its network is the class nets:Net, which is code"),
+        ([*predict, "--trust-code"], 0, '"classes": [["'),
+    ):
+        done = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == status, done.stderr
+        assert said in done.stdout + done.stderr
+
+
 def test_what_is_wrong_with_a_run_is_one_line(tmp_path, capsys):
     assert main(["train", "--data.recipe", "folder", "--data.root", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err == f"cbam3d: {tmp_path / 'nowhere'}: no such folder\n"

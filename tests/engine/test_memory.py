@@ -4,13 +4,13 @@ import sys
 import pytest
 import torch
 
-from cbam3d.engine.memory import explain
+from cbam3d.engine.memory import advise
 from cbam3d.errors import InputError
 
 
 def test_other_errors_stay_what_they_are():
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    assert explain(error, torch.zeros(1, 3, 4, 4), 1) is error
+    assert advise(error, torch.zeros(1, 3, 4, 4), 1) is error
 
 
 def test_the_cpus_own_message_is_known_too():
@@ -18,7 +18,7 @@ def test_the_cpus_own_message_is_known_too():
     try:
         torch.empty(2**60, dtype=torch.uint8)
     except RuntimeError as error:
-        explained = explain(error, torch.zeros(8, 3, 16, 112, 112), 2)
+        explained = advise(error, torch.zeros(8, 3, 16, 112, 112), 2)
     assert isinstance(explained, InputError)
     assert "8 samples of 16x112x112 a process, computed in 2 parts" in str(explained)
 

@@ -70,12 +70,12 @@ def test_plateau():
     for i in range(60):
         loss = max(0.5, 2 - 0.1 * i) + 0.01 * torch.rand((), generator=generator).item()
         mine.step()
-        mine.report(loss)
+        mine.report_loss(loss)
         theirs.step(loss)
         assert mine.learning_rate == pytest.approx(sgd.param_groups[0]["lr"])
     assert mine.learning_rate < 0.1
     never = Schedule(optimizer(), "plateau", STEPS, 0)
-    never.report(math.nan)
+    never.report_loss(math.nan)
     assert never.worse == 1
 
 
@@ -88,7 +88,7 @@ def test_a_state_goes_on_where_it_was(kind):
     for i in range(20):
         for schedule in (whole, first):
             schedule.step()
-            schedule.report(1.0 if i < 3 else 2.0)
+            schedule.report_loss(1.0 if i < 3 else 2.0)
     second.load_state_dict(first.state_dict())
     assert rates(second, 20) == rates(whole, 20)
 
