@@ -158,8 +158,8 @@ def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
         allow_outside: accept rows whose path is absolute or leaves the folder by "..".
 
     Raises:
-        InputError: a missing file or column, a non-numeric value in a numeric column, a path outside the folder, a usable
-            video without a label, or an implausible frame size.
+        InputError: a missing file or column, a non-numeric value in a numeric column, a path outside the folder, a
+            usable video without a label, or an implausible frame size.
     """
     kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
     for name in set(_OPTIONAL) - set(_header(path)):

@@ -1,4 +1,4 @@
-"""Networks. Knows attention/."""
+"""Networks. Depends on attention/."""
 
 from cbam3d.models.resnet import ResNet
 from cbam3d.models.weights import WeightsReport, load_weights

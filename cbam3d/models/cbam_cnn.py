@@ -14,9 +14,9 @@ from cbam3d.models.resnet import Attention
 
 
 class AttentionBlock(nn.Module):
-    """Layers one after the other, then attention."""
+    """Layers in sequence, followed by attention."""
 
-    has_attention_slot = True  # insert_attention fills `attention` in place of hooking it
+    has_attention_slot = True  # insert_attention sets `attention` instead of adding a hook
 
     def __init__(self, layers: Sequence[nn.Module], channels: int, attention: Attention | None) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class CBAMCNN(nn.Module):
         num_classes: size of the logits.
         ndim: 2 or 3; a clip's frames are pooled like its height and width.
         in_channels: channels of the input.
-        size: of the input, multiples of 8: an int for every axis, or one an axis.
+        size: of the input, multiples of 8: an int for all axes, or one per axis.
         channels: of the three blocks.
         hidden: units of the first linear layer.
         dropout: probability before the last layer.
-        attention: a function from a channel count to a module that keeps its input's shape; None for none.
+        attention: maps a channel count to a shape-preserving module; None for none.
 
     Shapes: (N, in_channels, *size) -> (N, num_classes).
 
     Raises:
-        ValueError: an unknown ndim, a size that cannot be halved three times, channels that are not three, or, from
+        ValueError: an invalid ndim, a size that cannot be halved three times, not three channels, or, from
             `forward`, an input of another size.
     """
 
@@ -84,7 +84,7 @@ class CBAMCNN(nn.Module):
 
 
 def check_three(channels: Sequence[int]) -> tuple[int, int, int]:
-    """The channels of three blocks, or ValueError."""
+    """Return the channels of three blocks, or raise ValueError."""
     if not isinstance(channels, Sequence) or [isinstance(c, int) and c > 0 for c in channels] != [True] * 3:
         raise ValueError(f"channels must be three positive integers, got {channels}")
     first, second, third = channels

@@ -1,4 +1,4 @@
-"""Files of repositories of the Hugging Face hub. Needs the extra `hub` (huggingface_hub), when it is asked for."""
+"""Download files from the Hugging Face Hub; needs the extra `hub` (huggingface_hub)."""
 
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def download(repository: str) -> Path:
-    """The folder of the hub's cache with WEIGHTS and, where there is one, CONFIG of a repository "owner/name".
+    """Download WEIGHTS and, if present, CONFIG of a repository "owner/name"; return the cache folder.
 
     Raises:
         InputError: no such repository, no network, or no huggingface_hub.
@@ -19,13 +19,13 @@ def download(repository: str) -> Path:
         return Path(hub().snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG]))
     except InputError:
         raise
-    except Exception as error:  # of many kinds: no network, no such repository, no right to it
+    except Exception as error:  # of many types: no network, no such repository, no access
         reason = str(error).partition("\n")[0]
         raise InputError(f"{repository}: neither a folder nor a repository that can be read ({reason})") from None
 
 
 def hub() -> Any:
-    """The library."""
+    """Import huggingface_hub."""
     try:
         return import_module("huggingface_hub")
     except ImportError:

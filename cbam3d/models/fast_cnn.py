@@ -1,8 +1,8 @@
-"""A small network for short trainings on small images: whitened input, three blocks, attention, no shortcuts.
+"""A small network for short training runs on small images: whitened input, three blocks, attention, no shortcuts.
 
-The whitening, the identity initialisation, the max pooling to one vector and the scaled logits are ideas of the
-fastest CIFAR-10 trainings: Page, "How to train your ResNet" (https://github.com/davidcpage/cifar10-fast) and Jordan,
-"94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498. Attention is ours.
+Whitening, identity initialisation, global max pooling and scaled logits are taken from the fastest CIFAR-10
+training recipes: Page, "How to train your ResNet" (https://github.com/davidcpage/cifar10-fast) and Jordan,
+"94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498. Attention is added here.
 """
 
 import torch
@@ -14,22 +14,22 @@ from cbam3d.models.resnet import Attention
 
 
 class FastCNN(nn.Module):
-    """A 2x2 convolution that whitens, then three blocks, each: conv, pool, norm, GELU, conv, norm, GELU, attention.
+    """A whitening 2x2 convolution, then three blocks, each: conv, pool, norm, GELU, conv, norm, GELU, attention.
 
     Args:
         num_classes: size of the logits.
         ndim: 2 or 3.
         in_channels: channels of the input.
         channels: of the three blocks.
-        logit_scale: the logits are multiplied by it, so that the last layer can learn fast.
-        attention: a function from a channel count to a module that keeps its input's shape; None for none.
+        logit_scale: factor of the logits, so that the last layer can learn fast.
+        attention: maps a channel count to a shape-preserving module; None for none.
 
     Shapes: (N, in_channels, *S) -> (N, num_classes).
 
     Raises:
-        ValueError: an unknown ndim, channels that are not three, or, from `forward`, a side of S below 9.
+        ValueError: an invalid ndim, not three channels, or, from `forward`, a side of S below 9.
 
-    The first convolution does not learn: `init_from_data` sets it to whiten 2x2 patches.
+    The first convolution is frozen: `init_from_data` sets it to whiten 2x2 patches.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FastCNN(nn.Module):
         def conv_norm(before: int, after: int, pool: nn.Module) -> list[nn.Module]:
             conv = CONV[ndim](before, after, 3, padding=1, bias=False)
             nn.init.dirac_(conv.get_parameter("weight").data[:before])  # the first channels pass through
-            return [conv, pool, BATCH_NORM[ndim](after, momentum=0.4), nn.GELU()]  # few steps: fast statistics
+            return [conv, pool, BATCH_NORM[ndim](after, momentum=0.4), nn.GELU()]  # fast statistics for few steps
 
         def block(before: int, after: int) -> AttentionBlock:
             layers = conv_norm(before, after, MAX_POOL[ndim](2)) + conv_norm(after, after, nn.Identity())
@@ -64,10 +64,10 @@ class FastCNN(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, inputs: Tensor) -> None:
-        """Whiten: the eigenvectors of the 2x2 patches' covariance, over the square roots of their eigenvalues.
+        """Set the filters: eigenvectors of the covariance of 2x2 patches, divided by the roots of their eigenvalues.
 
         Args:
-            inputs: (N, in_channels, *S), a hundred images are enough.
+            inputs: (N, in_channels, *S); a hundred images are enough.
         """
         weight = self.whiten.get_parameter("weight")
         kernel, half = weight.shape[1:], len(weight) // 2

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`."""
+"""Weights on the Hugging Face Hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from cbam3d.models.zoo import create_model
 
 
 def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> None:
-    """Write the weights, and the arguments of `create_model` that build the network, into a folder."""
+    """Save the weights, and the arguments of `create_model` that build the network, to a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)
@@ -23,10 +23,10 @@ def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> N
 
 
 def from_pretrained(source: str | Path) -> nn.Module:
-    """Build and fill a network from a folder of `save_pretrained`, or from a repository "owner/name" of the hub.
+    """Load a network from a folder of `save_pretrained`, or from a repository "owner/name" of the Hub.
 
     Raises:
-        InputError: no such folder or repository, or files that do not fit each other.
+        InputError: no such folder or repository, or inconsistent files.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -38,13 +38,13 @@ def from_pretrained(source: str | Path) -> nn.Module:
     try:
         model = create_model(**arguments)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{source}: {CONFIG} builds no network ({error})") from None
+        raise InputError(f"{source}: {CONFIG} describes no valid network ({error})") from None
     load_weights(model, folder / WEIGHTS, require_complete=True)
     return model
 
 
 def push_to_hub(model: nn.Module, repository: str, **arguments: Any) -> None:
-    """Upload what `save_pretrained` writes to a repository "owner/name", made where it does not exist."""
+    """Upload what `save_pretrained` writes to a repository "owner/name", created if missing."""
     api = hub().HfApi()
     api.create_repo(repository, exist_ok=True)
     with TemporaryDirectory() as folder:

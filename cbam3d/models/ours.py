@@ -1,4 +1,4 @@
-"""Our own networks by name, with attention in the slots of their blocks."""
+"""This package's networks by name, with attention in the slots of their blocks."""
 
 import inspect
 from collections.abc import Callable
@@ -20,19 +20,19 @@ OURS = [*(f"resnet{depth}" for depth in DEPTHS), *_SMALL]
 
 
 def attention_of(name: str, attention: str | None) -> str | None:
-    """The mechanism in a network, by the word that asks for it: "none" is none, and None what it is known with."""
+    """Resolve a mechanism's name: "none" is no attention, None the network's default."""
     if attention is None and name == "cbam_cnn":
         return "cbam"
     return None if attention == "none" else attention
 
 
 def usual_ndim(name: str) -> int:
-    """The rank that one of our networks has unless another is asked for."""
+    """The default ndim of a network."""
     return 2 if name in _SMALL else 3
 
 
 def network_options(name: str) -> set[str]:
-    """The options of one of our networks."""
+    """The options of a network."""
     return set(inspect.signature(_constructor(name)).parameters) - {"num_classes", "ndim", "attention"}
 
 
@@ -44,10 +44,10 @@ def build_ours(
     attention_options: dict[str, Any],
     **options: Any,
 ) -> nn.Module:
-    """One of our networks.
+    """Build a network.
 
     Raises:
-        ValueError: an unknown option of the network or the mechanism, or a value that one of them refuses.
+        ValueError: an unknown option of the network or the mechanism, or an invalid value.
     """
     check_options(f"model {name!r}", options, network_options(name))
     if attention is None:
@@ -57,7 +57,7 @@ def build_ours(
     if "num_frames" not in known:
         slot = partial(create_attention, attention, ndim=ndim, **attention_options)
         return _constructor(name)(num_classes, ndim, attention=slot, **options)
-    model = _constructor(name)(num_classes, ndim, **options)  # what differs from stage to stage is found by an example
+    model = _constructor(name)(num_classes, ndim, **options)  # per-stage sizes are found with an example
     others = dict(attention_options)
     num_frames = others.pop("num_frames", None)
     if ndim != 3 or not isinstance(num_frames, int) or num_frames < 1:

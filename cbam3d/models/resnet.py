@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, same_padding
 
-Attention = Callable[[int], nn.Module]  # channels -> a module that keeps the shape
+Attention = Callable[[int], nn.Module]  # channels -> a shape-preserving module
 Size = int | tuple[int, ...]
 
 
 def _conv(ndim: int, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1) -> nn.Module:
-    """A convolution without bias that keeps the size at stride 1, with He et al.'s initialisation."""
+    """A convolution without bias, with same padding and He et al.'s initialisation."""
     padding = same_padding(kernel_size, ndim)
     conv = CONV[ndim](in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
     nn.init.kaiming_normal_(conv.get_parameter("weight"), mode="fan_out", nonlinearity="relu")
@@ -24,10 +24,10 @@ def _conv(ndim: int, in_channels: int, out_channels: int, kernel_size: Size, str
 
 
 class _Block(nn.Module):
-    """The residual sum; a subclass defines the branch. Attention sits after the branch's last norm."""
+    """Residual block; subclasses define the branch. Attention follows the branch's last norm."""
 
     expansion = 1
-    has_attention_slot = True  # insert_attention fills `attention` in place of hooking it
+    has_attention_slot = True  # insert_attention sets `attention` instead of adding a hook
 
     def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _Block(nn.Module):
 
 
 class BasicBlock(_Block):
-    """Two 3x3 convolutions (3x3x3 in a clip)."""
+    """Two 3x3 convolutions (3x3x3 for clips)."""
 
     def __init__(self, ndim: int, in_channels: int, channels: int, stride: int, attention: Attention | None) -> None:
         super().__init__(ndim, in_channels, channels, stride, attention)
@@ -64,7 +64,7 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1x1, 3x3 (with the stride), 1x1 with four times the channels."""
+    """1x1, 3x3 (strided) and 1x1 convolutions, the last with four times the channels."""
 
     expansion = 4
 
@@ -102,20 +102,20 @@ class ResNet(nn.Module):
         ndim: 2 or 3.
         in_channels: channels of the input.
         width: channels of the first stage; each later stage doubles them.
-        stem_kernel_size: odd; an int along H and W, a clip's stem then sees 3 frames; or one an axis.
-        stem_stride: along H and W; a clip's stem keeps every frame.
-        stem_pool: max pooling after the stem: True for 3x3 along H and W, or kernel sizes, one an axis; its
+        stem_kernel_size: odd; an int for H and W (3 frames for clips), or one per axis.
+        stem_stride: along H and W; all frames of a clip are kept.
+        stem_pool: max pooling after the stem: True for 3x3 along H and W, or one kernel size per axis; the
             stride is 2 along axes with a kernel above 1. None: as in torchvision, True for images and False
-            for clips. Small images want stem_kernel_size=3, stem_stride=1, stem_pool=False. The stem of
+            for clips. For small images: stem_kernel_size=3, stem_stride=1, stem_pool=False. The stem of
             3D-ResNets-PyTorch is stem_kernel_size=(7, 7, 7), stem_pool=(3, 3, 3).
         dropout: probability before the last layer.
-        attention: a function from a channel count to a module that keeps its input's shape; one is put
-            into every block, after the branch's last norm and before the addition.
+        attention: maps a channel count to a shape-preserving module; one is inserted into every block,
+            after the branch's last norm and before the addition.
 
     Shapes: (N, in_channels, H, W) or (N, in_channels, T, H, W) -> (N, num_classes).
 
     Raises:
-        ValueError: an unknown depth or ndim.
+        ValueError: an invalid depth or ndim.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a network: matched, renamed, inflated, adapted, and every key accounted for."""
+"""Load weights from other networks: matched, renamed, inflated, adapted, and every key accounted for."""
 
 import re
 from collections import Counter
@@ -18,10 +18,10 @@ Inflation = Literal["repeat", "centre"]
 
 @dataclass
 class WeightsReport:
-    """What became of every key of the source, and which of the network's were not given.
+    """What was done with every key of the source, and which of the network's are missing (`new`).
 
-    `renamed` maps the source's key to the network's; `inflated`, `adapted` and `skipped` map a key of the
-    source to what was done, or why nothing was. A key is in one of the six only, the last change counting.
+    `renamed` maps source keys to network keys; `inflated`, `adapted` and `skipped` map source keys to what
+    was done, or why they were skipped. Each key is in only one of the six, by its last change.
     """
 
     matched: list[str] = field(default_factory=list)
@@ -30,11 +30,11 @@ class WeightsReport:
     adapted: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
-    misfits: dict[str, str] = field(default_factory=dict)  # of the skipped, those of another shape than this key
+    misfits: dict[str, str] = field(default_factory=dict)  # skipped keys whose shape differs from this key's
 
     @property
     def complete(self) -> bool:
-        """Whether the source filled the whole network and nothing of it was left over."""
+        """Whether the source covered the whole network and no key was unused."""
         return not self.skipped and not self.new
 
     def __str__(self) -> str:
@@ -55,27 +55,27 @@ def load_weights(
     inflation: Inflation = "repeat",
     require_complete: bool = False,
 ) -> WeightsReport:
-    """Fill a network with weights that may come from another one.
+    """Load weights into a network, possibly from another one.
 
-    Names: the prefixes of wrappers (`module.`, `model.`, `backbone.`, `_orig_mod.`) are ignored; the layouts of
+    Names: wrapper prefixes (`module.`, `model.`, `backbone.`, `_orig_mod.`) are ignored; the layouts of
     torchvision's video ResNets, of plain ResNets and 3D-ResNets-PyTorch, of the official CBAM and of a
-    common port of it (in networks, and a block alone), and of the official triplet attention are mapped onto each
-    other; a bias that gates from elsewhere do not have is set to 0. Shapes: 2D kernels are inflated to 3D, 1x1
-    kernels become linear layers and back, and the first convolution is adapted to another number of channels (so that
-    equal channels give what they gave). A head for other classes is left as it is.
+    common port of it (in networks, or a block alone), and of the official triplet attention are mapped onto each
+    other; a bias that external gates lack is set to 0. Shapes: 2D kernels are inflated to 3D, 1x1 kernels become
+    linear layers and vice versa, and the first convolution is adapted to another number of channels (preserving the
+    response to equal channels). A head for other classes is left unchanged.
 
     Args:
-        model: the network; changed in place, and only when nothing is refused.
+        model: the network; changed in place, unless an error is raised.
         source: a path (.safetensors, or .pt, .pth, .ckpt of tensors and plain data), a state dict, or a member of
             a torchvision weights enum, which is downloaded.
-        inflation: of 2D kernels: "repeat" along time and divided by its length (I3D, https://arxiv.org/abs/1705.07750),
-            or "centre": on the middle frame, zero elsewhere, which keeps a still clip's features exactly, at its
-            ends too.
-        require_complete: refuse unless the source fills the whole network and nothing is left over.
+        inflation: of 2D kernels: "repeat" along time and divide by its length (I3D, https://arxiv.org/abs/1705.07750),
+            or "centre": the middle frame only, zero elsewhere, which preserves a still clip's features exactly,
+            even at its ends.
+        require_complete: raise an error unless the source covers the whole network and no key is unused.
 
     Raises:
-        InputError: an unreadable file, a source without any tensor that fits, a network on the meta device, or a
-            source that is not complete although that is required.
+        InputError: an unreadable file, a source without any matching tensor, a network on the meta device, or an
+            incomplete source where a complete one is required.
     """
     if inflation not in ("repeat", "centre"):
         raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')
@@ -92,9 +92,9 @@ def load_weights(
         if target is None:
             report.skipped[key] = "the network has no such key"
         elif _unwrapped(key) != target != key and _canonical(key) not in source_layout:
-            report.skipped[key] = f"{target} could be given by several keys"
+            report.skipped[key] = f"{target} is matched by several keys"
         elif (key not in own and target in state) or target in filled:
-            report.skipped[key] = f"{target} is given already"
+            report.skipped[key] = f"{target} is already set"
         else:
             fitted, change = _fit(key, value, own[target], target == first_conv, inflation)
             if fitted is None:
@@ -115,7 +115,7 @@ def load_weights(
                 report.renamed[key] = target
             else:
                 report.matched.append(key)
-    # A counter of batches is bookkeeping: older files do not have it.
+    # The batch counter is bookkeeping: older files lack it.
     report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
     if not filled:
         raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}")
@@ -129,7 +129,7 @@ _FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.|(^|\.)(hw
 
 
 def _scale_of(model: nn.Module, key: str) -> dict[str, Tensor]:
-    """The scale of the gate that a parameter belongs to, as others trained it: σ, not 2σ."""
+    """The scale of the gate that a parameter belongs to, as in other implementations: σ, not 2σ."""
     parts = key.split(".")
     for i in range(len(parts)):
         owner = ".".join(parts[:i])
@@ -143,9 +143,9 @@ def _incomplete(origin: str, report: WeightsReport) -> str:
     parts = []
     if report.skipped:
         key, reason = next(iter(report.skipped.items()))
-        parts.append(f"{len(report.skipped)} keys are left over, the first is {key} ({reason})")
+        parts.append(f"{len(report.skipped)} keys are unused, the first is {key} ({reason})")
     if report.new:
-        parts.append(f"{len(report.new)} keys of the network are not given, the first is {report.new[0]}")
+        parts.append(f"{len(report.new)} keys of the network are missing, the first is {report.new[0]}")
     return f"{origin} is not complete: {'; '.join(parts)}"
 
 
@@ -158,16 +158,16 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     else:
         origin, content = "the state dict", source
     if isinstance(content, Mapping) and isinstance(content.get("average"), Mapping):
-        average = content["average"]  # of a run of ours: what its scores are of
+        average = content["average"]  # of a run of this package: the weights that are scored
         content = {key: value for key, value in average.items() if key != "n_averaged"}
-    for name in ("state_dict", "model_state_dict", "model_state", "model"):  # a training checkpoint around it
+    for name in ("state_dict", "model_state_dict", "model_state", "model"):  # nested in a training checkpoint
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        raise InputError(f"{origin}: holds no tensors by name")
+        raise InputError(f"{origin}: contains no named tensors")
     return origin, tensors
 
 
@@ -175,7 +175,7 @@ def _downloaded(member: Any) -> Any:
     """The state dict of a member of a torchvision weights enum."""
     try:
         return member.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: another checksum
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: wrong checksum
         place = Path(torch.hub.get_dir()) / "checkpoints" / member.url.rpartition("/")[2]
         reason = " ".join(str(error).split())
         raise InputError(
@@ -192,7 +192,7 @@ _LAYOUTS = [
     (r"^stem\.1\.", "bn1."),
     (r"(\.conv(\d))\.0\.weight$", r"\1.weight"),
     (r"\.conv(\d)\.1\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r".bn\1.\2"),
-    # attention inserted behind the last norm of a branch, where ours has a slot
+    # attention inserted after the last norm of a branch, where ResNet here has a slot
     (r"\.(bn[23]|conv[23]\.1|branch2)\.inserted_attention\.", ".attention."),
     # the official CBAM, https://github.com/Jongchan/attention-module
     (r"(^|\.)cbam\.", r"\1attention."),
@@ -200,7 +200,7 @@ _LAYOUTS = [
     (r"(^|\.)ChannelGate\.mlp\.3\.", r"\1channel.mlp.2."),
     (r"(^|\.)SpatialGate\.spatial\.conv\.", r"\1spatial.conv."),
     (r"(^|\.)SpatialGate\.spatial\.bn\.", r"\1spatial.norm."),
-    # a port in wide use, https://github.com/luuuyi/CBAM.PyTorch
+    # a widely used port, https://github.com/luuuyi/CBAM.PyTorch
     (r"(^|\.)ca\.(fc1|fc\.0)\.", r"\1attention.channel.mlp.0."),
     (r"(^|\.)ca\.(fc2|fc\.2)\.", r"\1attention.channel.mlp.2."),
     (r"(^|\.)sa\.(conv1|conv)\.", r"\1attention.spatial.conv."),
@@ -214,7 +214,7 @@ _LAYOUTS = [
 
 
 def _target(key: str, own: Mapping[str, Tensor], by_layout: Mapping[str, str]) -> str | None:
-    """The network's key for one of the source: the same, the same without a wrapper's prefix, or of the same layout."""
+    """The network's key for a source key: equal, equal without a wrapper's prefix, or equal in the common layout."""
     for candidate in (key, _unwrapped(key)):
         if candidate in own:
             return candidate
@@ -226,14 +226,14 @@ def _unwrapped(key: str) -> str:
 
 
 def _unambiguous(keys: Iterable[str]) -> dict[str, str]:
-    """Keys by their name in the common layout, without those that share one."""
+    """Keys by their name in the common layout, without ambiguous ones."""
     keys = list(keys)
     counts = Counter(_canonical(key) for key in keys)
     return {_canonical(key): key for key in keys if counts[_canonical(key)] == 1}
 
 
 def _canonical(key: str) -> str:
-    """The name of a parameter in the layout that all others are mapped to: the plain one, as in our ResNet."""
+    """A parameter's name in the common layout, that of `ResNet`."""
     for pattern, replacement in _LAYOUTS:
         key = re.sub(pattern, replacement, key)
     return key
@@ -243,13 +243,13 @@ def _canonical(key: str) -> str:
 
 
 def _fit(key: str, value: Tensor, like: Tensor, is_first: bool, inflation: Inflation) -> tuple[Tensor | None, str]:
-    """The value in the shape of `like` and what was changed; or None and why it does not fit."""
+    """The value in the shape of `like` and the changes, or None and why it does not fit."""
     before, wanted, changes = tuple(value.shape), tuple(like.shape), []
     value = value.to(like.dtype)
-    if "SpatialGate.spatial.conv" in key:  # the official code pools [max; mean], ours [mean; max]
+    if "SpatialGate.spatial.conv" in key:  # the official code pools [max; mean], this one [mean; max]
         value = value.flip(1)
         changes.append("planes swapped from [max; mean]")
-    if re.search(r"(^|\.)hc\.conv\.conv\.weight$", key):  # the official map is over H×C, ours over C×H
+    if re.search(r"(^|\.)hc\.conv\.conv\.weight$", key):  # the official map is over H×C, this one over C×H
         value = value.transpose(-1, -2)
         changes.append("transposed")
     if value.ndim == 4 and like.ndim == 5 and before[2:] == wanted[3:]:
@@ -277,7 +277,7 @@ def _inflate(kernel: Tensor, frames: int, inflation: Inflation) -> Tensor:
 
 
 def _adapt_channels(kernel: Tensor, channels: int) -> Tensor:
-    """Another number of input channels, with the same response where all channels are equal."""
+    """Change the number of input channels, with the same response if all channels are equal."""
     given = kernel.shape[1]
     repeats = [1, channels // given, *(1 for _ in kernel.shape[2:])]
     if channels % given == 0:

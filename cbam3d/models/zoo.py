@@ -1,4 +1,4 @@
-"""Every network by name: ours, those of libraries, and the user's own."""
+"""Networks by name: this package's, those of libraries, and the user's own."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -17,28 +17,28 @@ from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
 from cbam3d.models.weights import WeightsReport, load_weights
 
-# torchvision's own weights for the networks that compute what ours do: (ndim, ours) -> its network
+# equivalent networks of torchvision, for their weights: (ndim, name) -> torchvision's name
 _SAME_AS_TORCHVISION: dict[tuple[int | None, str], str] = {(3, "resnet18"): "r3d_18"}
 _SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 _REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows: ours, registered ones, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
+    """Names that `create_model` accepts: built-in, registered, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
     theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
     return [*OURS, *_REGISTERED, *theirs]
 
 
 def register_model(name: str, build: Callable[..., nn.Module]) -> None:
-    """Make a network of your own known by name: to `create_model`, and as `model.name` of a configuration.
+    """Register a network by name for `create_model` and for `model.name` of a configuration.
 
     Args:
         name: lower case, with underscores; not one of `list_models()`.
-        build: a class or function, called with num_classes=… and the options of the configuration. What it returns maps
+        build: a class or function, called with num_classes=… and the options of the configuration. The network maps
             (N, 3, *S) to logits (N, num_classes).
 
     Raises:
-        ValueError: a name that is taken or of another form.
+        ValueError: a name that is taken or malformed.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in list_models():
         raise ValueError(f"a new network needs a name of its own, in lower case and underscores, got {name!r}")
@@ -46,12 +46,12 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
 
 
 def is_class_path(name: str) -> bool:
-    """Whether a name is that of a class: package.module:Class."""
+    """Whether a name is a class path: package.module:Class."""
     return ":" in name
 
 
 def check_model_name(name: str) -> None:
-    """Raise ValueError for a name that is none of `list_models()`; the nearest is named. timm's are not looked up, and
+    """Raise ValueError for a name not in `list_models()`, suggesting the closest. timm names are not looked up, and
     classes are not imported."""
     if name not in (known := list_models()) and not name.startswith("timm/") and not is_class_path(name):
         raise ValueError(unknown("model", name, known))
@@ -71,23 +71,23 @@ def create_model(
     Args:
         name: one of `list_models()`, or a class as package.module:Class, called with num_classes=… and the options.
         num_classes: size of the logits.
-        ndim: 2 for images, 3 for clips. None is 3, but 2 for cbam_cnn and fast_cnn, and the network's own where it
-            has one only.
-        attention: one of `list_attentions()`, put into every block; "none" for a plain network. None is
-            what the network is known with: cbam for cbam_cnn, nothing for the others.
-        attention_options: keyword arguments of the mechanism; in networks other than ours also those of
-            `insert_attention`, such as position. init is "identity" unless chosen, in a fresh network of
-            ours "paper". num_frames of tam is that of the network's input.
-        weights: None for a fresh network; a path; the name of torchvision's weights ("KINETICS400_V1",
-            "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and those of ours that equal one; or
-            "hf:owner/name" for a repository of the Hugging Face hub (extra `hub`). They must fill the network, but
-            for a head of other classes and attention that they do not have. What became of them is kept as the
-            attribute `weights_report`.
+        ndim: 2 for images, 3 for clips. None selects 3, but 2 for cbam_cnn and fast_cnn, and a library network's
+            only rank.
+        attention: one of `list_attentions()`, inserted into every block; "none" for a plain network. None selects
+            the network's default: cbam for cbam_cnn, no attention for the others.
+        attention_options: keyword arguments of the mechanism; for library and user networks also those of
+            `insert_attention`, such as position. init defaults to "identity", in networks of this package
+            without weights to "paper". num_frames of tam is that of the network's input.
+        weights: None for random initialisation; a path; the name of torchvision's weights ("KINETICS400_V1",
+            "IMAGENET1K_V1", "DEFAULT"), for torchvision's networks and their equivalents in this package; or
+            "hf:owner/name" for a repository of the Hugging Face Hub (extra `hub`). They must cover the network,
+            except for a head with other classes and attention that they lack. The attribute `weights_report`
+            lists what was loaded.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
 
     Raises:
-        ValueError: an unknown name or option (the nearest known one is named), a refused value, or weights
-            that are not there or do not fit.
+        ValueError: an unknown name or option (the message suggests the closest), an invalid value, or weights
+            that are missing or do not fit.
     """
     attention = attention_of(name, attention)
     if attention is None and attention_options:
@@ -95,7 +95,7 @@ def create_model(
     library, _, short = name.rpartition("/")
     if name in OURS:
         ndim = usual_ndim(name) if ndim is None else ndim
-        # an outer sum cannot start as the identity; without weights there is nothing to keep
+        # an outer sum cannot start as the identity; without weights there is nothing to preserve
         fresh = weights is None or (attention_options or {}).get("residual", False)
         chosen = {"init": "paper" if fresh else "identity"} | (attention_options or {})
         model = build_ours(name, num_classes, ndim, attention, chosen, **options)
@@ -134,20 +134,20 @@ def create_model(
 
 
 def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str], misfit: str) -> None:
-    """Refuse weights that left more of the network as it was than the head, and attention that they do not have.
+    """Raise InputError unless the weights cover the network, except for the head and attention that they lack.
 
     Args:
-        report: what became of the weights.
+        report: of loading the weights.
         model: the network.
         head: its keys that depend on the number of classes.
-        misfit: how a refusal begins.
+        misfit: beginning of the error message.
     """
     names = {module: name for name, module in model.named_modules()}
-    # prefix -> the block is CBAM, whose gates may be there or not
+    # prefix -> whether the block is CBAM, whose gates are optional
     blocks = {f"{names[one.block]}.": isinstance(one.block, CBAM) for one in list_insertions(model)}
 
     def part_of(key: str) -> str:
-        """The gate, or the block, that a parameter belongs to; empty for one of the network itself."""
+        """The gate or block that a parameter belongs to; empty for one of the network itself."""
         for prefix, has_gates in blocks.items():
             if key.startswith(prefix):
                 return prefix + key.removeprefix(prefix).partition(".")[0] if has_gates else prefix
@@ -158,7 +158,7 @@ def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str]
     for key in report.new:
         absent = part_of(key) and (part_of(key) not in begun or key.endswith(".scale"))
         if key not in head and not absent:
-            raise InputError(f"{misfit}: it does not give {key}")
+            raise InputError(f"{misfit}: it has no {key}")
     for key, reason in report.skipped.items():
         if report.misfits.get(key) not in head:
             raise InputError(f"{misfit}: {key}: {reason}")
@@ -170,34 +170,34 @@ def _head(model: nn.Module, name: str, num_classes: int, ndim: int | None, optio
         try:
             with torch.device("meta"):
                 other = create_model(name, num_classes + 1, ndim, "none", **options)
-        except Exception:  # a network that computes as it is built
+        except Exception:  # a network that computes in its constructor
             other = create_model(name, num_classes + 1, ndim, "none", **options)
     shapes = {key: value.shape for key, value in other.state_dict().items()}
     return {key for key, value in model.state_dict().items() if shapes.get(key, value.shape) != value.shape}
 
 
 def _class_at(path: str) -> type[nn.Module]:
-    """The class package.module:Class.
+    """Import the class package.module:Class.
 
     Raises:
-        ValueError: no such module or class, or one that is no network.
+        ValueError: no such module or class, or not a network.
     """
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):  # of an import within
+        if error.name is None or not module.startswith(error.name):  # an import within the module
             raise
         raise ValueError(f"{path}: no module {error.name!r} to import") from None
     except AttributeError:
         raise ValueError(f"{path}: no {name!r} in {module}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"{path} is no class of torch.nn.Module")
+        raise ValueError(f"{path} is not a subclass of torch.nn.Module")
     return found
 
 
 def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
-    """What `load_weights` takes: a path, a state dict, or a member of a weights enum."""
+    """Resolve weights to what `load_weights` takes: a path, a state dict, or a member of a weights enum."""
     if not isinstance(weights, (str, Path)):
         return weights
     text = str(weights)
@@ -211,5 +211,5 @@ def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
     if library == "":
         short = _SAME_AS_TORCHVISION.get((ndim, name), "")
     if library not in ("", "torchvision") or not short:
-        raise ValueError(f"{name} with ndim={ndim} has no weights by name, got {text!r}: give a file")
+        raise ValueError(f"{name} with ndim={ndim} has no named weights, got {text!r}: give a file")
     return LIBRARIES["torchvision"].find_weights(short, text)

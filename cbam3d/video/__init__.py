@@ -1,4 +1,4 @@
-"""A video file -> frames. Knows nothing of data sets."""
+"""Video decoding and encoding. Independent of data sets."""
 
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip

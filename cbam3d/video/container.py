@@ -1,4 +1,4 @@
-"""A video file, opened: its container and its first video stream, with every failure on the way named."""
+"""Open a video file: its container and first video stream, with every failure reported."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from av.stream import Discard
 
 from cbam3d.errors import InputError
 
-av.logging.set_level(None)  # FFmpeg would write to stderr from C; what is wrong is raised or reported
+av.logging.set_level(None)  # FFmpeg would write to stderr from C; errors are raised or reported
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
 # titles in any encoding; PyAV 19 has no such option, and needs none
@@ -28,11 +28,11 @@ _SUFFIXES = """
     mpeg mpg mpv mpv2 mts mve mxf mxg nsv nut obu ogg ogm ogv ogx qt rm rmvb roq rv swf tod tp trp ts vc1 vob
     vro webm webp wm wmv wtv xvid y4m
 """
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())  # by which files count as videos
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())  # of files that count as videos
 
 
 class VideoError(InputError):
-    """A video that cannot be used: one line, the file and the reason."""
+    """An unusable video: one line with the file and the reason."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
@@ -43,18 +43,18 @@ class VideoError(InputError):
 
 
 class Deadline:
-    """The time that a file may take, in seconds from now."""
+    """The time limit of a file, in seconds from now."""
 
     def __init__(self, path: str | os.PathLike[str], seconds: float) -> None:
         self.path, self.seconds, self.until = path, seconds, time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise VideoError when the time is over."""
+        """Raise VideoError if the time limit has passed."""
         if time.monotonic() > self.until:
             raise self.error()
 
     def restart(self) -> None:
-        """Grant the time anew: what goes on for ever has a limit for each frame."""
+        """Restart the time limit, as endless streams do for each frame."""
         self.until = time.monotonic() + self.seconds
 
     def error(self) -> VideoError:
@@ -65,17 +65,17 @@ class Deadline:
 def open_video(
     path: str | os.PathLike[str], deadline: Deadline, trust_header: bool = False
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The container and its first video stream that is no cover picture.
+    """Yield the container and its first video stream that is not a cover image.
 
     Args:
         path: a file that FFmpeg reads.
         deadline: for opening, and for each further read.
-        trust_header: where the container's header describes the stream (MP4, MOV, Matroska), do not decode a
-            frame to find out more. The pixel format is then unknown until the first frame.
+        trust_header: if the container's header describes the stream (MP4, MOV, Matroska), do not decode a
+            frame to probe it. The pixel format is then unknown until the first frame.
 
     Raises:
-        VideoError: no such file, an empty one, no video stream, or data that cannot be read; also from within
-            the `with` block.
+        VideoError: a missing or empty file, no video stream, or unreadable data; also from within the `with`
+            block.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -95,16 +95,16 @@ def open_video(
 def open_input(
     source: str, deadline: Deadline, options: dict[str, str] | None = None, format: str | None = None
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """What FFmpeg opens, a file or a stream: the container and its first video stream that is no cover picture.
+    """Like `open_video`, for any source that FFmpeg opens, such as network streams.
 
     Args:
         source: a path, a URL, or the name of a device.
         deadline: for opening, and for each further read.
         options: of FFmpeg.
-        format: name of an FFmpeg input format; None to find it out.
+        format: name of an FFmpeg input format; None to detect it.
 
     Raises:
-        VideoError: nothing there, no video stream, or data that cannot be read; also from within the `with` block.
+        VideoError: nothing to open, no video stream, or unreadable data; also from within the `with` block.
     """
     try:
         limits = (deadline.seconds, deadline.seconds)
@@ -128,7 +128,7 @@ def open_input(
 
 
 def reason_of(error: Exception) -> str:
-    """FFmpeg's own words, in lower case."""
+    """FFmpeg's error message in lower case."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 

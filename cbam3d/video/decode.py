@@ -1,9 +1,9 @@
-"""A file and frame numbers -> a clip, uint8 (C, T, H, W).
+"""Decode the frames of a clip by number, uint8 (C, T, H, W).
 
-A frame's number is its place in presentation order, counted as a decoder that reads the whole file puts frames
-out. Where the packets tell that order (packets.py), decoding starts at the keyframe before the wanted frames and
-ends with the last of them. The result is held against the table; where the two disagree (damaged files, wrong
-keyframe marks), or where there is no table, the file is decoded from its start.
+A frame's number is its position in presentation order, as output by a decoder that reads the whole file. If the
+packets determine that order (packets.py), decoding starts at the keyframe before the requested frames and ends with
+the last of them. The result is checked against the packet table; if the two disagree (damaged files, wrong keyframe
+flags), or if there is no table, the file is decoded from its start.
 """
 
 import os
@@ -44,21 +44,21 @@ def read_clip(
 
     Args:
         path: a file that FFmpeg reads.
-        frames: numbers in presentation order from 0, in any order, repeated as often as wanted.
+        frames: numbers in presentation order from 0, in any order, repeats allowed.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
-        seek: False decodes from the file's start. Right for a file known to be damaged: frames lost before the
-            place where decoding would start shift the numbers, and are not seen otherwise. Where timestamps leave gaps,
-            as those of a variable rate do, and those of lost packets, decoding starts there in any case.
-        corrupt: what becomes of frames that the decoder marks as corrupt: "keep" shows them, "drop" shows the last
-            intact frame in their place (the first intact one where there is none before).
-        timeout_seconds: how long reading may take; None for 60.
-        decoder: torchcodec knows no seek, corrupt and timeout_seconds, and reads no AVI files (torchcodec.py).
+        seek: False decodes from the file's start. Use it for files known to be damaged: frames lost before the
+            point where decoding would start shift the numbers undetected. Files with gaps in their timestamps
+            (variable frame rate, lost packets) are always decoded from the start.
+        corrupt: handling of frames that the decoder marks as corrupt: "keep" returns them, "drop" returns the last
+            intact frame instead (the first intact one if there is none before).
+        timeout_seconds: time limit for reading; None for 60.
+        decoder: torchcodec does not support seek, corrupt, timeout_seconds or AVI files (torchcodec.py).
 
-    Returns: uint8 (3, len(frames), height, width), RGB, the picture upright (rotation metadata is applied).
+    Returns: uint8 (3, len(frames), height, width), RGB, upright (rotation metadata is applied).
 
     Raises:
-        VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or no time left.
-        ValueError: no frame asked for, a negative number, or an option that torchcodec does not have.
+        VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or a timeout.
+        ValueError: no frames, a negative number, or an option that torchcodec does not support.
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
@@ -79,25 +79,25 @@ def read_clip(
 
 
 def stream_facts(container: InputContainer, stream: av.VideoStream) -> tuple[str, str, bytes | None]:
-    """What `entry_of` needs to know of a stream: codec, container format and extradata."""
+    """The arguments of `entry_of` for a stream: codec, container format and extradata."""
     context = stream.codec_context
     return context.codec.canonical_name, container.format.name, context.extradata
 
 
 class ReadingLog:
-    """What `all_frames` meets on its way; this one forgets it."""
+    """Callbacks of `all_frames`; these do nothing."""
 
     def error(self, reason: str) -> None:
-        """A packet cannot be read or decoded."""
+        """Called for a packet that cannot be read or decoded."""
 
     def packet(self, packet: "Packet[Any]") -> None:
-        """A packet, after it was decoded."""
+        """Called for each decoded packet."""
 
 
 def all_frames(
     container: InputContainer, stream: av.VideoStream, deadline: Deadline, log: ReadingLog | None = None
 ) -> Iterator[av.VideoFrame]:
-    """All readable frames in presentation order. A packet that cannot be decoded is skipped, and logged."""
+    """Yield all readable frames in presentation order. A packet that cannot be decoded is skipped and logged."""
     log = log or ReadingLog()
     packets = container.demux(stream)
     while True:
@@ -117,8 +117,8 @@ def all_frames(
 
 
 class _Clip:
-    """The wanted frames: their pixels, and which are still missing. Where no size is given, the file's first frame is
-    wanted as well: a stream may change its size midway, and a clip has that of the first."""
+    """Pixels of the requested frames, and which are still missing. If no size is given, the file's first frame is
+    requested as well: a stream may change its size midway, and a clip has that of the first."""
 
     def __init__(self, frames: Sequence[int], size: tuple[int, int] | None) -> None:
         self.places: dict[int, list[int]] = {} if size else {0: []}
@@ -144,7 +144,7 @@ class _Clip:
 def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) -> None:
     with open_video(path, deadline) as (container, stream):
         shown: av.VideoFrame | None = None
-        waiting: list[int] = []  # corrupt frames without an intact one before
+        waiting: list[int] = []  # corrupt frames without a preceding intact one
         number = -1
         for number, frame in enumerate(all_frames(container, stream, deadline)):
             if corrupt == "keep" or not frame.is_corrupt:
@@ -162,8 +162,8 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
 
 
 def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
-    """Whether all wanted frames came, undamaged and each where the table has it. A file that contradicts its table
-    has none from then on."""
+    """Whether all requested frames were decoded, intact and as the table predicts. A file that contradicts its table
+    is treated as having none from then on."""
     with open_video(path, deadline, trust_header=True) as (container, stream):
         file = os.stat(path)
         key = (os.fspath(path), file.st_mtime_ns, file.st_size)
@@ -197,8 +197,8 @@ def _decode_span(
     clip: _Clip,
     deadline: Deadline,
 ) -> bool:
-    """Decode a span into the clip; `wanted` is rank -> frame number. False at the first sign of damage, or where the
-    decoder puts frames out in another order than the table has them."""
+    """Decode a span into the clip; `wanted` maps rank to frame number. False at the first sign of damage, or if the
+    decoder outputs frames in another order than the table."""
     context, kind, skip = stream.codec_context, container.format.name, ""
     first_time, first_rank = table.times[span.start], table.ranks[span.start]
     last_rank = -1
@@ -210,11 +210,11 @@ def _decode_span(
                 return False
             if rank < first_rank:
                 continue
-            packet.pts = rank  # the decoder hands it on to the frame
+            packet.pts = rank  # the decoder copies it to the frame
             if table.skippable and skip != (needed := "DEFAULT" if rank in wanted else "NONREF"):
                 context.skip_frame = skip = needed
         try:
-            frames = context.decode(packet)  # None: what the decoder still holds
+            frames = context.decode(packet)  # None flushes the decoder
         except FFmpegError:
             return False
         for frame in frames:
@@ -229,7 +229,7 @@ def _decode_span(
 
 
 def demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> "Iterator[Packet[Any]]":
-    """The stream's packets; of MPEG-4 Part 2, where two pictures may lie in one, unpacked."""
+    """Yield the stream's packets; those of MPEG-4 Part 2, which may hold two pictures each, are unpacked."""
     mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream) if mpeg4 else None
     for packet in container.demux(stream):
@@ -240,11 +240,11 @@ def demux(container: InputContainer, stream: av.VideoStream, deadline: Deadline)
         yield from unpack.filter(None)
 
 
-Key = tuple[str, int, int]  # path, time of change, size
+Key = tuple[str, int, int]  # path, modification time, size
 
 
 class _Tables:
-    """The tables of the files used last; None for a file that has none."""
+    """LRU cache of packet tables; None for a file without one."""
 
     def __init__(self, most_bytes: int) -> None:
         self.tables: OrderedDict[Key, PacketTable | None] = OrderedDict()
@@ -252,7 +252,7 @@ class _Tables:
         self.lock = Lock()
 
     def look_up(self, key: Key) -> tuple[bool, PacketTable | None]:
-        """Whether the file is known, and its table."""
+        """Whether the file is cached, and its table."""
         with self.lock:
             if key not in self.tables:
                 return False, None
@@ -260,7 +260,7 @@ class _Tables:
             return True, self.tables[key]
 
     def add(self, key: Key, table: PacketTable | None) -> None:
-        """Keep a file's table, and forget those not used for longest."""
+        """Cache a file's table, evicting the least recently used ones."""
         with self.lock:
             if key in self.tables:  # by another thread
                 return
@@ -271,14 +271,14 @@ class _Tables:
                 self.num_bytes -= _num_bytes(oldest)
 
     def forget(self, key: Key) -> None:
-        """Know from now on that this file has none."""
+        """Mark a file as having no table."""
         with self.lock:
             self.num_bytes -= _num_bytes(self.tables.pop(key, None)) if key in self.tables else 0
         self.add(key, None)
 
 
 def _num_bytes(table: PacketTable | None) -> int:
-    return 600 + (table.num_bytes if table else 0)  # the objects around the numbers are counted roughly
+    return 600 + (table.num_bytes if table else 0)  # the objects' overhead is a rough estimate
 
 
 _tables = _Tables(most_bytes=16 * 2**20)

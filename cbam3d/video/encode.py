@@ -1,4 +1,4 @@
-"""Frames -> a video file."""
+"""Encode frames as a video file."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from av.container import OutputContainer
 
 from cbam3d.files import atomic_write
 
-# What a codec is asked for. Without cpu-independent, x264's result depends on where the frames lie in memory.
+# Encoder defaults. Without cpu-independent, x264's output depends on where the frames lie in memory.
 _OPTIONS = {
     "libx264": {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1"},
     "mpeg4": {"qmin": "3", "qmax": "3"},
@@ -23,17 +23,17 @@ _OPTIONS = {
 def video_writer(
     path: Path, fps: int | Fraction, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: str
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a video frame by frame: yields the function that adds a frame, uint8 (H, W, 3), RGB.
+    """Write a video frame by frame: yields a function that adds a frame, uint8 (H, W, 3), RGB.
 
-    The file appears when the block ends, and not at all where the block fails or adds no frame. All frames have the
-    size of the first.
+    The file is created when the block ends, unless the block fails or adds no frame. All frames have the size of the
+    first.
 
     Args:
-        path: the container follows from the suffix.
+        path: its suffix determines the container.
         fps: frames per second.
         codec: name of an FFmpeg encoder.
         pix_fmt: pixel format of the file.
-        options: of the encoder; they override the ones chosen here.
+        options: of the encoder; they override the defaults.
     """
     opened: list[tuple[OutputContainer, av.VideoStream]] = []
 

@@ -1,11 +1,11 @@
-"""Which packet of a file holds which frame, and which packets to decode for some frames.
+"""Map frames to packets, and plan which packets to decode for given frames.
 
-A frame's number is its place in presentation order. It can be told without decoding where the container
-gives every frame a timestamp, and for MPEG-4 Part 2, whose packets say how they are reordered (the AVI files
-of UCF101 have no presentation timestamps, and two frames in one packet). Elsewhere only decoding tells.
+A frame's number is its position in presentation order. It is known without decoding if the container gives
+every frame a timestamp, and for MPEG-4 Part 2, whose packets determine their reordering (the AVI files of
+UCF101 have no presentation timestamps, and two frames in one packet). All other files must be decoded.
 
-Timestamps of H.264 and HEVC are not believed where they have the order of coding although there are B-pictures:
-some tools write them so, and decoders go by the order that the pictures themselves have.
+Timestamps of H.264 and HEVC are not trusted if they are in coding order although there are B-pictures: some
+tools write them so, and decoders use the order coded in the pictures themselves.
 """
 
 from array import array
@@ -21,34 +21,34 @@ from av.packet import Packet
 _TIMED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts", "gif"}
 _PREDICTED = {"h264", "hevc", "vp9", "av1"}
 _ONE_FRAME_A_PACKET = _PREDICTED | {"gif", "ffv1", "huffyuv"}
-_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "v210"}  # and in which each packet says all of it
+_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "v210"}  # and each packet is self-contained
 
-_VOP_START = b"\0\0\1\xb6"  # MPEG-4 Part 2: here a picture begins; the next two bits are its kind
+_VOP_START = b"\0\0\1\xb6"  # MPEG-4 Part 2: start of a picture; the next two bits are its type
 _I, _P, _B = 0, 1, 2
 _LONGEST_HEAD = 1 << 16  # bytes before a picture's first slice
-_LARGEST_EMPTY_VOP = 19  # bytes; a P-picture as small as this may be a placeholder that shows nothing
+_LARGEST_EMPTY_VOP = 19  # bytes; a P-picture this small may be a placeholder that shows nothing
 
 
 class Entry(NamedTuple):
-    """What the table needs to know of a packet; times in the stream's units."""
+    """Properties of a packet for the table; times in the stream's time base."""
 
     shown_at: int | None
     seek_time: int | None
     keyframe: bool
     hidden: bool  # by an edit list: decoded, but not shown
-    kind: int | None = None  # of picture, I, P or B, where the codec is read for it; None where it cannot be told
+    kind: int | None = None  # picture type I, P or B, for codecs that are parsed; None if unknown
 
 
 @dataclass(frozen=True)
 class PacketTable:
-    """What the packets of a stream, in coding order, show."""
+    """The frames in the packets of a stream, in coding order."""
 
-    places: Sequence[int]  # frame number -> place of its packet in coding order
-    ranks: Sequence[int]  # of every packet in presentation order, the hidden ones included
-    times: Sequence[int]  # that the container seeks by, different for every packet; see `seek_time`
-    keyframes: Sequence[int]  # places, rising, of packets where decoding can start
-    skippable: bool  # whether frames that no other refers to may be passed over on the way
-    gaps: bool  # whether packets may be missing: how many frames a decoder makes of the others, only decoding tells
+    places: Sequence[int]  # frame number -> position of its packet in coding order
+    ranks: Sequence[int]  # of every packet in presentation order, including hidden ones
+    times: Sequence[int]  # for seeking, unique per packet; see `seek_time`
+    keyframes: Sequence[int]  # positions, ascending, of packets where decoding can start
+    skippable: bool  # whether non-reference frames may be skipped
+    gaps: bool  # whether packets may be missing: the number of decoded frames is then unknown
 
     @property
     def num_bytes(self) -> int:
@@ -57,25 +57,25 @@ class PacketTable:
 
 @dataclass(frozen=True)
 class Span:
-    """Packets to decode in one go, by their places: from a keyframe up to `stop`, exclusive."""
+    """Positions of packets to decode in one go: from a keyframe up to `stop`, exclusive."""
 
     start: int
     stop: int
 
 
 def seek_time(packet: "Packet[Any]", container_format: str) -> int | None:
-    """The time by which a container finds a packet: of presentation in Matroska, elsewhere of decoding."""
+    """The timestamp by which a container seeks to a packet: PTS in Matroska, DTS elsewhere."""
     return packet.pts if container_format == "matroska,webm" else packet.dts
 
 
 def entry_of(packet: "Packet[Any]", codec: str, container_format: str, extradata: bytes | None) -> Entry:
-    """The entry of a packet; those of MPEG-4 Part 2 must hold one picture each.
+    """Create the entry of a packet; those of MPEG-4 Part 2 must hold one picture each.
 
     Args:
-        packet: not decoded yet, or decoded.
-        codec: the canonical name of the stream's.
-        container_format: FFmpeg's name of it.
-        extradata: the stream's.
+        packet: before or after decoding.
+        codec: its canonical name.
+        container_format: FFmpeg's name for it.
+        extradata: of the stream.
     """
     kind = None
     if codec == "mpeg4":
@@ -86,12 +86,12 @@ def entry_of(packet: "Packet[Any]", codec: str, container_format: str, extradata
 
 
 def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> PacketTable | None:
-    """The table of a stream, or None where only decoding can tell it.
+    """Create the table of a stream, or None if it requires decoding.
 
     Args:
         entries: of all packets, in coding order.
-        codec: the canonical name of the stream's.
-        container_format: FFmpeg's name of it.
+        codec: its canonical name.
+        container_format: FFmpeg's name for it.
     """
     keyframes = [place for place, entry in enumerate(entries) if entry.keyframe]
     if not keyframes or keyframes[0] != 0:
@@ -124,10 +124,10 @@ def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> Pac
 
 
 def plan(table: PacketTable, wanted: Collection[int]) -> list[Span]:
-    """The spans that hold the wanted frames, with as little to decode as possible.
+    """Find the spans to decode for the wanted frames, as short as possible.
 
-    What follows a keyframe in coding order but precedes it on the screen may lack its references after a jump,
-    so a keyframe serves the frames from its own on.
+    Packets that follow a keyframe in coding order but precede it in presentation order may lack their references
+    after a seek, so a keyframe only serves frames from its own on.
     """
     spans: list[Span] = []
     for number in sorted(wanted):
@@ -144,14 +144,14 @@ def plan(table: PacketTable, wanted: Collection[int]) -> list[Span]:
 
 
 def _distinct(times: Sequence[int | None]) -> Sequence[int] | None:
-    """The times, where every packet has its own."""
+    """The times, or None unless every packet has a unique one."""
     known = array("q", [time for time in times if time is not None])
     return known if len(known) == len(times) == len(set(known)) else None
 
 
 def _is_even(times: Sequence[int]) -> bool:
-    """Whether frames come at a constant rate. Where one is missing, the decoder makes up what refers to it from
-    whatever it has decoded, and that would depend on what was passed over."""
+    """Whether the frame rate is constant. If a frame is missing, the decoder fills in what refers to it from what it
+    has decoded, which would depend on the skipped packets."""
     steps = [b - a for a, b in pairwise(sorted(times))]
     return not steps or max(steps) < 1.5 * min(steps)
 
@@ -166,19 +166,19 @@ def _kind_of_vop(packet: "Packet[Any]") -> int | None:
 
 
 def _kind_of_slice(packet: "Packet[Any]", codec: str, extradata: bytes) -> int | None:
-    """Kind of the first slice of an H.264 or HEVC picture; of HEVC as coded where the PPS asks for nothing more."""
+    """Type of the first slice of an H.264 or HEVC picture; for HEVC, assuming no extra slice header bits in the PPS."""
     for unit in _units(memoryview(packet), codec, extradata):
         if codec == "h264" and len(unit) > 1 and unit[0] & 31 in (1, 5):
-            bits = unit[1] & 127  # behind the 1 that codes first_mb_in_slice 0; slice_type follows in the same byte
+            bits = unit[1] & 127  # after the 1 that codes first_mb_in_slice 0; slice_type follows in the same byte
             is_b = bits >> 4 == 0b010 or bits >> 2 == 0b00111
             return _I if unit[0] & 31 == 5 else _B if is_b else _P
         if codec == "hevc" and len(unit) > 2 and (kind := unit[0] >> 1) < 32:
-            return _I if kind >= 16 else _B if unit[2] & 32 else _P  # behind first_slice_segment and pps_id 0
+            return _I if kind >= 16 else _B if unit[2] & 32 else _P  # after first_slice_segment and pps_id 0
     return None
 
 
 def _units(data: memoryview, codec: str, extradata: bytes) -> Iterator[memoryview]:
-    """NAL units: each behind its length where the extradata says so (MP4, Matroska), else behind 0 0 1."""
+    """Yield NAL units: length-prefixed if the extradata says so (MP4, Matroska), else after start codes 0 0 1."""
     if extradata[:1] == b"\1":
         size, start = (extradata[4 if codec == "h264" else 21] & 3) + 1, 0
         while start + size < len(data):
@@ -194,7 +194,7 @@ def _units(data: memoryview, codec: str, extradata: bytes) -> Iterator[memoryvie
 
 
 def _vop_order(kinds: Sequence[int | None]) -> list[int] | None:
-    """A B-picture is shown at once, any other when the next that is no B-picture has been decoded."""
+    """Presentation order: a B-picture is shown at once, any other once the next non-B-picture is decoded."""
     order = [0] * len(kinds)
     position, held, references = 0, -1, 0
     for place, kind in enumerate(kinds):

@@ -1,4 +1,4 @@
-"""A decoded frame -> its place in a clip: scaled, converted to RGB and turned upright."""
+"""Write decoded frames into a clip: scaled, converted to RGB and rotated upright."""
 
 import threading
 
@@ -11,23 +11,23 @@ _local = threading.local()
 
 
 def quarter_turns(frame: VideoFrame) -> int:
-    """How often the picture is turned anticlockwise by 90° to be upright: its rotation metadata, to the nearest."""
+    """Number of 90° anticlockwise rotations that make a frame upright, rounded from its rotation metadata."""
     return round(frame.rotation / 90) % 4
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """Height and width in pixels of the picture after its rotation metadata is applied."""
+    """Height and width in pixels of the frame after its rotation metadata is applied."""
     return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width in pixels of a picture whose shorter side is scaled to `short_side`."""
+    """Height and width in pixels after scaling the shorter side to `short_side`."""
     scale = short_side / min(height, width)
     return round(height * scale), round(width * scale)
 
 
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
-    """Scale and convert into `out`, uint8 (3, H, W), RGB, the picture upright."""
+    """Scale and convert a frame into `out`, uint8 (3, H, W), RGB, upright."""
     _, height, width = out.shape
     turns = quarter_turns(frame)
     if turns % 2:
@@ -42,7 +42,7 @@ def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
 
 
 def grey_thumbnail(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """The upright picture scaled to (height, width), uint8 (H, W), without colour."""
+    """The upright frame in grey, scaled to (height, width), uint8 (H, W)."""
     turns = quarter_turns(frame)
     height, width = size[::-1] if turns % 2 else size
     small = _reformatter("thumbnail").reformat(
@@ -58,7 +58,7 @@ def _view(plane: VideoPlane, height: int, width: int) -> np.ndarray:
 
 
 def _reformatter(use: str) -> VideoReformatter:
-    """FFmpeg's scaling tables, kept for each use in each thread."""
+    """FFmpeg's scaler, cached per use and thread."""
     if not hasattr(_local, use):
         setattr(_local, use, VideoReformatter())
     return getattr(_local, use)

@@ -1,4 +1,4 @@
-"""Decoding a whole file once: what can be trusted of it, and a copy that decodes faster."""
+"""Decode a whole file once to check it, and to write a copy that decodes faster."""
 
 import math
 import os
@@ -31,9 +31,9 @@ _THUMBNAIL_EVERY = 8  # frames
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Sizes are those of the upright picture; times in seconds.
+    """Properties of a video; sizes are those of the upright frame.
 
-    `problem` is empty for a good file. A damaged file with some readable frames has both, frames and problem.
+    `problem` is empty for an intact file. A damaged file with some readable frames has both frames and a problem.
     """
 
     num_frames: int = 0
@@ -42,20 +42,20 @@ class VideoInfo:
     height: int = 0
     duration_seconds: float = 0.0
     problem: str = ""
-    num_bytes: int = 0  # of the file, and when it was changed
+    num_bytes: int = 0  # of the file, and its modification time
     changed_ns: int = 0
     fingerprint: bytes = b""  # see fingerprint.py
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Copies to write while files are read: every frame, upright, without sound, at a constant rate, as MPEG-4 Part 2
-    without B-frames, the quickest to decode of what was measured.
+    """Copies to write while files are read: every frame, upright, without audio, at a constant frame rate, as MPEG-4
+    Part 2 without B-frames, the fastest to decode of the formats measured.
 
     Args:
         root: folder of the copies, which have the paths of the originals.
-        short_side: pixels; a smaller picture keeps its size.
-        gop: frames from keyframe to keyframe.
+        short_side: pixels; smaller videos keep their size.
+        gop: frames between keyframes.
     """
 
     root: Path
@@ -63,10 +63,10 @@ class Copies:
     gop: int
 
     def path(self, name: str) -> Path:
-        """Where the copy of a video goes: its name is the original's, followed by .avi where it has another suffix.
+        """Path of a video's copy: the original name, followed by .avi if it has another suffix.
 
         Raises:
-            InputError: a name that leads out of the folder.
+            InputError: a name outside the folder.
         """
         copy = self.root / (name if name.lower().endswith(".avi") else f"{name}.avi")
         if leads_out(copy, os.path.realpath(self.root)):
@@ -74,7 +74,7 @@ class Copies:
         return copy
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the copy of a picture, even numbers."""
+        """Height and width of a copy, rounded to even numbers."""
         scale = min(1.0, self.short_side / min(height, width))
         return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
 
@@ -103,7 +103,7 @@ def probe_video(
 
     Args:
         path: the file.
-        timeout_seconds: how long that may take.
+        timeout_seconds: time limit.
         copies: where to write a copy, under `name`; None for none.
 
     Raises:
@@ -143,7 +143,7 @@ def probe_video(
 
 
 def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Bytes of a file and when it was changed, in nanoseconds; zeros where there is none."""
+    """Size of a file in bytes and its modification time in nanoseconds; zeros if there is no file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):
@@ -152,13 +152,13 @@ def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
-    """As `probe_video`, but for the fingerprint; where the packets alone tell how many frames there are, and that none
-    is missing, only the first frame is decoded. Damage within packets is then not seen."""
+    """Like `probe_video`, but without fingerprint; if the packets alone determine the number of frames, and none is
+    missing, only the first frame is decoded. Damage within packets is then not detected."""
     try:
         info = _measure_packets(path, Deadline(path, timeout_seconds))
     except (VideoError, StopIteration):
         info = None
-    return info or probe_video(path, timeout_seconds)  # which says what is wrong
+    return info or probe_video(path, timeout_seconds)  # which reports the problem
 
 
 def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
@@ -177,7 +177,7 @@ def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoI
 
 
 class _Count:
-    """What is noted of the frames that pass."""
+    """Statistics of the decoded frames."""
 
     def __init__(self) -> None:
         self.frames = self.corrupt = 0
@@ -193,7 +193,7 @@ class _Count:
 
 
 class _Log(ReadingLog):
-    """What is noted of the packets that pass."""
+    """Statistics of the packets read."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -202,7 +202,7 @@ class _Log(ReadingLog):
         self.start, self.end = math.inf, -math.inf  # seconds
 
     def open(self, container: InputContainer, stream: VideoStream) -> None:
-        """Note what the header says."""
+        """Record the header's information."""
         self.facts = stream_facts(container, stream)
         self.promised = 0.0  # seconds; in MP4 and MOV edit lists make a duration hard to compare
         if container.format.name in ("asf", "mxf") and stream.duration is not None and stream.time_base is not None:
@@ -223,20 +223,20 @@ class _Log(ReadingLog):
             self.start, self.end = min(self.start, start), max(self.end, start + self._duration(packet))
 
     def problems(self, num_frames: int) -> list[str]:
-        """What is wrong, given the number of frames that were decoded."""
+        """The problems found, given the number of decoded frames."""
         found = [f"{counted(len(self.errors), 'unreadable packet')} ({self.errors[0]})"] if self.errors else []
-        found += [counted(self.cut, "cut packet")] if self.cut else []
+        found += [counted(self.cut, "truncated packet")] if self.cut else []
         table = self.table()
         if table is not None and num_frames < len(table.places):
             found.append(f"{counted(len(table.places) - num_frames, 'packet')} without a frame")
         return found
 
     def table(self) -> PacketTable | None:
-        """The table of the packets, where they tell the frames."""
+        """The table of the packets, or None if they do not determine the frames."""
         return tabulate(self.entries, *self.facts[:2])
 
     def early_end(self) -> str:
-        """Where the file ends long before the duration of its header is over."""
+        """The point where the file ends, if well before the duration in its header; else empty."""
         length = max(0.0, self.end, self.end - self.start)  # durations may count from 0, or from the first frame
         frame = self.promised / max(1, len(self.entries))  # the last one may have no duration
         if self.promised and self.promised - length > max(1.0, 0.05 * self.promised, 1.5 * frame):

@@ -1,4 +1,4 @@
-"""Frames with their times, one after the other: of a file, of a stream from the network, or of a camera."""
+"""Read frames and their timestamps from a file, a network stream or a camera."""
 
 import sys
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A decoded frame: seconds since the first one, the mean rate of its video (frames a second), and the size (height,
-    width) of its first frame, which holds for all of them."""
+    """A decoded frame: seconds since the first one, the mean frame rate of its video, and the size (height, width) of
+    the first frame, which is used for all of them."""
 
     frame: VideoFrame
     seconds: float
@@ -24,26 +24,26 @@ class TimedFrame:
     size: tuple[int, int]
 
     def scaled(self, short_side: int) -> np.ndarray:
-        """Its pixels, uint8 (3, H, W), RGB, upright, the shorter side scaled to `short_side`."""
+        """Pixels, uint8 (3, H, W), RGB, upright, with the shorter side scaled to `short_side`."""
         pixels = np.empty((3, *scaled_size(*self.size, short_side)), np.uint8)
         write_rgb(self.frame, pixels)
         return pixels
 
 
 def is_stream(source: str) -> bool:
-    """Whether it is a camera's number or a URL, rather than a path."""
+    """Whether the source is a camera number or a URL rather than a path."""
     return (source.isdecimal() and not Path(source).exists()) or "://" in source
 
 
 def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedFrame]:
-    """Every readable frame, as it comes.
+    """Yield every readable frame as it arrives.
 
     Args:
         source: a path, a URL that FFmpeg reads (http, rtsp, …), or the number of a camera ("0").
-        timeout_seconds: how long opening, and each frame, may take.
+        timeout_seconds: time limit for opening and for each frame.
 
     Raises:
-        VideoError: nothing there, no video in it, or no frame in time.
+        VideoError: nothing to open, no video in it, or a timeout.
     """
     deadline = Deadline(source, timeout_seconds)
     place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
@@ -60,7 +60,7 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
 
 
 def _camera(number: str) -> tuple[str, str]:
-    """A camera as FFmpeg names it on this system, and the input format."""
+    """FFmpeg's name for a camera on this system, and the input format."""
     if sys.platform.startswith("linux"):
         return f"/dev/video{number}", "v4l2"
     if sys.platform == "darwin":

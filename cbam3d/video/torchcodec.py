@@ -1,4 +1,4 @@
-"""torchcodec as a second decoder, for those who have its FFmpeg libraries: the extra `torchcodec`."""
+"""torchcodec as an alternative decoder; needs FFmpeg's libraries and the extra `torchcodec`."""
 
 import os
 from collections.abc import Sequence
@@ -12,12 +12,11 @@ from cbam3d.video.container import VideoError
 
 
 def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None) -> Tensor:
-    """The same as decode.read_clip, by torchcodec.
+    """Like decode.read_clip, using torchcodec.
 
     Raises:
         InputError: torchcodec is not installed, or does not find FFmpeg's libraries.
-        VideoError: data that it cannot read, a frame beyond the end, or an AVI file with B-frames, whose frames it
-            numbers wrongly.
+        VideoError: unreadable data, a frame beyond the end, or an AVI file, whose frames it may number wrongly.
     """
     try:
         from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]

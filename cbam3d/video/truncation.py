@@ -1,5 +1,5 @@
-"""Whether a file ends before its container says so. What a cut has taken away leaves no error behind in these formats:
-FFmpeg reads to the end that there is. MP4, AVI and others mark the packet that is cut, which probe.py counts.
+"""Detect truncated files in containers where FFmpeg reports no error, but reads to the end of the file. In MP4, AVI and
+others the truncated packet is marked, which probe.py counts.
 """
 
 import os
@@ -11,11 +11,11 @@ _OGG_TAIL = 1 << 17  # bytes; an Ogg page has at most 65,307
 
 
 def cut_off(path: str | os.PathLike[str], container_format: str) -> str:
-    """What shows that the end is missing; empty where nothing does, or where the format does not tell.
+    """Evidence that the end is missing; empty if there is none, or the format cannot tell.
 
     Args:
         path: the file.
-        container_format: FFmpeg's name of it.
+        container_format: FFmpeg's name for it.
     """
     check = _CHECKS.get(container_format)
     if check is None:
@@ -25,13 +25,13 @@ def cut_off(path: str | os.PathLike[str], container_format: str) -> str:
 
 
 def _gif(file: BinaryIO, size: int) -> str:
-    """Its last block ends with 0, and then comes a semicolon; programs may add to that."""
+    """The last block ends with 0, followed by a semicolon; programs may append data."""
     file.seek(max(0, size - 4096))
     return "" if b"\0;" in file.read() else "cut off (no GIF trailer)"
 
 
 def _matroska(file: BinaryIO, size: int) -> str:
-    """The segment says how long it is, unless it was written as a live stream."""
+    """The segment states its length, unless it was written as a live stream."""
     for _ in range(2):  # the EBML header, then the segment
         kind, length = _vint(file, keep_marker=True), _vint(file)
         if kind not in (_EBML_HEADER, _SEGMENT) or length is None:
@@ -44,7 +44,7 @@ def _matroska(file: BinaryIO, size: int) -> str:
 
 
 def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
-    """A number of EBML: as many zero bits as bytes follow, a one, the value. None for "unknown": all ones."""
+    """Read an EBML integer: as many zero bits as bytes follow, a one, the value. None for "unknown", all ones."""
     first = file.read(1)
     if not first or not first[0]:
         return None
@@ -57,7 +57,7 @@ def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> str:
-    """The last page of every stream is marked."""
+    """The last page of every stream is flagged."""
     file.seek(max(0, size - _OGG_TAIL))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
@@ -67,7 +67,7 @@ def _ogg(file: BinaryIO, size: int) -> str:
 
 
 def _transport_stream(file: BinaryIO, size: int) -> str:
-    """Packets of 188 bytes, or 192 where each has a time of arrival before it (M2TS)."""
+    """Packets of 188 bytes, or 192 with an arrival timestamp before each (M2TS)."""
     packet = 192 if file.read(5)[4:] == b"G" else 188
     return f"cut off (the last transport packet has {size % packet} of {packet} bytes)" if size % packet else ""
 

@@ -75,5 +75,5 @@ def test_two_transforms_of_a_view_draw_apart():
 
 @pytest.mark.parametrize("cut", [RandomCrop(9), TestCrops(9)])
 def test_a_picture_that_is_too_small_is_an_error(cut):
-    with pytest.raises(InputError, match="a cut of 9 pixels is larger than the picture"):
+    with pytest.raises(InputError, match="a crop of 9 pixels is larger than the image"):
         cut(pictures(2, 3, 8, 12), keys_of(0, np.arange(2)))

@@ -78,10 +78,10 @@ def test_refusals(tmp_path):
         ("a/x\0.mp4", "a", {}, "has a NUL in its path"),
         ("a/x.mp4", "", {}, "has no label"),
         ("a/x.mp4", "a", {"width": 10**12}, "is wider than 65,536 pixels"),
-        ("a/x.mp4", "a", {"height": 10**12}, "is higher than 65,536 pixels"),
-        ("a/x.mp4", "a", {"fps": np.nan}, "has a rate that is none"),
-        ("a/x.mp4", "a", {"fps": np.inf}, "has a rate that is none"),
-        ("a/x.mp4", "a", {"split": "tset"}, "has a split that is none of train, val, test and unused"),
+        ("a/x.mp4", "a", {"height": 10**12}, "is taller than 65,536 pixels"),
+        ("a/x.mp4", "a", {"fps": np.nan}, "has an invalid frame rate"),
+        ("a/x.mp4", "a", {"fps": np.inf}, "has an invalid frame rate"),
+        ("a/x.mp4", "a", {"split": "tset"}, "has a split other than train, val, test and unused"),
     ],
 )
 def test_a_strangers_table_is_refused_by_name(tmp_path, path, label, numbers, reason):

@@ -54,7 +54,7 @@ def test_ucf101_has_its_classes_and_splits():
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
     for text, message in (
-        ('kind: video\npatterns: ["{label}/{name}"]\nannotations: list.csv', "annotations must hold keys with values"),
+        ('kind: video\npatterns: ["{label}/{name}"]\nannotations: list.csv', "annotations must be a mapping"),
         ("- a list", "a recipe holds keys with values, not a list"),
         ("kind: vidoe", "kind must be video or image, got 'vidoe'"),
         ("kind: video\npatterns: '{label}/{name}'", "patterns must be a list"),

@@ -153,7 +153,7 @@ def test_a_checkpoint_with_attention_fills_the_attention(tmp_path):
 
 def test_weights_of_another_network_do_not_half_fill_one(tmp_path):
     torch.save(create_model("torchvision/r2plus1d_18", 5).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth does not fit ResNet: it does not give conv1\.weight"):
+    with pytest.raises(InputError, match=r"other\.pth does not fit ResNet: it has no conv1\.weight"):
         create_model("resnet18", 5, weights=str(tmp_path / "other.pth"))
 
 
@@ -232,7 +232,7 @@ def test_a_head_for_other_classes_stays_and_is_reported():
     assert report.new == ["fc.weight", "fc.bias"]
     assert torch.equal(target.fc.weight, head)
     assert torch.equal(target.conv1.weight, source.conv1.weight)
-    with pytest.raises(InputError, match=r"2 keys are left over, the first is fc\.weight"):
+    with pytest.raises(InputError, match=r"2 keys are unused, the first is fc\.weight"):
         load_weights(target, source.state_dict(), require_complete=True)
 
 
@@ -267,7 +267,7 @@ def test_what_matches_exactly_goes_before_what_only_resembles():
     target = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3)})
     state = {"module.conv1.weight": torch.ones(4, 3, 3, 3), "conv1.weight": torch.zeros(4, 3, 3, 3)}
     report = load_weights(target, state)
-    assert report.skipped == {"module.conv1.weight": "conv1.weight is given already"}
+    assert report.skipped == {"module.conv1.weight": "conv1.weight is already set"}
     assert target["conv1"].weight.abs().sum() == 0
 
 
@@ -316,8 +316,8 @@ def test_a_refusal_changes_nothing():
     before = copy.deepcopy(target.state_dict())
     for source, message in (
         ({"other.weight": torch.zeros(3)}, "none of its 1 tensors fits ResNet"),
-        ({"epoch": 3}, "holds no tensors by name"),
-        ([1, 2], "holds no tensors by name"),
+        ({"epoch": 3}, "contains no named tensors"),
+        ([1, 2], "contains no named tensors"),
     ):
         with pytest.raises(InputError, match=message):
             load_weights(target, source)
@@ -393,7 +393,7 @@ def test_the_head_is_known_by_its_place(tmp_path, missing):
     state = create_model("resnet10", num_classes=8, ndim=2, width=8).state_dict()
     del state[missing]
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=rf"w\.pth does not fit ResNet: it does not give {re.escape(missing)}"):
+    with pytest.raises(InputError, match=rf"w\.pth does not fit ResNet: it has no {re.escape(missing)}"):
         create_model("resnet10", num_classes=8, ndim=2, width=8, weights=tmp_path / "w.pth")
     for key in ("fc.weight", "fc.bias"):
         del state[key]
@@ -417,7 +417,7 @@ def test_half_a_gate_is_refused():
     state = create_model("resnet10", num_classes=5, ndim=2, **options).state_dict()
     lost = "layer2.0.attention.spatial.norm.weight"
     del state[lost]
-    with pytest.raises(InputError, match=f"it does not give {lost}"):
+    with pytest.raises(InputError, match=f"it has no {lost}"):
         create_model("resnet10", num_classes=5, ndim=2, weights=state, **options)
     without = {key: value for key, value in state.items() if "attention.spatial" not in key}
     create_model("resnet10", num_classes=5, ndim=2, weights=without, **options)  # a whole gate may be new
@@ -464,5 +464,5 @@ def test_a_host_called_attention_is_no_block():
     _check_filled(report, model, set(), "w.pth")  # the block is new as a whole
     del without["attention.weight"]
     report = load_weights(model, without)
-    with pytest.raises(InputError, match=r"w\.pth: it does not give attention\.weight"):
+    with pytest.raises(InputError, match=r"w\.pth: it has no attention\.weight"):
         _check_filled(report, model, set(), "w.pth")

@@ -140,7 +140,7 @@ def test_attention_is_inserted_into_others():
         ({"name": "resnet18", "attention": "cbmm"}, "did you mean 'cbam'"),
         ({"name": "resnet18", "attention_options": {"reduction": 4}}, "attention_options without attention"),
         ({"name": "resnet18", "weights": "KINETICS400_V2"}, "did you mean 'KINETICS400_V1'"),
-        ({"name": "resnet10", "weights": "KINETICS400_V1"}, "has no weights by name"),
+        ({"name": "resnet10", "weights": "KINETICS400_V1"}, "has no named weights"),
         ({"name": "resnet10", "weights": "nowhere.pth"}, "no such weights file"),
     ],
 )

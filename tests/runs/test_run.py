@@ -66,8 +66,8 @@ def test_a_class_is_named_by_its_path(videos, tmp_path):
     for name, message in (
         ("tests.runs.test_run:Onw", "no 'Onw' in tests.runs.test_run"),
         ("nowhere.at_all:Own", "no module 'nowhere' to import"),
-        ("os:system", "is no class of torch.nn.Module"),
-        ("tests.runs.test_run:TINY", "is no class of torch.nn.Module"),
+        ("os:system", "is not a subclass of torch.nn.Module"),
+        ("tests.runs.test_run:TINY", "is not a subclass of torch.nn.Module"),
     ):
         with pytest.raises(ValueError, match=message):
             create_model(name, 8)

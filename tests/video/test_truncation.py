@@ -11,7 +11,7 @@ SAID = {  # what tells that the end is missing
     "v.ts": "of 188 bytes",
     "v.m2ts": "of 192 bytes",
     "v.mxf": "seconds",
-    "v.avi": "cut packet",
+    "v.avi": "truncated packet",
     "v.mp4": "unreadable packet",
     "v.flv": "cut off (at ",
 }

@@ -1,4 +1,4 @@
-"""PyTorchVideo's networks of clips."""
+"""PyTorchVideo's networks for clips."""
 
 import warnings
 from importlib import import_module
@@ -12,7 +12,7 @@ _NAMES = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50"
 
 
 def names() -> list[str]:
-    """The networks that are listed."""
+    """The listed networks."""
     return _NAMES
 
 
@@ -24,8 +24,8 @@ def rank(name: str) -> int:
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A network by name, without weights; SlowFast takes a clip as the others do."""
-    with warnings.catch_warnings():  # its last release predates what today's PyTorch deprecates
+    """Build a network without weights; SlowFast takes a clip like the others."""
+    with warnings.catch_warnings():  # its last release uses what PyTorch has since deprecated
         warnings.simplefilter("ignore")
         hub = import_module("pytorchvideo.models.hub")
         model = getattr(hub, name)(pretrained=False, model_num_class=num_classes, **options)
@@ -35,6 +35,6 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is left as it is."""
+    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is unchanged."""
     (clip,) = inputs
     return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs

@@ -1,4 +1,4 @@
-"""timm's networks of images, where timm is installed."""
+"""timm's networks for images, if timm is installed."""
 
 from importlib import import_module
 from typing import Any
@@ -9,7 +9,7 @@ from cbam3d.errors import InputError, unknown
 
 
 def names() -> list[str]:
-    """The first of them, so that a ResNet of theirs is found; any other name of timm works as well."""
+    """A few ResNets as examples; any other timm name works as well."""
     return ["resnet18", "resnet50", "resnet50d"]
 
 
@@ -21,7 +21,7 @@ def rank(name: str) -> int:
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A network by name, without weights."""
+    """Build a network without weights."""
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 

@@ -1,4 +1,4 @@
-"""torchvision's classifiers of images and clips, and its pretrained weights by name."""
+"""torchvision's classifiers for images and clips, and its pretrained weights by name."""
 
 from functools import cache
 from importlib import import_module
@@ -21,7 +21,7 @@ def _by_rank() -> dict[int, list[str]]:
 
 
 def names() -> list[str]:
-    """The networks that are listed."""
+    """The listed networks."""
     return [name for names in _by_rank().values() for name in names]
 
 
@@ -33,15 +33,15 @@ def rank(name: str) -> int:
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A network by name, without weights."""
+    """Build a network without weights."""
     return _models().get_model(name, weights=None, num_classes=num_classes, **options)
 
 
 def find_weights(name: str, member: str) -> Any:
-    """The weights of a network by the name that torchvision gives them: "IMAGENET1K_V1", "DEFAULT".
+    """A network's weights by torchvision's name: "IMAGENET1K_V1", "DEFAULT".
 
     Raises:
-        ValueError: the network has no such weights; the nearest is named.
+        ValueError: the network has no such weights; the message suggests the closest.
     """
     members = _models().get_model_weights(name).__members__
     if member not in members:
