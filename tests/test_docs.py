@@ -37,7 +37,7 @@ SMALL = shlex.split(
 )
 # needs the network, or programs that are not ours
 ELSEWHERE = ("wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
-# a stream and a camera: tests/data/test_stream.py reads a stream
+# a stream and a camera: tests/video/test_stream.py reads a stream
 NOT_HERE = [["predict", "runs/a", "rtsp://host/stream"], ["predict", "runs/a", "0"]]
 
 

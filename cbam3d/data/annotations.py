@@ -40,20 +40,20 @@ class Annotations:
 
 
 @dataclass(frozen=True)
-class Row:
+class Annotation:
     """The annotations of one video; empty where the lists have none."""
 
     label: str = ""
     split: str = ""
     group: str = ""
 
-    def differences(self, other: "Row") -> str:
+    def differences(self, other: "Annotation") -> str:
         """Describe the fields in which two rows differ."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return ", ".join(f"the {name} {one!r} and {two!r}" for name, one, two in pairs if one != two)
 
 
-def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Row]:
+def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Annotation]:
     """Read the annotations by video; {} if the folder contains no lists.
 
     Args:
@@ -64,7 +64,7 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
     Raises:
         InputError: an unreadable list, or one that contradicts another.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, Annotation] = {}
     needed = re.findall(r"\{(\w+)", facts.video + facts.label)
     for path, named in _find(place, facts.files, number):
         if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
@@ -83,7 +83,7 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             video = facts.video.format_map(_Known(values))
             if not video:
                 raise InputError(f"{path}: a row names no video ({facts.video})")
-            said = Row(label, split, facts.group.format_map(_Known(values)))
+            said = Annotation(label, split, facts.group.format_map(_Known(values)))
             known = rows.setdefault(without_suffix(video.removeprefix("./")), said)
             if known != said:
                 raise InputError(f"{path}: {video} is listed twice, with {known.differences(said)}")

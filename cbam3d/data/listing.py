@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbam3d.data.annotations import Row, read_annotations
+from cbam3d.data.annotations import Annotation, read_annotations
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
 from cbam3d.files import leads_out
@@ -51,7 +51,7 @@ def list_videos(
     listed = lists_of(recipe, root, annotations, split)
     matches = [recipe.match(path) for path in paths]
     rows = [
-        {"path": path, **_describe(path, matched, recipe, listed)} for path, matched in zip(paths, matches, strict=True)
+        {"path": path, **_known_of(path, matched, recipe, listed)} for path, matched in zip(paths, matches, strict=True)
     ]
     for row in rows:
         if row["path"] in outside:
@@ -63,7 +63,7 @@ def list_videos(
     return Listing(rows, [*missing, *sorted(listed.keys() - names)], files.ignored, files.outside_folders)
 
 
-def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Row]:
+def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Annotation]:
     """Read the annotation lists by video; {} if there are none.
 
     Raises:
@@ -134,10 +134,12 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
     return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
 
 
-def _describe(path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Row]) -> dict[str, str]:
+def _known_of(
+    path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Annotation]
+) -> dict[str, str]:
     """Label, group, split and problem, as known from path and lists."""
     fields = matched or {}
-    said = listed.get(recipe.video_of(path, matched), Row())
+    said = listed.get(recipe.video_of(path, matched), Annotation())
     label, problem = said.label or fields.get("label", ""), ""
     if recipe.classes and label and label not in recipe.classes:
         problem = unknown(f"class of {recipe.name}", label, recipe.classes)

@@ -43,13 +43,6 @@ def uniform_clips(
     return [_clip(round(place * last_start), video_frames, num_frames, stride, short) for place in places]
 
 
-def dense_clips(video_frames: int, num_frames: int, stride: float, hop: int, short: Short = "loop") -> list[list[int]]:
-    """Clips starting every `hop` frames; the last one ends with the video, so that no frame is left out."""
-    last_start = max(0, video_frames - clip_span(num_frames, stride))
-    starts = [*range(0, last_start, hop), last_start]
-    return [_clip(start, video_frames, num_frames, stride, short) for start in starts]
-
-
 def segment_clips(
     video_frames: int, num_frames: int, num_clips: int = 1, rng: np.random.Generator | None = None
 ) -> list[list[int]]:

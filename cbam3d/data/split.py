@@ -5,14 +5,14 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from cbam3d.data.annotations import Row
+from cbam3d.data.annotations import Annotation
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
 
 
 def assign_splits(
-    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, Row] | None = None
+    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, Annotation] | None = None
 ) -> Manifest:
     """Fill the split column: from the recipe's test groups or numbered lists, else from the table, else by holding
     out a fraction of the groups.
@@ -39,7 +39,7 @@ def assign_splits(
     return manifest
 
 
-def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict[str, Row]) -> list[str]:
+def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict[str, Annotation]) -> list[str]:
     if split not in recipe.test_groups:
         known = ", ".join(map(str, recipe.test_groups))
         raise InputError(f"data.split must be one of {known} for {recipe.name}, got {split}")

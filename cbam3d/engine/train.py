@@ -190,8 +190,9 @@ class Trainer:
         loss = math.nan
 
         def text() -> str:
-            speed = (state.num_clips - seen) / (time.perf_counter() - started)
-            return f"epoch {state.epoch + 1}/{self.config.train.epochs}  loss {loss:.3f}  {speed:.0f} clips/s"
+            done, seconds = state.num_clips - seen, time.perf_counter() - started
+            speed = f"  loss {loss:.3f}  {done / seconds:.0f} clips/s" if done else ""
+            return f"epoch {state.epoch + 1}/{self.config.train.epochs}{speed}"
 
         asked = time.perf_counter()
         for batch in self.progress(self.loader, len(self.loader), text, state.batch):

@@ -27,7 +27,7 @@ from cbam3d.models.zoo import is_class_path
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import Source
 from cbam3d.runs.dataset import create_loaders, first_inputs
-from cbam3d.runs.network import build_model, check_logits, count_parameters, memory_format, new_parameters
+from cbam3d.runs.network import GIVEN, build_model, check_logits, count_parameters, memory_format, new_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -140,10 +140,11 @@ def create_training(
 def _summary(config: Config, source: Source, model: nn.Module, device: torch.device, new: Collection[str]) -> str:
     mechanism = attention_of(config.model.name, config.model.attention)
     attention = f" with {mechanism}" if mechanism else ""
+    name = type(model).__name__ if config.model.name == GIVEN else config.model.name
     train, test = len(source.train), len(source.test)
     validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
     return (
-        f"{config.model.name}{attention}, {_count(model, new)}, on {device}; "
+        f"{name}{attention}, {_count(model, new)}, on {device}; "
         f"{train:,} {source.recipe.kind}s for training, {validation}{test:,} to test, {len(source.classes)} classes"
     )
 

@@ -71,7 +71,9 @@ def train(
     else:
         settings, folder = load_config(given, placed), Path()
         if settings.run.dir is not None and has_run(Path(settings.run.dir)):
-            raise InputError(f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone")
+            raise InputError(
+                f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone"
+            )
     check_names(settings)
     fabric = create_fabric(settings)
     if resume:

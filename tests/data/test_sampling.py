@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbam3d.data.sampling import Sampling, clip_span, dense_clips, random_clip, segment_clips, uniform_clips
+from cbam3d.data.sampling import Sampling, clip_span, random_clip, segment_clips, uniform_clips
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,6 @@ def test_a_short_video_is_looped():
 def test_a_short_video_is_padded_when_asked():
     assert random_clip(3, 5, 1, np.random.default_rng(0), "pad") == [0, 1, 2, 2, 2]
     assert uniform_clips(3, 3, 2, 1, "pad") == [[0, 2, 2]]
-
-
-@pytest.mark.parametrize(
-    ("video_frames", "num_frames", "stride", "hop", "expected"),
-    [
-        (10, 4, 1, 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]),
-        (11, 4, 1, 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9], [7, 8, 9, 10]]),
-        (4, 4, 1, 3, [[0, 1, 2, 3]]),
-        (2, 4, 1, 3, [[0, 1, 0, 1]]),
-    ],
-)
-def test_dense_clips_cover_the_whole_video(video_frames, num_frames, stride, hop, expected):
-    assert dense_clips(video_frames, num_frames, stride, hop) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cbam3d.config.bundled import bundled
-from cbam3d.data.annotations import Row
+from cbam3d.data.annotations import Annotation
 from cbam3d.data.manifest import from_rows
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of, split_by_group
@@ -78,7 +78,7 @@ def test_the_official_lists_are_held_against_the_groups():
     ucf101 = load_recipe(bundled("datasets") / "ucf101")
     paths = [f"Archery/v_Archery_g{g:02d}_c01.avi" for g in (1, 9)]
     manifest = table([(path, "Archery", path, "") for path in paths])
-    listed = {paths[0][:-4]: Row(split="test"), paths[1][:-4]: Row(split="train")}
+    listed = {paths[0][:-4]: Annotation(split="test"), paths[1][:-4]: Annotation(split="train")}
     assert list(assign_splits(manifest, ucf101, 1, 0.2, listed).split) == ["test", "train"]
     with pytest.raises(InputError, match=r"g01_c01\.avi: in train by its group, but in test by the official list"):
         assign_splits(manifest, ucf101, 2, 0.2, listed)
@@ -88,8 +88,12 @@ def test_numbered_lists_decide_and_the_rest_is_unused():
     hmdb51 = load_recipe(bundled("datasets") / "hmdb51")
     manifest = table([(f"wave/{i}.avi", "wave", str(i), "") for i in range(4)])
     stray = table([("stray.mp4", "", "stray", "")])
-    assert list(assign_splits(stray, hmdb51, 1, 0.2, {"wave/0": Row("wave", "train")}).split) == ["unused"]
-    listed = {"wave/0": Row("wave", "train"), "wave/1": Row("wave", "test"), "wave/2": Row("wave", "unused")}
+    assert list(assign_splits(stray, hmdb51, 1, 0.2, {"wave/0": Annotation("wave", "train")}).split) == ["unused"]
+    listed = {
+        "wave/0": Annotation("wave", "train"),
+        "wave/1": Annotation("wave", "test"),
+        "wave/2": Annotation("wave", "unused"),
+    }
     divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
     assert list(divided.split) == ["train", "test", "unused", "unused"]
     assert list(rows_of(divided, "train").path) == ["wave/0.avi"]
