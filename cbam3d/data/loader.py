@@ -116,7 +116,7 @@ class Loader:
         self.batches.epoch, self.batches.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:
-        for packed in self.loader:
+        for packed in self._packed():
             packed = packed.to(self.device)
             if not packed.indices:
                 yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
@@ -127,6 +127,12 @@ class Loader:
                 inputs, targets = self.mix(packed.indices, inputs, targets)
             names = [self.data.name(index.item) for index in packed.indices]
             yield Batch(inputs, packed.labels, targets, names, packed.problems)
+
+    def _packed(self) -> Iterator[Packed]:
+        try:
+            yield from self.loader
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # its socket is gone before PyTorch notices
+            raise RuntimeError(f"DataLoader worker exited while it sent a batch ({error}).") from error
 
 
 def _as_it_is(packed: Packed) -> Packed:

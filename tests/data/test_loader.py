@@ -96,3 +96,17 @@ def test_unreadable_samples_are_named_and_left_out():
 
 def test_an_index_is_what_a_data_set_is_asked_for():
     assert list(EvalBatches(range(2), 5)) == [[SampleIndex(0, 0), SampleIndex(0, 1)]]
+
+
+def test_a_worker_whose_connection_breaks_is_named():
+    """Killed while it sends a batch, it is missed by the connection before PyTorch notices its death."""
+    loader = Loader(Numbers(4), EvalBatches(range(4), 2), lambda packed: packed.data, 0, torch.device("cpu"))
+
+    class Broken:
+        def __iter__(self):
+            raise ConnectionResetError(104, "Connection reset by peer")
+            yield
+
+    loader.loader = Broken()
+    with pytest.raises(RuntimeError, match=r"DataLoader worker exited while it sent a batch \(.*reset by peer"):
+        next(iter(loader))
