@@ -20,10 +20,15 @@ _DEEPEST_YAML = 50  # values in each other
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 in what numbers are: 1e-3 is one."""
+    """YAML 1.2 in what numbers are: 1e-3 is one, and 010 is ten."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return int(node.value) if _LEADING_ZERO.fullmatch(node.value) else super().construct_yaml_int(node)
 
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+_LEADING_ZERO = re.compile(r"[-+]?0\d+")
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 

@@ -97,12 +97,12 @@ class CommandParser(argparse.ArgumentParser):
 def _value(key: Key, text: str) -> Any:
     """The value of a key as it is given; text stands as it is."""
     if key.text:
-        return None if text == "null" and "null" in key.kind.split() else text
+        return None if text.strip() in ("null", "~") and "null" in key.kind.split() else text
     return _parse(key.name, text)
 
 
 def _parse(name: str, text: str) -> Any:
     try:
-        return parse_yaml(text)
+        return parse_yaml(text) if text.strip() else text
     except ValueError as error:
         raise InputError(f"{name}: cannot read {text!r} ({error})") from None

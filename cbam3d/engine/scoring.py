@@ -50,7 +50,7 @@ def score(
     video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K.
 
     Raises:
-        InputError: no item could be scored.
+        InputError: no item could be scored, or outputs that are not finite.
     """
     model.eval()
     top5 = min(5, num_classes)
@@ -76,6 +76,12 @@ def score(
     if not rows:
         raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
     given = Predictions.of(rows)
+    if not (finite := np.isfinite(given.probabilities).all(1)).all():
+        first = given.names[int(finite.argmin())]
+        raise InputError(
+            f"the network's outputs are not finite for {(~finite).sum()} of {len(rows)} items, the first is {first}: "
+            "training has diverged, or the precision does not suffice"
+        )
     num_views, loss, top1_views, top5_views = (float(value) for value in sums)
     of_items = [float(given.hits(k).mean()) for k in (1, top5)]
     if images:

@@ -29,6 +29,8 @@ def test_text_stands_as_it_is_and_other_values_are_yaml():
     assert (config.run.dir, config.data.root, config.model.weights) == ("2024", "1e5", None)
     assert config.train.weight_decay == 0.001
     assert parse("--augment.flip", "null").augment.flip is None
+    assert parse("--model.attention", "~").model.attention is None
+    assert parse("--train.epochs", "010").train.epochs == 10
     assert parse("--train.freeze", '["stem.*"]').train.freeze == ["stem.*"]
 
 
@@ -59,6 +61,7 @@ def test_a_single_option_changes_the_others_not():
         ),
         (["--run.compile", "maybe"], "run.compile must be true or false, got maybe"),
         (["--eval.num_crops", "2"], "eval.num_crops must be one of 1, 3, got 2"),
+        (["--augment.flip", ""], "augment.flip must be true or false or null, got "),
         (["--model.options", "5"], "model.options must be keys with values, got 5"),
         (["stray"], "unexpected argument 'stray'"),
         (["--confi", "motion"], "did you mean 'config'?"),

@@ -67,6 +67,13 @@ def test_against_scikit_learn_with_a_ragged_last_batch(size):
     np.testing.assert_allclose(result.predictions.probabilities, videos, atol=1e-6)
 
 
+def test_outputs_that_are_not_finite_are_refused_rather_than_counted_as_right():
+    logits = torch.zeros(4, 1, 3)
+    logits[2, 0, 1] = float("nan")
+    with pytest.raises(InputError, match="not finite for 1 of 4 items, the first is 002"):
+        scores_of(batches_of(logits, torch.arange(4) % 3, 2), 3)
+
+
 def test_images_have_no_clips():
     logits = torch.eye(6)[:, None]
     result = scores_of(batches_of(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 4), 6, images=True)
