@@ -10,6 +10,9 @@ from pathlib import Path
 class InputError(ValueError):
     """Invalid input: a key, a path, a file. Its text is one line that states what and where."""
 
+    def __init__(self, text: str = "") -> None:
+        super().__init__(" ".join(text.splitlines()))
+
 
 class Stopped(Exception):
     """A command stopped early on request, with all that it did kept.

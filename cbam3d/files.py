@@ -131,6 +131,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise InputError where a file that is written within the block cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
 def make_folder(path: str | Path) -> Path:
     """Create a folder and its parents where they are missing.
 

@@ -87,6 +87,11 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
     _CATALOG[name] = block
 
 
+def is_local_attention(name: str) -> bool:
+    """Whether only this process knows a mechanism, by `register_attention`."""
+    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.")
+
+
 def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) -> nn.Module:
     """Build an attention block by name.
 

@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 
 from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
+from cbam3d.config import load_config
 from cbam3d.engine.scores import MIN_UNITS, PairedComparison
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.results import Result, compare_runs, mean_over_splits
@@ -20,6 +21,7 @@ def parser() -> CommandParser:
     command = CommandParser("evaluate", about)
     command.add_argument("runs", nargs="+", help="folders of runs, or checkpoints; they come first")
     command.add_how()
+    command.add_argument("--config", metavar="FILE", help="configuration to score with, in place of the run's own")
     command.add_checkpoint()
     command.add_argument("--views", type=_views, metavar="10x3", help="clips and crops: eval.num_clips, eval.num_crops")
     command.add_argument("--split", choices=("val", "test"), default="test", help="which held-out part")
@@ -31,7 +33,9 @@ def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
     if given.views:
-        values = {"eval.num_clips": given.views[0], "eval.num_crops": given.views[1], **values}
+        values |= {"eval.num_clips": given.views[0], "eval.num_crops": given.views[1]}
+    if given.config:
+        values = {**load_config(given.config).plain(), **values}
     runs = [open_run(path, trust_code=given.trust_code) for path in given.runs]  # all of them, before one is scored
     splits, results = [], []
     for one in runs:

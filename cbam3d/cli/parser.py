@@ -77,11 +77,14 @@ class CommandParser(argparse.ArgumentParser):
     def _take_options_within(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         """Take out values of single options within a key: --model.options.width 32."""
         within = tuple(f"--{key.name}." for key in keys() if key.kind == "keys with values") if self.takes_keys else ()
-        rest, found = [], {}
+        rest: list[str] = []
+        found: dict[str, Any] = {}
         words = iter(arguments)
         for word in words:
             if not within or not word.startswith(within):
                 rest.append(word)
+                whole = word[2:].partition("=")[0]  # the whole key goes over its options before
+                found = {name: value for name, value in found.items() if not name.startswith(f"{whole}.")}
                 continue
             name, given, text = word[2:].partition("=")
             value = text if given else next(words, None)

@@ -27,7 +27,7 @@ def load_config(source: ConfigSource, overrides: Mapping[str, Any] | None = None
             of bounds.
     """
     if isinstance(source, Mapping):
-        values = {name: value for name, value in source.items() if name != "config"}
+        values = {str(name): value for name, value in source.items() if name != "config"}
         return load_config(source.get("config", DEFAULT), {**values, **(overrides or {})})
     if isinstance(source, Config):
         return source.override(overrides or {})

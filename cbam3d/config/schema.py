@@ -7,7 +7,7 @@ change it (`Fixed`). Help, error messages, the JSON schema and docs/CONFIGURATIO
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from cbam3d.config.section import (
     BetaParameter,
@@ -21,10 +21,11 @@ from cbam3d.config.section import (
     Section,
     Share,
     Switch,
+    plain,
 )
 from cbam3d.errors import InputError, unknown
 
-Options = dict[str, Any]
+Options = Annotated[dict[str, Any], AfterValidator(plain)]
 
 
 class RunConfig(Section):
@@ -266,7 +267,7 @@ class Config(Section):
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The configuration as plain data, for YAML and checkpoints."""
-        return self.model_dump(mode="json")
+        return plain(self.model_dump())
 
     def override(self, *changes: Mapping[str, Any]) -> "Config":
         """The configuration with other values, the last ones last.
@@ -280,15 +281,19 @@ class Config(Section):
         """
         merged: dict[str, Any] = self.plain()
         for name, value in ((name, value) for values in changes for name, value in values.items()):
-            section, _, key = name.partition(".")
+            section, _, key = str(name).partition(".")
             entries = {key: value} if key else value
             if not isinstance(entries, Mapping) or not isinstance(merged.setdefault(section, {}), dict):
                 merged[section] = entries
                 continue
             for key, entry in entries.items():
-                key, _, option = str(key).partition(".")
-                old = merged[section].get(key)
-                merged[section][key] = {**(old if isinstance(old, dict) else {}), option: entry} if option else entry
+                *path, last = str(key).split(".")
+                inner = merged[section]
+                for name in path:
+                    if not isinstance(inner.get(name), dict):
+                        inner[name] = {}
+                    inner = inner[name]
+                inner[last] = entry
         names = self.key_names()
         for section, entries in merged.items():
             given = [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else []

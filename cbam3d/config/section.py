@@ -62,10 +62,25 @@ def in_words(section: type[Section], name: str) -> str:
     return " or ".join(_kind(one) for one in schema.get("anyOf", [schema]))
 
 
+def plain(value: Any) -> Any:
+    """Plain data, for YAML and checkpoints: tuples become lists.
+
+    Raises:
+        ValueError: anything else than numbers, text, null, lists and mappings with text as keys.
+    """
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"no plain data: {value!r}")
+
+
 def _message(section: type[Section], values: Mapping[str, Any], found: Any) -> str:
     """What pydantic found wrong with the values of a section, in one line."""
-    if found["type"] == "value_error":  # of a check of ours, or of a section in this one
-        return str(found["ctx"]["error"])
+    if isinstance(own := found.get("ctx", {}).get("error"), InputError):  # of a check, or of a section in this one
+        return str(own)
     name = str(found["loc"][0])
     key = f"{section.__name__.removesuffix('Config').lower()}.{name}".lstrip(".")
     if found["type"] == "extra_forbidden":

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_all_start_methods, get_start_method
+from multiprocessing import get_all_start_methods, get_start_method, spawn
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from multiprocessing.util import Finalize
-from threading import Lock
-from types import FrameType, ModuleType
+from threading import Lock, get_ident
+from types import FrameType
 from typing import Any
 
 import torch
@@ -53,14 +52,22 @@ def loader_processes() -> BaseContext | None:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Within the block, new processes do not run the main module again, so that scripts need no `__main__` guard.
-    Nothing of this package is defined there."""
+    """Within, a process that this thread starts does not run the main module again: a script needs no `__main__` guard
+    then. Nothing of ours is defined there."""
+    thread = get_ident()
+
+    def without_main(name: str) -> dict[str, Any]:
+        facts: dict[str, Any] = original(name)
+        if get_ident() != thread:
+            return facts
+        return {key: value for key, value in facts.items() if not key.startswith("init_main_")}
+
     with _lock:
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        original, spawn.get_preparation_data = spawn.get_preparation_data, without_main
         try:
             yield
         finally:
-            sys.modules["__main__"] = main
+            spawn.get_preparation_data = original
 
 
 class _Spawn(SpawnContext):

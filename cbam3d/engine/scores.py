@@ -40,10 +40,11 @@ class Predictions:
 
 
 def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The rank of the true class, 0 for the most probable, (N,); ties go to the first class."""
+    """The rank of the true class, 0 for the most probable, (N,); ties go to the first class, and nan is
+    last."""
     own = np.take_along_axis(probabilities, labels[:, None], 1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
-    return ((probabilities > own) | ((probabilities == own) & earlier)).sum(1)
+    return ((probabilities > own) | ((probabilities == own) & earlier) | np.isnan(own)).sum(1)
 
 
 def class_accuracies(hits: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.engine.scores import Predictions
+from cbam3d.engine.scores import Predictions, ranks
 from cbam3d.errors import InputError
 
 
@@ -65,10 +65,9 @@ def score(
             logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
         views = rearrange(logits.softmax(1), "(n v) k -> n v k", n=len(batch.labels))
         labels = repeat(batch.labels, "n -> (n v)", v=views.shape[1])
-        right = logits.topk(top5).indices == labels[:, None]
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        found = torch.stack([torch.ones_like(losses), losses, right[:, 0], right.any(1)])
-        sums += found.cpu().double().sum(1).numpy()
+        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
+        order = ranks(logits.cpu().numpy(), labels.cpu().numpy())
+        sums += [len(labels), loss, (order < 1).sum(), (order < top5).sum()]
         rows += zip(batch.names, batch.labels.tolist(), views.mean(1).cpu().numpy(), strict=True)
 
     sums = np.sum(gather(fabric, [sums]), axis=0)

@@ -45,6 +45,16 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
     _REGISTERED[name] = build
 
 
+def is_local_model(name: str) -> bool:
+    """Whether only this process knows a network: registered here, or a class of the script."""
+    return name in _REGISTERED or class_module(name) == "__main__"
+
+
+def class_module(name: str) -> str:
+    """The module of a class that is named by its path, package.module:Class; empty for another name."""
+    return name.partition(":")[0] if is_class_path(name) else ""
+
+
 def is_class_path(name: str) -> bool:
     """Whether a name is a class path: package.module:Class."""
     return ":" in name

@@ -13,7 +13,7 @@ from cbam3d.config import Config
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.models.zoo import is_class_path
+from cbam3d.models.zoo import class_module
 from cbam3d.runs.network import build_model
 
 
@@ -63,7 +63,7 @@ class Checkpoint:
             model = deepcopy(network)
         else:
             name = config.model.name
-            if is_class_path(name) and not trust_code and name.partition(":")[0] not in sys.modules:
+            if (module := class_module(name)) and not trust_code and module not in sys.modules:
                 raise InputError(
                     f"{self.path}: its network is the class {name}, which is code: import its module first, or trust "
                     "it (trust_code=True, --trust-code)"

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cbam3d.attention import attention_options
+from cbam3d.attention.catalog import is_local_attention
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.reading import name_of
 from cbam3d.data.manifest import write_manifest
@@ -23,6 +24,7 @@ from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError, check_options
 from cbam3d.files import make_folder, parse_yaml
+from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source
 from cbam3d.runs.processes import create_fabric, environments
@@ -95,6 +97,12 @@ def compare(
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")
+    for kind, name, known in [
+        ("network", base.model.name, not is_local_model(base.model.name)),
+        *(("mechanism", one.name, one.name == "none" or not is_local_attention(one.name)) for one in variants),
+    ]:
+        if not known:
+            raise InputError(f"compare: the {kind} {name} is known in this process only, each training has its own")
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))

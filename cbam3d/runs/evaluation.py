@@ -23,6 +23,8 @@ def evaluate(
     saved: Checkpoint, overrides: Mapping[str, Any] | None = None, split: str = "test", **options: Any
 ) -> Result:
     """See `Run.evaluate`; `options` are those of `Checkpoint.model`."""
+    if split not in ("val", "test"):
+        raise InputError(f"split must be val or test, got {split!r}")
     config = saved.config.override(overrides or {})
     for key in ("split", "groups", "test_fraction"):
         if getattr(config.data, key) != getattr(saved.config.data, key):

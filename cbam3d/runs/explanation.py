@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
 
+from cbam3d.files import make_folder
 from cbam3d.video.encode import write_video
 
 _MAX_COLUMNS, _MAX_ROWS = 8, 4
@@ -48,12 +49,12 @@ class Explanation:
         """Write everything: a sheet `stem`.png, the clip `stem`.gif and .mp4, and all maps as numbers in `stem`.npz.
 
         Args:
-            stem: path without suffix; its folder exists.
+            stem: path without suffix; its folder is created where it is missing.
             title: over the sheet; empty for the most probable class.
 
         Returns: the files.
         """
-        stem = Path(stem)
+        stem = make_folder(Path(stem).parent) / Path(stem).name
         files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "npz")]
         best, probability = self.best[0]
         draw_sheet(self, title or f"{best} ({probability:.1%})", files[0])

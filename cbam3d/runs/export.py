@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cbam3d.engine.records import write_json
 from cbam3d.errors import InputError, unknown
-from cbam3d.files import make_folder
+from cbam3d.files import make_folder, writing
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.network import input_shape
 
@@ -28,6 +28,8 @@ def export(saved: Checkpoint, format: str, path: Path | None = None, **options: 
     if path.suffix != suffix:
         raise InputError(f"{path}: --format {format} writes files that end in {suffix}")
     make_folder(path.parent)
+    with writing(path):
+        path.touch()  # before minutes are spent
     model = saved.model(**options)
     shape = input_shape(saved.config, saved.images)
     write = {"torch": write_program, "onnx": write_onnx}[format]

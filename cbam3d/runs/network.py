@@ -71,13 +71,23 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
     return network.to(memory_format=memory_format(config, images))  # type: ignore[call-overload]
 
 
+def check_network(model: nn.Module | None) -> None:
+    """Raise InputError where what was passed as a network is none."""
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, such as Net(num_classes), got {model!r}")
+
+
 def check_logits(model: nn.Module, config: Config, num_classes: int, images: bool) -> None:
     """Raise InputError where a network that somebody else wrote does not map a batch to logits (N, num_classes)."""
-    training = model.training
-    with torch.no_grad():
-        parameter = next(model.parameters(), torch.empty(0))
-        logits = model.eval()(torch.zeros(2, *input_shape(config, images), device=parameter.device))
-    model.train(training)
+    training, shape = model.training, (2, *input_shape(config, images))
+    parameter = next(model.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(shape, device=parameter.device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"the network does not accept a float32 batch of shape {shape}: {error}") from error
+    finally:
+        model.train(training)
     if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the network must map a batch of 2 to logits (2, {num_classes}), got {found}")

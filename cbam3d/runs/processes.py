@@ -1,6 +1,7 @@
 """Device, precision and processes of a run."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -23,12 +24,15 @@ def create_fabric(config: Config) -> Fabric:
     elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
         options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
         options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
+    main = sys.modules["__main__"]
+    if run.devices > 1 and "LOCAL_RANK" not in os.environ and not hasattr(main, "__file__"):
+        raise InputError(f"run.devices {run.devices}: several processes need a script, the command line, or torchrun")
     try:
         fabric = Fabric(**options)
+        if not by_fabric_run:  # which has started the processes already
+            fabric.launch()
     except Exception as error:  # Fabric names a missing device by exceptions of several kinds
         raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
-    if not by_fabric_run:  # which has started the processes already
-        fabric.launch()
     return fabric
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from cbam3d import __version__
 from cbam3d.data.batch import SampleIndex
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder
+from cbam3d.files import make_folder, writing
 from cbam3d.models.ours import attention_of
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
@@ -58,7 +58,9 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
     if out.is_dir():
         raise InputError(f"report: --out {out} is a folder")
     shown = [replace(one, path=_printable(one.path)) for one in found]
-    out.write_text(template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble)), "utf-8")
+    page = template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble))
+    with writing(out):
+        out.write_text(page, "utf-8")
     return out
 
 

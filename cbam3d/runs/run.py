@@ -16,6 +16,7 @@ from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation
 from cbam3d.runs.export import export
+from cbam3d.runs.network import check_network
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.report import report
 from cbam3d.runs.results import Result
@@ -184,5 +185,6 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, trust_code: bo
     Raises:
         InputError: no run there, or no checkpoint of `cbam3d train`.
     """
+    check_network(model)
     saved = open_checkpoint(path)
     return Run(Path(path), saved.config, saved.classes, saved.images, model, trust_code)

@@ -1,6 +1,7 @@
 """A configuration -> a trained network in the folder of a run."""
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
@@ -20,9 +21,10 @@ from cbam3d.engine.records import EpochTable
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write, make_folder
+from cbam3d.models.zoo import class_module
 from cbam3d.runs.checkpoint import Checkpoint, read_checkpoint
 from cbam3d.runs.data import open_source
-from cbam3d.runs.network import GIVEN, check_names
+from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
@@ -52,7 +54,8 @@ def train(
         resume: continue the run in that folder, with the configuration that it has; the result is the same as that of a
             run that was never stopped.
         model: a network of your own to train in place of `model.name`, (N, 3, T, H, W) or (N, 3, H, W) -> (N, number of
-            classes). It is trained in place, on the device of the run. Pass it to `open_run` as well.
+            classes). It is trained in place, on the device of the run; parameters of `train.freeze` stay frozen. Pass it
+            to `open_run` as well.
         progress: shows the progress; see `engine.progress`.
 
     Returns: the run. `metrics` has its scores; of several processes, the first one writes.
@@ -62,7 +65,8 @@ def train(
         Stopped: a signal (SIGTERM, Ctrl-C) or `train.max_hours` ended training; a checkpoint has been written.
     """
     given: ConfigSource = {} if config is None else config
-    placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(run_dir)}
+    placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(Path(run_dir).expanduser())}
+    check_network(model)
     if model is not None:
         placed |= {"model": {"name": GIVEN, "attention": None, "weights": None, "options": {}, "attention_options": {}}}
     begun = None
@@ -103,6 +107,7 @@ def train(
     result = Result.of(evaluation, source, len(trainer.skipped.reasons))
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
+    fabric.barrier()  # the others may ask the run for its scores at once
     return Run(folder, settings, source.classes, source.images, model, result=result)
 
 
@@ -113,7 +118,13 @@ def _to_resume(given: ConfigSource, placed: Mapping[str, Any]) -> tuple[Config, 
         return settings, _begun_folder(settings, name_of(given))
     where = {key: value for key, value in given.items() if key.partition(".")[0] == "run"}
     folder = _begun_folder(load_config(where, placed), name_of(given))
-    return load_config({**given, "config": folder / "config.yaml"}, placed), folder
+    settings = load_config({**given, "config": folder / "config.yaml"}, placed)
+    section = given.get("model")
+    named = "model.name" in given or (isinstance(section, Mapping) and "name" in section)
+    if not named and (module := class_module(settings.model.name)) and module not in sys.modules:
+        name = settings.model.name
+        raise InputError(f"{folder}: its network is the class {name}, which is code: give it as model.name to trust it")
+    return settings, folder
 
 
 def _begun(config: Config, folder: Path) -> Checkpoint:

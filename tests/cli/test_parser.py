@@ -46,6 +46,11 @@ def test_a_single_option_changes_the_others_not():
     assert config.model.attention_options == {"gates": ["channel"]}
 
 
+def test_options_apply_in_their_order_and_at_any_depth():
+    config = parse("--model.options.stem_pool", "true", "--model.options", "{width: 3}", "--model.options.a.b", "3")
+    assert config.model.options == {"width": 3, "a": {"b": 3}}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,6 +29,16 @@ def test_a_mapping_goes_over_what_it_names():
     assert load_config(config) == config
 
 
+def test_options_are_plain_data_and_keep_their_values():
+    config = load_config({"train.optimizer_options": {"eps": float("inf"), "betas": (0.9, 0.99)}})
+    assert config.plain()["train"]["optimizer_options"] == {"eps": float("inf"), "betas": [0.9, 0.99]}
+    with pytest.raises(InputError, match=r"model\.options must be keys with values, got"):
+        load_config({"model.options": {"norm": Config}})
+    with pytest.raises(InputError) as raised:
+        load_config({"train.epochs": "a\nb"})
+    assert "\n" not in str(raised.value)
+
+
 def test_a_path_is_text(tmp_path):
     config = load_config({"data.root": tmp_path, "model": {"weights": tmp_path / "w.pt"}})
     assert (config.data.root, config.model.weights) == (str(tmp_path), str(tmp_path / "w.pt"))

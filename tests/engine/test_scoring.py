@@ -74,6 +74,12 @@ def test_outputs_that_are_not_finite_are_refused_rather_than_counted_as_right():
         scores_of(batches_of(logits, torch.arange(4) % 3, 2), 3)
 
 
+def test_ties_go_to_the_first_class_for_clips_and_for_videos():
+    result = scores_of(batches_of(torch.zeros(4, 1, 7), torch.tensor([0, 0, 1, 6]), 4), 7)
+    assert [result.scores[name] for name in ("clip_top1", "video_top1")] == [0.5, 0.5]
+    assert [result.scores[name] for name in ("clip_top5", "video_top5")] == [0.75, 0.75]
+
+
 def test_images_have_no_clips():
     logits = torch.eye(6)[:, None]
     result = scores_of(batches_of(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 4), 6, images=True)

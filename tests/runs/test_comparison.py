@@ -15,9 +15,10 @@ import torch
 import yaml
 
 from cbam3d import compare, measure_cost
+from cbam3d.attention import catalog
 from cbam3d.config import Config, RunConfig
 from cbam3d.errors import InputError
-from cbam3d.models import create_model
+from cbam3d.models import create_model, zoo
 from cbam3d.runs.comparison import IncompleteComparison, parse_variants
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.processes import environments
@@ -171,6 +172,23 @@ def test_ending_it_ends_its_trainings(compared, tmp_path):
     assert not children[0].is_running()
     assert (tmp_path / "out/none/seed0/checkpoints/last.ckpt").exists()
     assert not (tmp_path / "out/se").exists()
+
+
+def test_what_only_this_process_knows_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    class Own(torch.nn.Identity):
+        def __init__(self, channels, init="paper"):
+            super().__init__()
+
+    monkeypatch.setattr(catalog, "_CATALOG", {**catalog._CATALOG, "own": Own})
+    monkeypatch.setattr(zoo, "_REGISTERED", {"own_net": Own})
+    for values, words, name in (
+        ({}, "none,own", "mechanism own"),
+        ({"model.name": "own_net"}, "none,se", "network own_net"),
+        ({"model.name": "__main__:Net"}, "none,se", "network __main__:Net"),
+    ):
+        with pytest.raises(InputError, match=f"the {name} is known in this process only"):
+            compare({**TINY, **values}, words, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_wrong_is_one_line(tmp_path):

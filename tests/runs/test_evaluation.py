@@ -122,6 +122,8 @@ def test_what_cannot_be_scored_is_one_line(runs, tmp_path):
         load_run(tmp_path / "foreign.ckpt")
     with pytest.raises(InputError, match="no val split beside test"):
         open_run(runs / "a").evaluate(split="val")
+    with pytest.raises(InputError, match="split must be val or test, got 'train'"):
+        open_run(runs / "a").evaluate(split="train")
     with pytest.raises(InputError, match=r"data\.test_fraction is not what the run was trained with"):
         open_run(runs / "a").evaluate({"data.test_fraction": 0.4})
 

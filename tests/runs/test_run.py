@@ -59,6 +59,20 @@ def test_a_network_with_other_logits_is_refused_before_training(videos, tmp_path
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.parametrize("model", [Own, "resnet10", len])
+def test_what_is_no_network_is_refused_at_once(tiny_run, tmp_path, model):
+    for use in (lambda: train(TINY, run_dir=tmp_path / "run", model=model), lambda: open_run(tiny_run, model=model)):
+        with pytest.raises(InputError, match=r"model must be a torch\.nn\.Module"):
+            use()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_does_not_take_the_clips_is_refused_in_one_line(videos, tmp_path):
+    with pytest.raises(InputError, match="does not accept a float32 batch of shape") as raised:
+        train_tiny(videos, tmp_path / "run", model=nn.Linear(3, 8))
+    assert "\n" not in str(raised.value)
+
+
 def test_a_class_is_named_by_its_path(videos, tmp_path):
     values = {"model.name": "tests.runs.test_run:Own", "model.options": {"width": 6}, "model.attention": "none"}
     run = train_tiny(videos, tmp_path / "run", values)
@@ -86,6 +100,11 @@ def test_code_that_a_checkpoint_names_is_imported_only_when_it_is_trusted(tiny_r
     torch.save(saved, path)
     with pytest.raises(InputError, match="its network is the class stranger_net:Own, which is code"):
         load_run(tmp_path / "run")
+    assert not (tmp_path / "imported").exists()
+    config = (tmp_path / "run/config.yaml").read_text().replace("name: resnet10", "name: stranger_net:Own")
+    (tmp_path / "run/config.yaml").write_text(config)
+    with pytest.raises(InputError, match=r"which is code: give it as model\.name to trust it"):
+        train(run_dir=tmp_path / "run", resume=True)
     assert not (tmp_path / "imported").exists()
     assert isinstance(open_run(tmp_path / "run", trust_code=True).model(), Own)
     assert (tmp_path / "imported").exists()
