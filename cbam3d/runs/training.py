@@ -54,8 +54,8 @@ def train(
         resume: continue the run in that folder, with the configuration that it has; the result is the same as that of a
             run that was never stopped.
         model: a network of your own to train in place of `model.name`, (N, 3, T, H, W) or (N, 3, H, W) -> (N, number of
-            classes). It is trained in place, on the device of the run; parameters of `train.freeze` stay frozen. Pass it
-            to `open_run` as well.
+            classes). It is trained in place, on the device of the run; parameters of `train.freeze` stay frozen. Pass
+            it to `open_run` as well.
         progress: shows the progress; see `engine.progress`.
 
     Returns: the run. `metrics` has its scores; of several processes, the first one writes.
