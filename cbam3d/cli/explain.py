@@ -9,9 +9,10 @@ from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
+from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation
 from cbam3d.runs.inputs import distinct, find_files
-from cbam3d.runs.run import open_run
+from cbam3d.runs.predictor import load_run
 
 
 def parser() -> CommandParser:
@@ -37,11 +38,11 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
-    opened = open_run(given.run, trust_code=given.trust_code)
-    explainer = opened.explainer(given.device, given.checkpoint, blocks=given.blocks, layer=given.layer)
+    predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
+    explainer = Explainer(predictor, given.blocks, given.layer)
     path = Path(given.run)
     out = make_folder(given.out or (path if path.is_dir() else path.with_suffix("")) / "explain")
-    paths, failures = find_files(given.paths, opened.images), []
+    paths, failures = find_files(given.paths, predictor.images), []
     for path, name in zip(paths, distinct(path.stem for path in paths), strict=True):
         try:
             (view,) = explainer.predictor.views(path)

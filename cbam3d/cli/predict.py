@@ -11,7 +11,7 @@ from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.inputs import copies_of, find_files
-from cbam3d.runs.run import open_run
+from cbam3d.runs.predictor import load_run
 from cbam3d.runs.windows import Prediction, predict_windows
 from cbam3d.video.stream import is_stream
 
@@ -50,11 +50,10 @@ def run(arguments: list[str]) -> None:
     streams = [path for path in given.paths if is_stream(path)]
     if given.step and not given.window and not streams:
         raise InputError("predict: --step goes with --window")
-    opened = open_run(given.run, trust_code=given.trust_code)
-    predictor = opened.predictor(given.device, given.checkpoint)
-    if opened.images and (given.window or given.annotate or streams):
+    predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
+    if predictor.images and (given.window or given.annotate or streams):
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on images")
-    files = find_files([path for path in given.paths if not is_stream(path)], opened.images)
+    files = find_files([path for path in given.paths if not is_stream(path)], predictor.images)
     sources = [*map(str, files), *streams]
     copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
     failures = []

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cbam3d.config.bundled import find_config
 from cbam3d.config.schema import Config
 from cbam3d.errors import InputError
-from cbam3d.files import load_mapping
+from cbam3d.files import atomic_write, load_mapping
 
 DEFAULT = "motion"
 ConfigSource = Config | str | Path | Mapping[str, Any]
@@ -38,6 +40,12 @@ def load_config(source: ConfigSource, overrides: Mapping[str, Any] | None = None
         return Config().override(values, overrides or {})
     except InputError as error:
         raise InputError(f"{path}: {error}" if _problem(values) == str(error) else str(error)) from None
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a YAML file, whole or not at all."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
 
 
 def _problem(values: Mapping[str, Any]) -> str:

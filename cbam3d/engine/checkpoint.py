@@ -10,6 +10,11 @@ from cbam3d.errors import InputError
 from cbam3d.files import atomic_write
 
 
+def checkpoint_path(folder: Path, name: str = "last") -> Path:
+    """Where a run in a folder keeps a checkpoint: last or best. Training has begun where there is a last one."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     """Write `state` (modules and optimisers by their state) to `path`; a failure leaves the previous file.
 

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.config import Config
-from cbam3d.engine.checkpoint import save_checkpoint
+from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
 from cbam3d.engine.memory import advise, peak_memory_gib
 from cbam3d.engine.optim import train_mode
 from cbam3d.engine.progress import Progress, no_progress
@@ -98,10 +98,6 @@ class Trainer:
         if self.average is not None:
             self.average.to(self.fabric.device)
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
     def model_to_score(self) -> nn.Module:
         """The averaged model where there is one, with the running statistics of the first process, as saved."""
         model = _inner(self.model) if self.average is None else self.average.module
@@ -112,7 +108,7 @@ class Trainer:
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Continue from a checkpoint of the folder, as it was read."""
-        path = self.checkpoints / "last.ckpt"
+        path = checkpoint_path(self.folder)
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -141,7 +137,7 @@ class Trainer:
         writer = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
         evaluation = None
         if not state.steps and not state.epoch:
-            self._save("last.ckpt")  # a run that is killed in its first epoch can resume, too
+            self._save("last")  # a run that is killed in its first epoch can resume, too
         with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
             while state.epoch < epochs and not self._given_up():
                 row = {"epoch": state.epoch + 1, **self._train_epoch(steps, events)}
@@ -157,7 +153,7 @@ class Trainer:
                     table.add(row)
                     for name, value in row.items():
                         events.add_scalar(name, value, state.steps)
-                self._save(*self._judge(row.get(self.primary)), "last.ckpt")  # the best first: a kill loses neither
+                self._save(*self._judge(row.get(self.primary)), "last")  # the best first: a kill loses neither
                 logger.info(_epoch_line(row, epochs))
         return evaluation or self.evaluate(self.model_to_score()), table
 
@@ -176,7 +172,7 @@ class Trainer:
             return []
         if score > state.best_score:
             state.best_score, state.best_epoch, state.not_better = score, state.epoch, 0
-            return ["best.ckpt"]
+            return ["best"]
         state.not_better += 1
         return []
 
@@ -221,7 +217,7 @@ class Trainer:
         due = time.monotonic() - saved_at > 60 * self.config.train.checkpoint_minutes
         wants_stop, wants_save = self._total([float(bool(reason)), float(due)])
         if wants_stop or wants_save:
-            self._save("last.ckpt")
+            self._save("last")
         if wants_stop:
             signal = self.stop.signal
             text = (
@@ -300,14 +296,12 @@ class Trainer:
         )
         if state.bad_steps > settings.max_bad_steps:
             clip = "set" if settings.clip_grad_norm is None else "lower"
+            last = checkpoint_path(self.folder)
             raise InputError(
                 f"{text}: lower train.learning_rate or {clip} train.clip_grad_norm"
-                + (f"; a checkpoint from before is in {self.checkpoints}" if self._has_checkpoint() else "")
+                + (f"; a checkpoint from before is in {last.parent}" if last.exists() else "")
             )
         logger.warning(f"{text}; the step is skipped")
-
-    def _has_checkpoint(self) -> bool:
-        return (self.checkpoints / "last.ckpt").exists()
 
     def _total(self, values: list[float]) -> list[float]:
         """The sums over all processes."""
@@ -326,7 +320,7 @@ class Trainer:
             **self.facts,
         }
         for name in names:
-            save_checkpoint(self.fabric, self.checkpoints / name, saved)
+            save_checkpoint(self.fabric, checkpoint_path(self.folder, name), saved)
 
 
 def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:

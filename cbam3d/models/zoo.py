@@ -1,6 +1,7 @@
 """Networks by name: this package's, those of libraries, and the user's own."""
 
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib import import_module
@@ -47,17 +48,17 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
 
 def is_local_model(name: str) -> bool:
     """Whether only this process knows a network: registered here, or a class of the script."""
-    return name in _REGISTERED or class_module(name) == "__main__"
-
-
-def class_module(name: str) -> str:
-    """The module of a class that is named by its path, package.module:Class; empty for another name."""
-    return name.partition(":")[0] if is_class_path(name) else ""
+    return name in _REGISTERED or name.startswith("__main__:")
 
 
 def is_class_path(name: str) -> bool:
     """Whether a name is a class path: package.module:Class."""
     return ":" in name
+
+
+def needs_import(name: str) -> bool:
+    """Whether building a network would import a module: its name is a class path, and nobody has imported that yet."""
+    return is_class_path(name) and name.partition(":")[0] not in sys.modules
 
 
 def check_model_name(name: str) -> None:

@@ -1,6 +1,5 @@
 """What training left: the folder of a run, or one of its checkpoints -> configuration, classes and network."""
 
-import sys
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.config import Config
+from cbam3d.engine.checkpoint import checkpoint_path
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.models.zoo import class_module
+from cbam3d.models.zoo import needs_import
 from cbam3d.runs.network import build_model
 
 
@@ -28,7 +28,7 @@ class Checkpoint:
     @property
     def folder(self) -> Path:
         """The folder of the run; of a checkpoint that lies elsewhere, one beside it that has its name."""
-        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.with_suffix("")
+        return folder_of(self.path)
 
     @property
     def classes(self) -> list[str]:
@@ -63,7 +63,7 @@ class Checkpoint:
             model = deepcopy(network)
         else:
             name = config.model.name
-            if (module := class_module(name)) and not trust_code and module not in sys.modules:
+            if needs_import(name) and not trust_code:
                 raise InputError(
                     f"{self.path}: its network is the class {name}, which is code: import its module first, or trust "
                     "it (trust_code=True, --trust-code)"
@@ -90,6 +90,11 @@ class Checkpoint:
                 raise InputError(f"{self.path} does not fit the network: {name} has shape {here}, the network {there}")
 
 
+def folder_of(path: Path) -> Path:
+    """The folder of the run of a checkpoint; of one that lies elsewhere, a folder beside it that has its name."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.with_suffix("")
+
+
 def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     """Read the checkpoint of a run.
 
@@ -104,7 +109,7 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     if not path.is_file():
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
-        path = path / "checkpoints" / f"{checkpoint}.ckpt"
+        path = checkpoint_path(path, checkpoint)
     return read_checkpoint(path)
 
 

@@ -13,14 +13,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import yaml
-
 from cbam3d.attention import attention_options
 from cbam3d.attention.catalog import is_local_attention
 from cbam3d.config import Config, ConfigSource, load_config
-from cbam3d.config.reading import name_of
+from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import write_manifest
-from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError, check_options
 from cbam3d.files import make_folder, parse_yaml
@@ -97,12 +95,10 @@ def compare(
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")
-    for kind, name, known in [
-        ("network", base.model.name, not is_local_model(base.model.name)),
-        *(("mechanism", one.name, one.name == "none" or not is_local_attention(one.name)) for one in variants),
-    ]:
-        if not known:
-            raise InputError(f"compare: the {kind} {name} is known in this process only, each training has its own")
+    local = [f"network {base.model.name}"] if is_local_model(base.model.name) else []
+    local += [f"mechanism {variant.name}" for variant in variants if is_local_attention(variant.name)]
+    if local:
+        raise InputError(f"compare: the {local[0]} is known in this process only, each training has its own")
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
@@ -228,9 +224,9 @@ def _train(training: Training, environment: dict[str, str], going: set[subproces
     """Train, or resume; returns the reason of a failure, or None. The process is in `going` while it runs."""
     make_folder(training.folder)
     recipe = training.folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(training.config.plain(), sort_keys=False))
+    write_config(training.config, recipe)
     command = [sys.executable, "-m", "cbam3d", "train", "--config", str(recipe)]
-    if (training.folder / "checkpoints" / "last.ckpt").exists():
+    if checkpoint_path(training.folder).exists():
         command.append("--resume")
     begin, log = time.perf_counter(), training.folder / "log.txt"
     with open(log, "a") as file:

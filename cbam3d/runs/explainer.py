@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Explainer:
     """
 
     def __init__(
-        self, predictor: Predictor, blocks: tuple[str, ...] = (), layer: str | None = None, grad_cam: bool | None = None
+        self, predictor: Predictor, blocks: Sequence[str] = (), layer: str | None = None, grad_cam: bool | None = None
     ) -> None:
         config = predictor.config.override({"eval": {"num_clips": 1, "num_crops": 1, "flip": False}})
         self.predictor = Predictor(predictor.model, predictor.classes, config, predictor.images, predictor.device)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cbam3d.engine.records import write_json
 from cbam3d.errors import InputError, unknown
-from cbam3d.files import make_folder, writing
+from cbam3d.files import atomic_write, make_folder, writing
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.network import input_shape
 
@@ -28,16 +28,17 @@ def export(saved: Checkpoint, format: str, path: Path | None = None, **options: 
     if path.suffix != suffix:
         raise InputError(f"{path}: --format {format} writes files that end in {suffix}")
     make_folder(path.parent)
-    with writing(path):
-        path.touch()  # before minutes are spent
     model = saved.model(**options)
     shape = input_shape(saved.config, saved.images)
     write = {"torch": write_program, "onnx": write_onnx}[format]
-    run = write(model, shape, path)
-    difference = largest_difference(model, run, shape)
-    if not difference <= _TOLERANCE:
-        path.unlink()
-        raise InputError(f"{path}: the exported network differs from the original by {difference:.2g} of its logits")
+    with atomic_write(path) as unfinished:
+        with writing(path):
+            unfinished.touch()  # before minutes are spent
+        run = write(model, shape, unfinished)
+        difference = largest_difference(model, run, shape)
+        if not difference <= _TOLERANCE:
+            text = f"the exported network differs from the original by {difference:.2g} of its logits"
+            raise InputError(f"{path}: {text}")
     write_json(path.with_suffix(".json"), input_facts(saved, shape))
     return path, difference
 

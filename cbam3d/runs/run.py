@@ -11,7 +11,7 @@ from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError
-from cbam3d.runs.checkpoint import Checkpoint, open_checkpoint
+from cbam3d.runs.checkpoint import Checkpoint, folder_of, open_checkpoint
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation
@@ -49,7 +49,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it is; of a checkpoint that lies elsewhere, where results go."""
-        return self.path if self.path.is_dir() else self.checkpoint().folder
+        return folder_of(self.path) if self.path.is_file() else self.path
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Run:
         Raises:
             InputError: a layer that the network does not have, no such device, or weights that do not fit.
         """
-        return Explainer(self.predictor(device, checkpoint), tuple(blocks), layer)
+        return Explainer(self.predictor(device, checkpoint), blocks, layer)
 
     def explain(self, path: str | Path, target: str | None = None, **options: Any) -> Explanation:
         """Where the network looks in a video or an image; `save` writes it as images.

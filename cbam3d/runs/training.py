@@ -1,27 +1,25 @@
 """A configuration -> a trained network in the folder of a run."""
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.keys import keys
-from cbam3d.config.reading import name_of
+from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import write_manifest
-from cbam3d.engine.checkpoint import changed_keys
+from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
 from cbam3d.engine.records import EpochTable
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write, make_folder
-from cbam3d.models.zoo import class_module
+from cbam3d.files import make_folder
+from cbam3d.models.zoo import needs_import
 from cbam3d.runs.checkpoint import Checkpoint, read_checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.network import GIVEN, check_names, check_network
@@ -74,7 +72,7 @@ def train(
         settings, folder = _to_resume(given, placed)
     else:
         settings, folder = load_config(given, placed), Path()
-        if settings.run.dir is not None and has_run(Path(settings.run.dir)):
+        if settings.run.dir is not None and checkpoint_path(Path(settings.run.dir)).exists():
             raise InputError(
                 f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone"
             )
@@ -94,9 +92,7 @@ def train(
     if begun is not None:
         trainer.resume(begun.state)
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
-        repeatable = settings.override({"run.dir": None})
-        with atomic_write(folder / "config.yaml") as unfinished:
-            unfinished.write_text(yaml.safe_dump(repeatable.plain(), sort_keys=False))
+        write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / "manifest.csv")
         _report_to_wandb(settings, folder)
@@ -121,7 +117,7 @@ def _to_resume(given: ConfigSource, placed: Mapping[str, Any]) -> tuple[Config, 
     settings = load_config({**given, "config": folder / "config.yaml"}, placed)
     section = given.get("model")
     named = "model.name" in given or (isinstance(section, Mapping) and "name" in section)
-    if not named and (module := class_module(settings.model.name)) and module not in sys.modules:
+    if not named and needs_import(settings.model.name):
         name = settings.model.name
         raise InputError(f"{folder}: its network is the class {name}, which is code: give it as model.name to trust it")
     return settings, folder
@@ -133,7 +129,7 @@ def _begun(config: Config, folder: Path) -> Checkpoint:
     Raises:
         InputError: a value that a resumed run cannot change.
     """
-    saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    saved = read_checkpoint(checkpoint_path(folder))
     fixed = {key.name for key in keys() if key.fixed}
     for key, (then, now) in changed_keys(saved.config.plain(), config.plain()).items():
         if key in fixed:
@@ -169,10 +165,10 @@ def _begun_folder(config: Config, name: str) -> Path:
         InputError: no run there.
     """
     if config.run.dir is not None:
-        if not has_run(Path(config.run.dir)):
+        if not checkpoint_path(Path(config.run.dir)).exists():
             raise InputError(f"{config.run.dir}: nothing to resume (checkpoints/last.ckpt is missing)")
         return Path(config.run.dir)
-    runs = [folder for folder in takewhile(Path.exists, _numbered(name)) if has_run(folder)]
+    runs = [folder for folder in takewhile(Path.exists, _numbered(name)) if checkpoint_path(folder).exists()]
     if not runs:
         raise InputError(f"runs/{name}: nothing to resume")
     return runs[-1]
@@ -186,7 +182,7 @@ def new_folder(config: Config, name: str) -> Path:
     else:
         make_folder("runs")
         folder = next(folder for folder in _numbered(name) if _is_made(folder))
-    make_folder(folder / "checkpoints")
+    make_folder(checkpoint_path(folder).parent)
     return folder
 
 
@@ -205,11 +201,6 @@ def _numbered(name: str) -> Iterator[Path]:
     """runs/NAME, runs/NAME-2, …"""
     yield Path("runs") / name
     yield from (Path("runs") / f"{name}-{number}" for number in count(2))
-
-
-def has_run(folder: Path) -> bool:
-    """Whether training has begun in a folder."""
-    return (folder / "checkpoints" / "last.ckpt").exists()
 
 
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:

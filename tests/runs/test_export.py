@@ -1,6 +1,7 @@
 """Exported networks give what the original gives, from the files alone."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -43,3 +44,12 @@ def test_a_format_has_its_suffix(tiny_run, tmp_path):
         open_run(tiny_run).export(out=tmp_path / "net.onnx")
     with pytest.raises(InputError, match="unknown format 'tflite'"):
         open_run(tiny_run).export("tflite")  # type: ignore[arg-type]
+
+
+def test_a_program_that_differs_is_not_left_behind(tiny_run, tmp_path, monkeypatch):
+    module = import_module("cbam3d.runs.export")
+    monkeypatch.setattr(module, "largest_difference", lambda *_: 0.5)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"net\.pt2: the exported network differs from the original by 0\.5"):
+        module.export(open_run(tiny_run).checkpoint(), "torch", tmp_path / "out" / "net.pt2")
+    assert list((tmp_path / "out").iterdir()) == []

@@ -449,7 +449,10 @@ def test_frozen_layers_keep_the_attention_that_is_new(videos, caplog):
 
 def test_bfloat16_trains_on_a_cpu(videos):
     network = {"model__name": "torchvision/r3d_18", "model__options": {}}
-    short(videos, run__precision="bf16-mixed", data__num_frames=16, train__epochs=1, **network)
+    run = short(videos, run__precision="bf16-mixed", data__num_frames=16, train__epochs=1, **network)
+    assert np.isfinite(run.metrics["loss"])
+    weights = load_tensors(Path("run/checkpoints/last.ckpt"), "checkpoint")["model"]
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 def test_momentum_belongs_to_sgd(videos):
