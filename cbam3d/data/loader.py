@@ -1,5 +1,6 @@
 """Load batches onto the device, identical for any number of workers and processes."""
 
+import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Protocol
@@ -131,7 +132,10 @@ class Loader:
     def _packed(self) -> Iterator[Packed]:
         try:
             yield from self.loader
-        except (ConnectionError, EOFError, FileNotFoundError) as error:  # its socket is gone before PyTorch notices
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            # Its socket is gone before PyTorch hears of its end: from a signal, whose handler raises in the main thread.
+            # Wherever else that handler ran, in __del__ for example, its error would be printed with a traceback.
+            time.sleep(2)
             raise RuntimeError(f"DataLoader worker exited while it sent a batch ({error}).") from error
 
 
