@@ -133,8 +133,8 @@ class Loader:
         try:
             yield from self.loader
         except (ConnectionError, EOFError, FileNotFoundError) as error:
-            # Its socket is gone before PyTorch hears of its end: from a signal, whose handler raises in the main thread.
-            # Wherever else that handler ran, in __del__ for example, its error would be printed with a traceback.
+            # Its socket is gone before PyTorch hears of its end, from a signal whose handler raises in the main thread:
+            # here, rather than wherever that thread is later (in __del__, where the error is printed, not raised).
             time.sleep(2)
             raise RuntimeError(f"DataLoader worker exited while it sent a batch ({error}).") from error
 
