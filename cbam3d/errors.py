@@ -1,5 +1,6 @@
 """Errors of the user's input, in one line."""
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -57,3 +58,9 @@ def check_options(owner: str, options: Iterable[str], known: Iterable[str]) -> N
     for option in options:
         if option not in known:
             raise ValueError(unknown(f"option of {owner}", option, known))
+
+
+def check_new_name(kind: str, name: str, taken: Iterable[str]) -> None:
+    """Raise ValueError for a name to register that is taken or malformed."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
+        raise ValueError(f"a new {kind} needs a name of its own, in lower case and underscores, got {name!r}")

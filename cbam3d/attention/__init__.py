@@ -1,10 +1,12 @@
 """Attention blocks for images and clips. Knows torch only."""
 
+from cbam3d.attention.action import Action
 from cbam3d.attention.bam import BAM
 from cbam3d.attention.bfloat16 import guard_conv3d
 from cbam3d.attention.catalog import (
     AttentionFacts,
     attention_options,
+    attention_ranks,
     create_attention,
     describe_attention,
     list_attentions,
@@ -13,7 +15,6 @@ from cbam3d.attention.catalog import (
 from cbam3d.attention.cbam import CBAM, CBAM2d, CBAM3d, ChannelAttention, SpatialAttention, TemporalAttention
 from cbam3d.attention.coordinate import Coordinate
 from cbam3d.attention.criss_cross import CrissCross
-from cbam3d.attention.csra import CSRA
 from cbam3d.attention.eca import ECA
 from cbam3d.attention.em_attention import EMAttention
 from cbam3d.attention.fca import FCA
@@ -21,6 +22,7 @@ from cbam3d.attention.gc import GC
 from cbam3d.attention.gct import GCT
 from cbam3d.attention.ge import GE
 from cbam3d.attention.gsop import GSoP
+from cbam3d.attention.heads import CSRA, AttentionPooling, create_head, list_heads, register_head
 from cbam3d.attention.insertion.insert import Insertion, insert_attention, list_insertions, remove_attention
 from cbam3d.attention.maps import attention_maps
 from cbam3d.attention.non_local import NonLocal
@@ -34,7 +36,9 @@ from cbam3d.attention.simam import SimAM
 from cbam3d.attention.sk import SK
 from cbam3d.attention.srm import SRM
 from cbam3d.attention.tam import TAM
+from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
+from cbam3d.attention.tsm import TSM
 
 __all__ = [
     "BAM",
@@ -52,7 +56,11 @@ __all__ = [
     "SK",
     "SRM",
     "TAM",
+    "TEA",
+    "TSM",
+    "Action",
     "AttentionFacts",
+    "AttentionPooling",
     "CBAM2d",
     "CBAM3d",
     "ChannelAttention",
@@ -70,12 +78,16 @@ __all__ = [
     "Triplet",
     "attention_maps",
     "attention_options",
+    "attention_ranks",
     "create_attention",
+    "create_head",
     "describe_attention",
     "guard_conv3d",
     "insert_attention",
     "list_attentions",
+    "list_heads",
     "list_insertions",
     "register_attention",
+    "register_head",
     "remove_attention",
 ]

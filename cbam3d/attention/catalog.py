@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cbam3d.attention.action import Action
 from cbam3d.attention.bam import BAM
 from cbam3d.attention.cbam import CBAM
 from cbam3d.attention.coordinate import Coordinate
@@ -34,10 +35,13 @@ from cbam3d.attention.simam import SimAM
 from cbam3d.attention.sk import SK
 from cbam3d.attention.srm import SRM
 from cbam3d.attention.tam import TAM
+from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
-from cbam3d.errors import check_options, unknown
+from cbam3d.attention.tsm import TSM
+from cbam3d.errors import check_new_name, check_options, unknown
 
 _CATALOG: dict[str, type[nn.Module]] = {
+    "action": Action,
     "bam": BAM,
     "cbam": CBAM,
     "coordinate": Coordinate,
@@ -60,7 +64,9 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "sk": SK,
     "srm": SRM,
     "tam": TAM,
+    "tea": TEA,
     "triplet": Triplet,
+    "tsm": TSM,
 }
 
 
@@ -80,8 +86,7 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
     Raises:
         ValueError: a name that is taken or malformed, or a block that is not a class with `channels` first.
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in (*_CATALOG, "none"):
-        raise ValueError(f"a new mechanism needs a name of its own, in lower case and underscores, got {name!r}")
+    check_new_name("mechanism", name, (*_CATALOG, "none"))
     if not isinstance(block, type) or next(iter(inspect.signature(block).parameters), "") != "channels":
         raise ValueError(f"{block} must be a class whose first parameter is channels")
     _CATALOG[name] = block
@@ -137,6 +142,12 @@ def attention_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.name not in ("channels", "ndim")}
 
 
+def attention_ranks(name: str) -> tuple[int, ...]:
+    """Return the ndim that a mechanism can have: 2 for images, 3 for clips."""
+    attention_options(name)
+    return getattr(_CATALOG[name], "ranks", (2, 3))
+
+
 @dataclass(frozen=True)
 class AttentionFacts:
     """Description of a mechanism and its cost at one shape."""
@@ -158,7 +169,7 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
         channels: C.
         size: (H, W) or (T, H, W).
     """
-    ranks = (3,) if name == "tam" else (2, 3)
+    ranks = attention_ranks(name)
     if len(size) not in ranks:
         return None
     positive("size", *size)

@@ -30,6 +30,8 @@ class TAM(Blend):
         ValueError: ndim other than 3, an even kernel, or features with another number of frames.
     """
 
+    ranks = (3,)
+
     def __init__(
         self,
         channels: int,

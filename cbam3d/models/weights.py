@@ -14,6 +14,7 @@ from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 
 Inflation = Literal["repeat", "centre"]
+Match = Literal["name", "order"]
 
 
 @dataclass
@@ -31,14 +32,27 @@ class WeightsReport:
     skipped: dict[str, str] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
     misfits: dict[str, str] = field(default_factory=dict)  # skipped keys whose shape differs from this key's
+    order: bool = False  # whether entries were matched by their order, so that all of them are renamed
 
     @property
     def complete(self) -> bool:
         """Whether the source covered the whole network and no key was unused."""
         return not self.skipped and not self.new
 
+    def by_order(self, sources: Mapping[str, str]) -> "WeightsReport":
+        """The report in terms of the source's own keys, where entries were matched by their order."""
+        return WeightsReport(
+            renamed={sources[key]: key for key in self.matched},
+            new=self.new,
+            order=True,
+            **{
+                name: {sources[key]: text for key, text in getattr(self, name).items()}
+                for name in ("inflated", "adapted", "skipped", "misfits")
+            },
+        )
+
     def __str__(self) -> str:
-        lines = []
+        lines = ["matched by order, not by name"] if self.order else []
         for name in ("matched", "renamed", "inflated", "adapted", "skipped", "new"):
             entries = getattr(self, name)
             lines.append(f"{name:9}{len(entries):5}")
@@ -54,6 +68,7 @@ def load_weights(
     source: Any,
     inflation: Inflation = "repeat",
     require_complete: bool = False,
+    match: Match = "name",
 ) -> WeightsReport:
     """Load weights into a network, possibly from another one.
 
@@ -72,6 +87,8 @@ def load_weights(
             or "centre": the middle frame only, zero elsewhere, which preserves a still clip's features exactly,
             even at its ends.
         require_complete: raise an error unless the source covers the whole network and no key is unused.
+        match: "name"; or "order" for a source with other names, whose entries are those of the network one after the
+            other, with the same shapes (up to inflation, and the last ones, of a head for other classes).
 
     Raises:
         InputError: an unreadable file, a source without any matching tensor, a network on the meta device, or an
@@ -79,10 +96,16 @@ def load_weights(
     """
     if inflation not in ("repeat", "centre"):
         raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')
+    if match not in ("name", "order"):
+        raise InputError(f'match must be "name" or "order", got {match!r}')
     origin, state = _read(source)
     own = model.state_dict()
     if any(value.is_meta for value in own.values()):
         raise InputError("the network is on the meta device, which holds no weights: move it with to_empty first")
+    sources: dict[str, str] = {}  # key of the network -> of the source, where matched by order
+    if match == "order":
+        sources = _in_order(origin, state, own)
+        state = {key: state[source] for key, source in sources.items()}
     by_layout, source_layout = _unambiguous(own), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
@@ -117,6 +140,8 @@ def load_weights(
                 report.matched.append(key)
     # The batch counter is bookkeeping: older files lack it.
     report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
+    if match == "order":
+        report = report.by_order(sources)
     if not filled:
         raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}")
     if require_complete and not report.complete:
@@ -237,6 +262,33 @@ def _canonical(key: str) -> str:
     for pattern, replacement in _LAYOUTS:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def _in_order(origin: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """The network's keys and the source's, one after the other.
+
+    Raises:
+        InputError: another number of entries, or a shape that differs before the last ones, of a head.
+    """
+    ours, theirs = ([key for key in keys if not key.endswith("num_batches_tracked")] for keys in (own, state))
+    if len(ours) != len(theirs):
+        raise InputError(
+            f"{origin} has {len(theirs)} entries, the network {len(ours)}: they cannot be matched by order"
+        )
+    pairs = dict(zip(ours, theirs, strict=True))
+    fits = [_of_one_shape(state[source], own[key]) for key, source in pairs.items()]
+    until = max((i for i, fit in enumerate(fits) if fit), default=-1)
+    for fit, (key, source) in list(zip(fits, pairs.items(), strict=True))[: until + 1]:
+        if not fit:
+            shapes = f"{tuple(state[source].shape)} and {tuple(own[key].shape)}"
+            raise InputError(f"{origin} does not match by order: {source} and {key} have the shapes {shapes}")
+    return pairs
+
+
+def _of_one_shape(value: Tensor, like: Tensor) -> bool:
+    """Whether shapes agree, up to inflation of a kernel."""
+    inflatable = value.ndim == 4 and like.ndim == 5 and value.shape == (*like.shape[:2], *like.shape[3:])
+    return value.shape == like.shape or inflatable
 
 
 # ---- shapes ---------------------------------------------------------------------------------------------

@@ -1,26 +1,27 @@
 """Networks by name: this package's, those of libraries, and the user's own."""
 
-import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from cbam3d.attention import CBAM, insert_attention, list_insertions
-from cbam3d.errors import InputError, is_foreign, unknown
-from cbam3d.models.download import WEIGHTS, download
+from cbam3d.attention import attention_options, create_head, insert_attention
+from cbam3d.attention.nd import check_ndim
+from cbam3d.errors import check_new_name, is_foreign, unknown
+from cbam3d.models.frames import FrameNetwork
+from cbam3d.models.headed import HeadedNetwork, cut
+from cbam3d.models.inflate import inflate
 from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
-from cbam3d.models.weights import WeightsReport, load_weights
+from cbam3d.models.pretrained import check_filled, find_weights, inner_name
+from cbam3d.models.weights import Match, load_weights
 
-# equivalent networks of torchvision, for their weights: (ndim, name) -> torchvision's name
-_SAME_AS_TORCHVISION: dict[tuple[int | None, str], str] = {(3, "resnet18"): "r3d_18"}
-_SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+AsVideo = Literal["frames", "inflate"]
 _REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 
 
@@ -41,8 +42,7 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
     Raises:
         ValueError: a name that is taken or malformed.
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in list_models():
-        raise ValueError(f"a new network needs a name of its own, in lower case and underscores, got {name!r}")
+    check_new_name("network", name, list_models())
     _REGISTERED[name] = build
 
 
@@ -75,6 +75,10 @@ def create_model(
     attention: str | None = None,
     attention_options: dict[str, Any] | None = None,
     weights: Any = None,
+    weights_match: Match = "name",
+    as_video: AsVideo | None = None,
+    head: str | None = None,
+    head_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a network by name.
@@ -83,7 +87,7 @@ def create_model(
         name: one of `list_models()`, or a class as package.module:Class, called with num_classes=… and the options.
         num_classes: size of the logits.
         ndim: 2 for images, 3 for clips. None selects 3, but 2 for cbam_cnn and fast_cnn, and a library network's
-            only rank.
+            own rank.
         attention: one of `list_attentions()`, inserted into every block; "none" for a plain network. None selects
             the network's default: cbam for cbam_cnn, no attention for the others.
         attention_options: keyword arguments of the mechanism; for library and user networks also those of
@@ -94,6 +98,12 @@ def create_model(
             "hf:owner/name" for a repository of the Hugging Face Hub (extra `hub`). They must cover the network,
             except for a head with other classes and attention that they lack. The attribute `weights_report`
             lists what was loaded.
+        weights_match: "name", or "order" for a file whose names differ (see `load_weights`).
+        as_video: how a network of images takes clips, with ndim=3: "frames" runs it on every frame and averages the
+            logits (`FrameNetwork`); "inflate" turns its layers into three-dimensional ones (`inflate`). None selects
+            frames, but the three-dimensional form of this package's own networks.
+        head: one of `list_heads()`, in place of the network's own; None keeps that.
+        head_options: keyword arguments of the head; and grid, see `HeadedNetwork`.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
 
     Raises:
@@ -103,86 +113,123 @@ def create_model(
     attention = attention_of(name, attention)
     if attention is None and attention_options:
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
-    library, _, short = name.rpartition("/")
+    if head is None and head_options:
+        raise ValueError(f"head_options without head: {', '.join(head_options)}")
+    ndim, as_video = _rank(name, ndim, as_video)
+    chosen = dict(attention_options or {})
     if name in OURS:
-        ndim = usual_ndim(name) if ndim is None else ndim
         # an outer sum cannot start as the identity; without weights there is nothing to preserve
-        fresh = weights is None or (attention_options or {}).get("residual", False)
-        chosen = {"init": "paper" if fresh else "identity"} | (attention_options or {})
-        model = build_ours(name, num_classes, ndim, attention, chosen, **options)
-    else:
-        if library in LIBRARIES:
-            if ndim not in (None, has := LIBRARIES[library].rank(short)):
-                kind = "images" if has == 2 else "clips"
-                raise ValueError(f"{name} is a network of {kind} (ndim={has}), got ndim={ndim}")
-            build = partial(LIBRARIES[library].build, short)
-        elif is_class_path(name):
-            build = _class_at(name)
-        elif name in _REGISTERED:
-            build = _REGISTERED[name]
-        else:
-            raise ValueError(unknown("model", name, list_models()))
-        try:
-            model = build(num_classes=num_classes, **options)
-        except TypeError as error:  # an option that the network does not have
-            if is_foreign(error):
-                raise
-            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
-    if name not in OURS and attention is not None:
-        insert_attention(model, attention, **(attention_options or {}))
-    if weights is not None:
-        source = _find_weights(name, ndim, weights)
-        report = load_weights(model, source)
+        fresh = weights is None or chosen.get("residual", False)
+        chosen = {"init": "paper" if fresh else "identity"} | chosen
+    in_slots = attention if name in OURS and as_video is None else None
+    build = partial(_plain, name, ndim=2 if as_video else ndim, attention=in_slots, chosen=chosen, options=options)
+    model = build(num_classes)
+    source = None if weights is None else find_weights(name, 2 if as_video else ndim, weights)
+    report = None
+    if source is not None and weights_match == "order":
+        report = load_weights(model, source, match="order")
+    own_head = set() if head is None and weights is None else _class_keys(model, build, num_classes)
+    before = set(model.state_dict())
+    if as_video == "inflate":
+        model = inflate(model)
+    if head is not None:
+        options_of_head = dict(head_options or {})
+        grid = options_of_head.pop("grid", None)
+        channels = cut(model, own_head)
+    removed = before - set(model.state_dict())
+    if as_video == "frames":
+        model = FrameNetwork(model)
+    if head is not None:
+        model = HeadedNetwork(model, create_head(head, channels, num_classes, **options_of_head), grid)
+    if attention is not None and in_slots is None:
+        _insert(model, attention, chosen)
+    if source is not None:
+        filled = load_weights(model, source) if report is None else replace(report, new=_new(model, before, report.new))
         origin = "the state dict" if isinstance(weights, Mapping) else weights
-        _check_filled(
-            report,
-            model,
-            _head(model, name, num_classes, ndim, options),
-            f"{origin} does not fit {type(model).__name__}",
-        )
-        model.weights_report = report  # type: ignore[assignment]  # plain data beside the network's modules
+        check_filled(filled, model, own_head, removed, f"{origin} does not fit {type(model).__name__}")
+        model.weights_report = filled  # type: ignore[assignment]  # plain data beside the network's modules
     return model
 
 
-def _check_filled(report: WeightsReport, model: nn.Module, head: Collection[str], misfit: str) -> None:
-    """Raise InputError unless the weights cover the network, except for the head and attention that they lack.
+def _rank(name: str, ndim: int | None, as_video: AsVideo | None) -> tuple[int | None, AsVideo | None]:
+    """The rank of a network's input, and how it takes clips where it is one of images; None where it is not.
 
-    Args:
-        report: of loading the weights.
-        model: the network.
-        head: its keys that depend on the number of classes.
-        misfit: beginning of the error message.
+    Raises:
+        ValueError: no such network, or a rank that it does not have.
     """
-    names = {module: name for name, module in model.named_modules()}
-    # prefix -> whether the block is CBAM, whose gates are optional
-    blocks = {f"{names[one.block]}.": isinstance(one.block, CBAM) for one in list_insertions(model)}
-
-    def part_of(key: str) -> str:
-        """The gate or block that a parameter belongs to; empty for one of the network itself."""
-        for prefix, has_gates in blocks.items():
-            if key.startswith(prefix):
-                return prefix + key.removeprefix(prefix).partition(".")[0] if has_gates else prefix
-        return ""
-
-    given = model.state_dict().keys() - set(report.new)
-    begun = {part_of(key) for key in given if not key.endswith("num_batches_tracked")}
-    for key in report.new:
-        absent = part_of(key) and (part_of(key) not in begun or key.endswith(".scale"))
-        if key not in head and not absent:
-            raise InputError(f"{misfit}: it has no {key}")
-    for key, reason in report.skipped.items():
-        if report.misfits.get(key) not in head:
-            raise InputError(f"{misfit}: {key}: {reason}")
+    if as_video not in (None, "frames", "inflate"):
+        raise ValueError(f'as_video must be "frames" or "inflate", got {as_video!r}')
+    library, _, short = name.rpartition("/")
+    if name in OURS:
+        ndim = usual_ndim(name) if ndim is None else ndim
+        return ndim, as_video if (as_video, ndim) == ("frames", 3) else None  # they have a three-dimensional form
+    if library not in LIBRARIES:
+        if as_video is not None:
+            raise ValueError(f"{name} takes what its code takes: as_video is for networks of images")
+        return ndim, None
+    has = LIBRARIES[library].rank(short)
+    if ndim in (None, has):
+        if as_video is not None and has == 3:
+            raise ValueError(f"{name} is a network of clips: as_video is for networks of images")
+        return has, None
+    if has == 3:
+        raise ValueError(f"{name} is a network of clips (ndim=3), got ndim={ndim}")
+    return check_ndim(ndim), as_video or "frames"
 
 
-def _head(model: nn.Module, name: str, num_classes: int, ndim: int | None, options: dict[str, Any]) -> set[str]:
+def _plain(
+    name: str,
+    num_classes: int,
+    ndim: int | None,
+    attention: str | None,
+    chosen: dict[str, Any],
+    options: dict[str, Any],
+) -> nn.Module:
+    """A network as it is in its library; of this package's own, with attention in its slots."""
+    library, _, short = name.rpartition("/")
+    if name in OURS:
+        return build_ours(name, num_classes, ndim or usual_ndim(name), attention, chosen, **options)
+    if library in LIBRARIES:
+        build = partial(LIBRARIES[library].build, short)
+    elif is_class_path(name):
+        build = _class_at(name)
+    elif name in _REGISTERED:
+        build = _REGISTERED[name]
+    else:
+        raise ValueError(unknown("model", name, list_models()))
+    try:
+        return build(num_classes=num_classes, **options)
+    except TypeError as error:  # an option that the network does not have
+        if is_foreign(error):
+            raise
+        raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
+
+
+def _insert(model: nn.Module, attention: str, chosen: dict[str, Any]) -> None:
+    """Insert attention; blocks for a fixed number of frames get that of their features, where the input has as many."""
+    others = dict(chosen)
+    example = None
+    if "num_frames" in attention_options(attention) and isinstance(others.get("num_frames"), int):
+        example = torch.zeros(1, 3, others.pop("num_frames"), 224, 224)
+    insert_attention(model, attention, example=example, **others)
+
+
+def _new(model: nn.Module, before: Collection[str], new: Collection[str]) -> list[str]:
+    """Keys of a network that were not filled while it was another: with the keys `before`, of which `new` were not."""
+    filled = set(before) - set(new)
+    return [
+        key for key in model.state_dict() if inner_name(key) not in filled and not key.endswith("num_batches_tracked")
+    ]
+
+
+def _class_keys(model: nn.Module, build: Callable[[int], nn.Module], num_classes: int) -> set[str]:
     """The keys of a network that depend on the number of classes."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                other = create_model(name, num_classes + 1, ndim, "none", **options)
+                other = build(num_classes + 1)
         except Exception:  # a network that computes in its constructor
-            other = create_model(name, num_classes + 1, ndim, "none", **options)
+            other = build(num_classes + 1)
     shapes = {key: value.shape for key, value in other.state_dict().items()}
     return {key for key, value in model.state_dict().items() if shapes.get(key, value.shape) != value.shape}
 
@@ -205,22 +252,3 @@ def _class_at(path: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"{path} is not a subclass of torch.nn.Module")
     return found
-
-
-def _find_weights(name: str, ndim: int | None, weights: Any) -> Any:
-    """Resolve weights to what `load_weights` takes: a path, a state dict, or a member of a weights enum."""
-    if not isinstance(weights, (str, Path)):
-        return weights
-    text = str(weights)
-    if text.startswith("hf:"):
-        return download(text.removeprefix("hf:")) / WEIGHTS
-    if (last := Path(text) / "checkpoints" / "last.ckpt").is_file():  # the folder of a run
-        return last
-    if Path(text).is_file() or "/" in text or Path(text).suffix:
-        return Path(text)
-    library, _, short = name.rpartition("/")
-    if library == "":
-        short = _SAME_AS_TORCHVISION.get((ndim, name), "")
-    if library not in ("", "torchvision") or not short:
-        raise ValueError(f"{name} with ndim={ndim} has no named weights, got {text!r}: give a file")
-    return LIBRARIES["torchvision"].find_weights(short, text)

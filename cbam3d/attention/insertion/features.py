@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.insertion.clips import ClipFrames
+
 Layout = Literal["channels_first", "channels_last", "tokens"]
 
 
@@ -37,7 +39,7 @@ def run(model: nn.Module, inputs: Any) -> Pass:
 
     def note(name: str):
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if (found := _describe(module, output)) is not None:
+            if (found := describe(module, output)) is not None:
                 features[name] = replace(found, calls=features[name].calls + 1 if name in features else 1)
             elif isinstance(output, Tensor):
                 others[name] = tuple(output.shape)
@@ -96,6 +98,8 @@ def examples(model: nn.Module) -> Iterator[Any]:
         return
     if isinstance(conv, nn.Conv2d):
         sizes = [(64, 64), (96, 96), (224, 224)]
+        if any(isinstance(getattr(module, "clip_frames", None), ClipFrames) for module in model.modules()):
+            sizes = [(8, *size) for size in sizes]
     else:
         sizes = [
             (8, 64, 64),
@@ -113,7 +117,8 @@ def examples(model: nn.Module) -> Iterator[Any]:
             yield [clip[:, :, ::4], clip]  # SlowFast's two pathways
 
 
-def _describe(module: nn.Module, output: Any) -> Features | None:
+def describe(module: nn.Module, output: Any) -> Features | None:
+    """What a module outputs, if that is a feature map; the order of its axes is guessed from its layers."""
     if isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor) and output[0].ndim == 3:
         tokens, size = output  # MViT: (N, [1 +] T·H·W, C) and (T, H, W)
         if isinstance(size, (tuple, list)) and len(size) == 3:

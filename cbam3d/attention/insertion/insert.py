@@ -2,7 +2,8 @@
 
 An inserted block is a child of the module whose output it changes, called `inserted_attention`, and runs
 in a forward hook. So no module is replaced, existing keys of the state dict are unchanged, and only keys with
-`.inserted_attention.` are new. This package's `ResNet` has a slot for it in each block, which is used instead.
+`.inserted_attention.` are new. This package's `ResNet` has a slot for it in each block, which is used instead. In a
+network of images that runs on clips (`FrameNetwork`) the block sees the frames of a clip together.
 
 `torch.nn.SyncBatchNorm.convert_sync_batchnorm` creates new norms without their hooks: convert first, then insert.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.catalog import attention_options, create_attention
+from cbam3d.attention.insertion.clips import clip_frames_of
 from cbam3d.attention.insertion.features import (
     Features,
     enlarge,
@@ -90,8 +92,13 @@ def insert_attention(
             raise ValueError(f"{name} is used {found.calls} times in one pass: attention there would run each time")
         if _attention_at(model, name) is not None:
             raise ValueError(f"{name} has attention already: call remove_attention first")
-        frames = {"num_frames": found.size[0]} if len(found.size) == 3 and "num_frames" in known else {}
-        blocks.append(create_attention(mechanism, found.channels, len(found.size), init=init, **(frames | options)))
+        clip_frames = clip_frames_of(model, name)
+        size = found.size if clip_frames is None else (clip_frames.num_frames, *found.size)
+        frames = {"num_frames": size[0]} if len(size) == 3 and "num_frames" in known else {}
+        block = create_attention(mechanism, found.channels, len(size), init=init, **(frames | options))
+        if clip_frames is not None:
+            clip_frames.show_clips_to(block)
+        blocks.append(block)
     like = next(model.parameters(), torch.empty(0))
     for (name, found), block in zip(hosts.items(), blocks, strict=True):
         parent, _, child = name.rpartition(".")
@@ -187,8 +194,9 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
     """Find the modules whose output to change, their features, and the first example that reaches them all."""
     kind, failure = type(model).__name__, "it has no convolution to guess an input from"
     for inputs in [example] if example is not None else examples(model):
+        larger = run(model, enlarge(inputs)).features if example is None else {}
         features, others, error = run(model, inputs)
-        features = with_layouts(features, run(model, enlarge(inputs)).features if example is None else {})
+        features = with_layouts(features, larger)
         names = dict.fromkeys(
             last_child(model, name) for name in find_modules(model, position, features, error is None)
         )

@@ -30,12 +30,17 @@ def find_modules(
         return [name for stage in (stages[-1:] if position == "last_stage" else stages) for name in stage]
     names = []
     for pattern in [position] if isinstance(position, str) else position:
-        matched = [name for name, _ in model.named_modules() if name and fnmatchcase(name, pattern)]
+        matched = [name for name, _ in model.named_modules() if name and _fits(name, pattern)]
         if not matched:
             known = ", ".join(POSITIONS)
             raise ValueError(f"{pattern!r} is not a position ({known}) and matches no module of {type(model).__name__}")
         names += matched
     return names
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a name fits, as it is or without the name of the network that a `FrameNetwork` or head is put around."""
+    return fnmatchcase(name, pattern) or fnmatchcase(re.sub(r"^(backbone\.)+", "", name), pattern)
 
 
 def _residual_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:

@@ -38,3 +38,8 @@ def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is unchanged."""
     (clip,) = inputs
     return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
+
+
+def scaling(name: str) -> None:
+    """The network alone does not tell how weights want their input."""
+    return None

@@ -25,6 +25,12 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 
+def scaling(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of the input that timm's weights of this name want."""
+    wanted = _timm(name).get_pretrained_cfg(name)
+    return None if wanted is None else (tuple(wanted.mean), tuple(wanted.std))
+
+
 def _timm(name: str) -> Any:
     try:
         return import_module("timm")

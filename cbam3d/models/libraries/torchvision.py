@@ -47,3 +47,8 @@ def find_weights(name: str, member: str) -> Any:
     if member not in members:
         raise ValueError(unknown(f"weights of torchvision/{name}", member, members))
     return members[member]
+
+
+def scaling(name: str) -> None:
+    """The network alone does not tell how weights want their input."""
+    return None

@@ -25,8 +25,7 @@ class CSRA(nn.Module):
 
     The official code also divides each class's scores by the norm of its weights; the paper's formula does not.
 
-    A head, not a shape-preserving block: it replaces pooling and the last layer, and is not in the catalogue. Not to
-    be confused with residual attention (`ResidualAttention`).
+    A head: it replaces pooling and the last layer. Not to be confused with residual attention (`ResidualAttention`).
     """
 
     def __init__(

@@ -1,0 +1,67 @@
+"""Every head by name."""
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from cbam3d.attention.gate import positive
+from cbam3d.attention.heads.csra import CSRA
+from cbam3d.attention.heads.mean import MeanHead
+from cbam3d.attention.heads.pooling import AttentionPooling
+from cbam3d.errors import check_new_name, check_options, unknown
+
+_CATALOG: dict[str, type[nn.Module]] = {"attention": AttentionPooling, "csra": CSRA, "mean": MeanHead}
+
+
+def list_heads() -> list[str]:
+    """Return the names that `create_head` accepts."""
+    return sorted(_CATALOG)
+
+
+def register_head(name: str, head: type[nn.Module]) -> None:
+    """Register a head by name for `create_head` and `create_model`.
+
+    Args:
+        name: lower case with underscores; not one of `list_heads()`.
+        head: the class. Its first two parameters are the channels of the features and num_classes; the rest are
+            options. Its instances map (N, C, *S) to logits (N, num_classes).
+
+    Raises:
+        ValueError: a name that is taken or malformed, or something other than such a class.
+    """
+    check_new_name("head", name, _CATALOG)
+    if not isinstance(head, type) or len(inspect.signature(head).parameters) < 2:
+        raise ValueError(f"{head} must be a class whose first two parameters are channels and num_classes")
+    _CATALOG[name] = head
+
+
+def create_head(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:
+    """Build a head by name.
+
+    Args:
+        name: one of `list_heads()`.
+        channels: C of the features.
+        num_classes: size K of the logits.
+        options: keyword arguments of the head.
+
+    Returns: a module, (N, C, *S) -> (N, K), of any number of axes S.
+
+    Raises:
+        ValueError: an unknown name or option (the nearest known one is suggested), or an invalid value.
+    """
+    positive("channels and num_classes", channels, num_classes)
+    check_options(f"head {name!r}", options, set(head_options(name)))
+    return _CATALOG[name](channels, num_classes, **options)
+
+
+def head_options(name: str) -> dict[str, Any]:
+    """Return a head's options and their defaults.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in _CATALOG:
+        raise ValueError(unknown("head", name, _CATALOG))
+    _, _, *options = inspect.signature(_CATALOG[name]).parameters.values()
+    return {option.name: option.default for option in options}

@@ -1,0 +1,37 @@
+"""A network of images as a network of clips: every frame goes through it, and the outputs are joined.
+
+As in TSN (Wang et al., ECCV 2016, https://arxiv.org/abs/1608.00859) the logits of a clip are the mean of those of its
+frames. Such a network knows nothing of their order, until attention over time is inserted into it.
+"""
+
+from torch import Tensor, nn
+
+from cbam3d.attention.insertion.clips import ClipFrames
+from cbam3d.attention.nd import check_rank
+
+
+class FrameNetwork(nn.Module):
+    """Run a network of images on all frames of a clip together.
+
+    `insert_attention` sees the frames of a clip as one (N, C, T, h, w) at every position in it, so that mechanisms for
+    clips work inside (TAM, TSM, CBAM's temporal gate).
+
+    Args:
+        backbone: maps images (N, C, H, W) to logits (N, K), or to features (N, C', *S).
+
+    Shapes: (N, C, T, H, W) -> the mean of the frames' logits, (N, K); of features, (N, C', T, *S).
+
+    Raises:
+        ValueError: an input that is not a batch of clips.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.clip_frames = ClipFrames()
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_rank(x, 3)
+        self.clip_frames.num_frames = x.shape[2]
+        outputs = self.clip_frames.to_clips(self.backbone(self.clip_frames.to_frames(x)))
+        return outputs.mean(2) if outputs.ndim == 3 else outputs

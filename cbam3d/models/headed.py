@@ -1,0 +1,151 @@
+"""Another head on a network: the network ends at its last features, and a head of `attention.heads` follows."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.insertion.features import describe, evaluating, examples
+from cbam3d.attention.nd import pool_to_grid
+
+
+class HeadedNetwork(nn.Module):
+    """A network that ends at features, and a head.
+
+    Args:
+        backbone: inputs -> features (N, C, *S), as `cut` or `FrameNetwork` make it.
+        head: features -> logits (N, K).
+        grid: height and width to which features (N, C, T, h, w) and (N, C, h, w) are averaged before the head; None
+            leaves them. 1 leaves the frames of a clip as a sequence of vectors.
+
+    Shapes: those of the backbone's input -> (N, K).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, grid: int | None = None) -> None:
+        super().__init__()
+        self.backbone, self.head, self.grid = backbone, head, grid
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head takes, (N, C, *S)."""
+        features = self.backbone(x)
+        if self.grid is None or features.ndim < 4:
+            return features
+        return pool_to_grid(features, (*features.shape[2:-2], self.grid, self.grid))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class _Captured:
+    """The output of a layer, on its way to the end of its network."""
+
+    def __init__(self, channels_last: bool) -> None:
+        self.channels_last = channels_last
+        self.features: Tensor | None = None
+
+    def take(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        self.features = output.movedim(-1, 1) if self.channels_last else output
+
+    def give(self, network: nn.Module, args: Any, output: Any) -> Tensor | None:
+        features, self.features = self.features, None
+        return features
+
+
+def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
+    """End a network at the last features before its head, in place: it then returns these, (N, C, *S).
+
+    The features are the last output with positions: a feature map, or tokens (N, L, C), which become (N, C, L). Modules
+    behind it lose their parameters.
+
+    Args:
+        model: the network.
+        head: names of the parameters that depend on the number of classes.
+        example: an input; None to try images and clips of common sizes.
+
+    Returns: the channels of the features.
+
+    Raises:
+        ValueError: there is no such output that everything behind it depends on.
+    """
+    kind = type(model).__name__
+    failure = f"{kind} takes none of the inputs tried"
+    for inputs in [example] if example is not None else examples(model):
+        try:
+            layer, features, behind = _last_features(model, head, inputs)
+        except Exception as error:  # networks reject a size with any error
+            failure = str(error).partition("\n")[0]
+            continue
+        if layer == "":
+            raise ValueError(f"{kind} has no features with positions for another head")
+        if _passes_by(model, layer, inputs):
+            raise ValueError(f"{kind} has no single features for another head: its own reads more than {layer}")
+        found = describe(model.get_submodule(layer), features)  # None for tokens
+        channels_last = found is None or found.layout == "channels_last"
+        captured = _Captured(channels_last)
+        model.get_submodule(layer).register_forward_hook(captured.take)
+        model.register_forward_hook(captured.give)
+        for name in behind:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Identity())
+        return features.shape[-1 if channels_last else 1]
+    raise ValueError(f"{kind}: {failure}")
+
+
+def _last_features(model: nn.Module, head: Collection[str], inputs: Any) -> tuple[str, Tensor, list[str]]:
+    """Name and output of the last module with positions before the head, and the modules with parameters behind it."""
+    ends = {name.rpartition(".")[0] for name in head}
+    events: list[tuple[str, Tensor | None]] = []  # a module begins, or ends with an output
+
+    def begin(name: str):
+        return lambda module, args: events.append((name, None))
+
+    def end(name: str):
+        return lambda module, args, output: events.append((name, output)) if isinstance(output, Tensor) else None
+
+    handles = []
+    for name, module in model.named_modules():
+        if name:
+            handles += [module.register_forward_pre_hook(begin(name)), module.register_forward_hook(end(name))]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    begins = [i for i, (name, output) in enumerate(events) if output is None and name in ends]
+    first = min(begins, default=len(events))
+    found = [i for i, (_, output) in enumerate(events[:first]) if output is not None and _has_positions(output)]
+    if not found:
+        return "", torch.empty(0), []
+    layer, features = events[found[-1]]
+    assert features is not None
+    behind: list[str] = []
+    for name, output in events[found[-1] + 1 :]:
+        known = any(f"{name}.".startswith(f"{outer}.") for outer in behind)
+        if output is None and not known and list(model.get_submodule(name).parameters()):
+            behind.append(name)
+    return layer, features, behind
+
+
+def _has_positions(output: Tensor) -> bool:
+    if output.ndim in (4, 5):
+        return output.shape[2:].numel() > 1
+    return output.ndim == 3 and output.shape[1] > 1
+
+
+def _passes_by(model: nn.Module, layer: str, inputs: Any) -> bool:
+    """Whether the output depends on the input in another way than through a layer's output."""
+    handle = model.get_submodule(layer).register_forward_hook(lambda module, args, output: output.detach())
+    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with torch.enable_grad(), evaluating(model):
+            for parameter, _ in training:
+                parameter.requires_grad = False
+            moved = [x.clone().requires_grad_() for x in (inputs if isinstance(inputs, list) else [inputs])]
+            output = model(moved if isinstance(inputs, list) else moved[0])
+        return any(x.requires_grad for x in (output if isinstance(output, (tuple, list)) else [output]))
+    finally:
+        handle.remove()
+        for parameter, required in training:
+            parameter.requires_grad = required

@@ -1,0 +1,122 @@
+"""A network of images inflated to clips: every layer in two dimensions becomes one in three.
+
+As I3D: Carreira, Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. Here every layer keeps all frames (I3D strides
+along T as well), and kernels of one pixel stay so.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbam3d.attention.insertion.features import evaluating, examples
+from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple
+
+TAPS = 3  # along T
+
+
+@torch.no_grad()
+def inflate(model: nn.Module) -> nn.Module:
+    """Inflate every layer of a network, in place.
+
+    Args:
+        model: (N, C, H, W) -> (N, K).
+
+    Returns: the network, (N, C, T, H, W) -> (N, K).
+
+    Raises:
+        ValueError: a layer that cannot be inflated, or a network that does something else in two dimensions.
+    """
+    refusal = f"{type(model).__name__} cannot be inflated"
+    with evaluating(model):
+        example, of_image = _first_accepted(model)
+        kernels = []
+        for name, module in list(model.named_modules()):
+            inflated = _INFLATED.get(type(module)) or _INFLATED_OF_TIMM.get(type(module).__name__)
+            if inflated is not None:
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, layer := inflated(module))
+                layer.train(module.training)
+                kernels += [layer.weight] if isinstance(layer, nn.Conv3d) else []
+            elif type(module).__name__.endswith(("2d", "2dSame")):
+                raise ValueError(f"{refusal}: {name} is a {type(module).__name__}; frames is the other way")
+        still = example.unsqueeze(2).expand(-1, -1, 2 * TAPS, -1, -1)
+        try:  # with only the middle taps set, a still clip is nothing but an image
+            of_clip = model(still)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"{refusal}: {str(error).partition(chr(10))[0]}; frames is the other way") from None
+        if of_clip.shape != of_image.shape or not torch.allclose(of_clip, of_image, rtol=1e-3, atol=1e-4):
+            raise ValueError(f"{refusal}, as it computes in two dimensions outside its layers; frames is the other way")
+    for kernel in kernels:
+        middle = kernel[:, :, kernel.shape[2] // 2].clone()
+        kernel.copy_(middle.unsqueeze(2).expand_as(kernel) / kernel.shape[2])
+    return model
+
+
+def _first_accepted(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Noise of the first size that a network takes, and its output."""
+    failure = "no convolution to guess an input from"
+    for zeros in examples(model):
+        example = torch.rand(zeros.shape, generator=torch.Generator().manual_seed(0)).to(zeros)
+        try:
+            return example, model(example)
+        except Exception as error:  # networks reject a size with any error
+            failure = str(error).partition("\n")[0]
+    raise ValueError(f"{type(model).__name__} cannot be inflated: {failure}")
+
+
+def _conv(layer: nn.Conv2d) -> nn.Module:
+    taps = TAPS if max(layer.kernel_size) > 1 else 1
+    padding = layer.padding if isinstance(layer.padding, str) else (taps // 2, *layer.padding)
+    found: Any = CONV[3](
+        layer.in_channels,
+        layer.out_channels,
+        (taps, *layer.kernel_size),
+        (1, *layer.stride),
+        padding,
+        (1, *layer.dilation),
+        layer.groups,
+        layer.bias is not None,
+        layer.padding_mode,
+        layer.weight.device,
+        layer.weight.dtype,
+    )
+    found.weight.zero_()[:, :, taps // 2] = layer.weight
+    if layer.bias is not None:
+        found.bias.copy_(layer.bias)
+    return found
+
+
+def _norm(layer: nn.BatchNorm2d) -> nn.Module:
+    found = BATCH_NORM[3](layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    found.load_state_dict(layer.state_dict())
+    return found.to(next(layer.buffers(), torch.empty(0)).device)
+
+
+def _pool(layer: Any) -> nn.Module:
+    kernel, stride, padding = (
+        (first, *as_tuple(size, 2)) for first, size in ((1, layer.kernel_size), (1, layer.stride), (0, layer.padding))
+    )
+    if isinstance(layer, nn.MaxPool2d):
+        return nn.MaxPool3d(kernel, stride, padding, (1, *as_tuple(layer.dilation, 2)), ceil_mode=layer.ceil_mode)
+    counts = {"count_include_pad": layer.count_include_pad, "divisor_override": layer.divisor_override}
+    return nn.AvgPool3d(kernel, stride, padding, layer.ceil_mode, **counts)
+
+
+def _global_pool(layer: Any) -> nn.Module:
+    if layer.pool_type != "avg" or not layer.flatten:
+        raise ValueError(f"global pooling of timm {layer.pool_type!r} cannot be inflated; frames is the other way")
+    return nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
+
+
+_INFLATED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    nn.Conv2d: _conv,
+    nn.BatchNorm2d: _norm,
+    nn.MaxPool2d: _pool,
+    nn.AvgPool2d: _pool,
+    nn.AdaptiveAvgPool2d: lambda layer: nn.AdaptiveAvgPool3d((1, *as_tuple(layer.output_size, 2))),
+    nn.AdaptiveMaxPool2d: lambda layer: nn.AdaptiveMaxPool3d((1, *as_tuple(layer.output_size, 2))),
+    nn.Dropout2d: lambda layer: nn.Dropout3d(layer.p),
+}
+_INFLATED_OF_TIMM: dict[str, Callable[[Any], nn.Module]] = {"SelectAdaptivePool2d": _global_pool}
