@@ -93,12 +93,14 @@ class DataConfig(Section):
     """Random clips taken from a video each time it is read, side by side in the batch."""
     short_side: Count = 128
     """Pixels; videos are scaled to it while decoding."""
-    size: Count = 112
-    """Pixels, height and width of the network's input."""
-    mean: tuple[Number, Number, Number] = (0.432, 0.395, 0.376)
-    """Mean of red, green and blue, in units of the full range."""
-    std: tuple[Positive, Positive, Positive] = (0.228, 0.221, 0.217)
-    """Standard deviation of red, green and blue, in units of the full range."""
+    size: Count | tuple[Count, Count] = 112
+    """Pixels of the network's input: of a square, or height and width."""
+    mean: tuple[Number, Number, Number] | None = None
+    """Mean of red, green and blue, in units of the full range; null for that of the pretrained weights, where it is
+    known, else 0.432, 0.395, 0.376 (of Kinetics)."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Standard deviation of red, green and blue, in units of the full range; null as for mean, else 0.228, 0.221,
+    0.217."""
     num_workers: CountOrZero = 2
     """Processes that read videos; 0 reads in the main process. Images are held in memory and need none."""
     on_device: Switch = False
@@ -114,9 +116,23 @@ class DataConfig(Section):
             raise InputError("data.timeout_seconds has no effect with data.decoder torchcodec")
         if self.sampling == "segments" and self.fps is not None:
             raise InputError("data.fps has no effect with data.sampling segments: choose one")
-        if self.size > self.short_side:
-            raise InputError(f"data.size must not exceed data.short_side, got {self.size} > {self.short_side}")
+        if min(self.sides) > self.short_side:
+            raise InputError(f"data.size must not exceed data.short_side, got {min(self.sides)} > {self.short_side}")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("data.mean and data.std belong together: give both or none")
         return self
+
+    @property
+    def scaling(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation; those of Kinetics where none are set."""
+        if self.mean is None or self.std is None:
+            return (0.432, 0.395, 0.376), (0.228, 0.221, 0.217)
+        return self.mean, self.std
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 class AugmentConfig(Section):
@@ -163,9 +179,19 @@ class ModelConfig(Section):
     attention: Fixed[str | None] = "cbam"
     """Attention mechanism in every block, one of `cbam3d list`; none for a plain network, null for the network's
     default (cbam for cbam_cnn, none for the others)."""
+    as_video: Fixed[Literal["frames", "inflate"] | None] = None
+    """How a network of images takes clips: frames runs it on every frame and averages the logits, inflate makes its
+    layers three-dimensional; null for frames, and for the three-dimensional form of a network that has one."""
+    head: Fixed[str | None] = None
+    """What ends the network: mean, attention (pooling with learned queries) or csra; null for its own head."""
+    head_options: Fixed[Options] = Field(default_factory=dict)
+    """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
     weights: str | None = None
     """Pretrained weights: a file, the folder of a run, a name of torchvision's weights (KINETICS400_V1), or
     hf:owner/name; null for a fresh network."""
+    weights_match: Literal["name", "order"] = "name"
+    """How entries of the weights find their place: by name; or by order, for a file whose names differ and whose
+    entries are the network's one after the other."""
     options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the network, such as width."""
     attention_options: Fixed[Options] = Field(default_factory=dict)
@@ -202,6 +228,12 @@ class TrainConfig(Section):
     """Momentum of sgd."""
     weight_decay: Fixed[NonNegative] = 1e-4
     """Weight decay; norms and biases have none."""
+    layer_decay: Fixed[Annotated[float, Strict(), Field(gt=0, le=1)]] = 1.0
+    """Factor of the learning rate per layer, from the last pretrained layer, which has the full rate, to the first."""
+    head_epochs: Fixed[CountOrZero] = 0
+    """Epochs at the start in which only parameters are trained that pretrained weights do not contain."""
+    freeze_norms: Fixed[Switch] = False
+    """Keep the statistics, weights and biases of pretrained norms."""
     freeze: Fixed[list[str]] = Field(default_factory=list)
     """Parameters that are not trained, as patterns of their names: ["stem.*", "layer1.*"]. Parameters that pretrained
     weights do not contain (attention, head) are trained unless a pattern matches nothing else: ["*.attention.*"]."""

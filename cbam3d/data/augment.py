@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.crops import PerView, RandomCrop
+from cbam3d.data.crops import PerView, RandomCrop, Size
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
@@ -22,15 +22,15 @@ Step = Callable[[Tensor, np.ndarray], Tensor]  # images (N, …, 3, H, W) and th
 
 
 def train_crops(
-    size: int,
+    size: Size,
     crop_scale: tuple[float, float] | None = None,
     crop_padding: int = 0,
     rand_augment: tuple[int, int] | None = None,
 ) -> list[Step]:
-    """Random training crops for views of the same shape: uint8 -> uint8 (N, …, 3, size, size).
+    """Random training crops for views of the same shape: uint8 -> uint8 (N, …, 3, *size).
 
     Args:
-        size: height and width of the result in pixels.
+        size: of the result in pixels, that of a square or (height, width).
         crop_scale: minimum and maximum fraction of the image area to crop and resize; None crops `size`
             pixels without resizing.
         crop_padding: black padding in pixels before that crop; not with crop_scale.
@@ -52,7 +52,7 @@ def train_transforms(
     rotation: float = 0.0,
     erasing: float = 0.0,
 ) -> list[Step]:
-    """Random training transforms for a batch of square crops, floats in 0 … 1.
+    """Random training transforms for a batch of crops, floats in 0 … 1.
 
     Args:
         flip: flip half of the views horizontally; only valid if a mirror image keeps its label.

@@ -52,7 +52,7 @@ class ColorJitter:
 
 
 class RandomRotation:
-    """Rotate square images about the centre; nearest-neighbour, black corners.
+    """Rotate images about the centre; nearest-neighbour, black corners.
 
     Args:
         degrees: the angle is drawn from ± this.
@@ -129,10 +129,11 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: np.ndarray) -> Tensor:
-    """Rotate square images (N, …, H, W) anticlockwise, one angle each; nearest-neighbour, black corners."""
+    """Rotate images (N, …, H, W) anticlockwise, one angle each; nearest-neighbour, black corners."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    zero = np.zeros_like(cos)
-    matrices = np.stack([np.stack([cos, -sin, zero], 1), np.stack([sin, cos, zero], 1)], 1)
+    zero, (height, width) = np.zeros_like(cos), x.shape[-2:]
+    rows = [cos, -sin * (height / width), zero], [sin * (width / height), cos, zero]
+    matrices = np.stack([np.stack(row, 1) for row in rows], 1)
     theta = torch.from_numpy(matrices).to(x.device, x.dtype)
     planes = x.flatten(1, -3)
     grid = F.affine_grid(theta, list(planes.shape), align_corners=False)

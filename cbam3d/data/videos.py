@@ -30,6 +30,7 @@ class VideoDataset:
         short_side: pixels to which the shorter side is scaled while decoding.
         seed: of the choice of clips, together with epoch and index.
         allow_outside: follow links to files outside the root.
+        least: height and width that are needed; a video is scaled further where the shorter side is not enough.
         options: further keyword arguments of `read_clip`.
 
     An unreadable video gives a `Sample` without views that states the problem.
@@ -44,13 +45,14 @@ class VideoDataset:
         short_side: int,
         seed: int,
         allow_outside: bool = False,
+        least: tuple[int, int] = (1, 1),
         **options: Any,
     ) -> None:
         codes, names = manifest.label.codes()
         self.labels = np.array([classes.index(name) for name in names], np.int64)[codes]
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
-        self.short_side, self.seed, self.options = short_side, seed, options
+        self.short_side, self.least, self.seed, self.options = short_side, least, seed, options
         self.real_root = None if allow_outside else os.path.realpath(root)
 
     def __len__(self) -> int:
@@ -68,7 +70,7 @@ class VideoDataset:
         table, row = self.manifest, index.item
         rng = np.random.default_rng([self.seed, index.epoch, row])
         clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
-        size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side)
+        size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:
             wanted = [frame for clip in clips for frame in clip]
             path = self.root / self.name(row)

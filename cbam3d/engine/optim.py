@@ -1,7 +1,8 @@
 """Optimisers, frozen parameters, and the moving average of the weights."""
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,6 +24,7 @@ def create_optimizer(
     options: Mapping[str, Any] | None = None,
     new: Collection[str] = (),
     new_rate_factor: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
     """An optimiser of torch.optim over the trainable parameters. Vectors (norms, biases) have no weight decay.
 
@@ -34,6 +36,9 @@ def create_optimizer(
         options: further keyword arguments of the class.
         new: names of parameters that pretrained weights do not contain: attention, head.
         new_rate_factor: their learning rate, relative to that of the others.
+        layer_decay: factor of the learning rate per layer of the others, from the last to the first (see `depths`).
+
+    Every group of parameters has an entry "new".
 
     Raises:
         InputError: no such optimiser, an option that it does not have, or no trainable parameter.
@@ -48,19 +53,57 @@ def create_optimizer(
     except ValueError as error:
         raise InputError(str(error)) from None
     decay = {"weight_decay": weight_decay} if "weight_decay" in known else {}
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
-    for key, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    depth = depths(key for key in parameters if key not in new)
+    last = max(depth.values(), default=0)
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
+    for key, parameter in parameters.items():
         if parameter.requires_grad:
             is_vector, is_new = parameter.ndim <= 1, key in new
-            rate = learning_rate * (new_rate_factor if is_new else 1.0)
-            settings = {"lr": rate, **({"weight_decay": 0.0} if is_vector and decay else decay)}
-            groups.setdefault((is_new, is_vector), {"params": [], **settings})["params"].append(parameter)
+            factor = new_rate_factor if is_new else layer_decay ** (last - depth[key])
+            settings = {"lr": learning_rate * factor, **({"weight_decay": 0.0} if is_vector and decay else decay)}
+            group = groups.setdefault((is_new, is_vector, factor), {"params": [], "new": is_new, **settings})
+            group["params"].append(parameter)
     if not groups:
         raise InputError("train.freeze leaves no parameter to learn")
     try:
         return optimizer(list(groups.values()), lr=learning_rate, **(options or {}))
     except Exception as error:  # constructors raise many kinds of exceptions for a wrong option
         raise InputError(f"train.optimizer {name}: {' '.join(str(error).split())}") from None
+
+
+def depths(names: Iterable[str]) -> dict[str, int]:
+    """The layer of each parameter, counted from 0, by its name.
+
+    A layer is what a numbered module holds: "layer1.0" of layer1.0.conv1.weight, "blocks.3.1" of
+    blocks.3.1.conv_pw.weight. Parameters of modules without a number belong to the layer before them.
+    """
+    found: dict[str, int] = {}
+    layers: list[str] = []
+    for name in names:
+        match = re.match(r"(?:.*?\.)?\d+(?:\.\d+)*(?=\.)", name)
+        if match and match[0] not in layers:
+            layers.append(match[0])
+        found[name] = len(layers)
+    return found
+
+
+def freeze_norms(model: nn.Module, new: Collection[str] = ()) -> None:
+    """Freeze the weights and biases of every norm, and with them the running statistics (see `train_mode`).
+
+    Args:
+        model: the network.
+        new: names of parameters that pretrained weights do not contain; they stay trainable.
+    """
+    for name, module in model.named_modules():
+        if _is_norm(module):
+            for key, parameter in module.named_parameters(name, recurse=False):
+                if key not in new:
+                    parameter.requires_grad = False
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm))
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], new: Collection[str] = ()) -> None:
@@ -104,10 +147,16 @@ class MovingAverage(AveragedModel):
             self.module.get_buffer(name).copy_(model.get_buffer(name))
 
 
-def train_mode(model: nn.Module) -> None:
-    """Training mode, except for norms that are frozen as a whole: they keep their running statistics."""
+def train_mode(model: nn.Module, new: Collection[str] | None = None) -> None:
+    """Training mode, except for norms that are frozen as a whole: they keep their running statistics.
+
+    Args:
+        model: the network.
+        new: names of the only parameters that are trained for now; None for all that are not frozen.
+    """
     model.train()
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and isinstance(module, nn.modules.batchnorm._NormBase) and not any(p.requires_grad for p in own):
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(name, recurse=False))
+        learns = any(p.requires_grad and (new is None or key in new) for key, p in own.items())
+        if own and isinstance(module, nn.modules.batchnorm._NormBase) and not learns:
             module.eval()

@@ -30,6 +30,8 @@ class Schedule:
         milestones: steps, of multi_step.
         gamma: factor of multi_step and plateau.
         patience: of plateau.
+        head_steps: steps in which only groups with the entry "new" are trained; the rate of the others is 0, and then
+            rises over as many steps as the warm-up has.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class Schedule:
         milestones: Sequence[int] = (),
         gamma: float = 0.1,
         patience: int = 3,
+        head_steps: int = 0,
     ) -> None:
         self.optimizer, self.kind, self.total_steps, self.warmup_steps = optimizer, kind, total_steps, warmup_steps
         self.milestones, self.gamma, self.patience = milestones, gamma, patience
         self.maximum = [group["lr"] for group in optimizer.param_groups]
+        self.head_steps = head_steps
+        self.waits = [not group.get("new", True) for group in optimizer.param_groups]
         self.taken = 0  # steps
         self.reduced, self.best, self.worse = 1.0, math.inf, 0
         self._set()
@@ -58,6 +63,11 @@ class Schedule:
     def last_learning_rate(self) -> float:
         """Of the first group, in the last step."""
         return self.maximum[0] * self.factor(max(0, self.taken - 1))
+
+    @property
+    def only_new(self) -> bool:
+        """Whether only the groups with the entry "new" are trained, for now."""
+        return self.taken < self.head_steps
 
     def step(self) -> None:
         """A step was taken: set the rate of the next."""
@@ -100,8 +110,15 @@ class Schedule:
 
     def _set(self) -> None:
         factor = self.factor(self.taken)
-        for group, maximum in zip(self.optimizer.param_groups, self.maximum, strict=True):
-            group["lr"] = maximum * factor
+        for group, maximum, waits in zip(self.optimizer.param_groups, self.maximum, self.waits, strict=True):
+            group["lr"] = maximum * factor * (self._risen() if waits else 1.0)
+
+    def _risen(self) -> float:
+        """How far the rate of the groups that wait has risen, 0 … 1."""
+        if self.only_new:
+            return 0.0
+        since = self.taken - self.head_steps
+        return 1.0 if self.head_steps == 0 else min(1.0, (since + 1) / (self.warmup_steps + 1))
 
 
 def _cosine(start: float, end: float, position: float) -> float:

@@ -179,7 +179,7 @@ class Trainer:
     def _train_epoch(self, steps: StepTable | None, events: SummaryWriter | None) -> dict[str, float]:
         """Train for the rest of an epoch; returns its loss, clips per second, share of time spent waiting, memory."""
         state = self.state
-        train_mode(self.model)
+        train_mode(_inner(self.model), self.facts["new_parameters"] if self.schedule.only_new else None)
         self.loader.set_epoch(state.epoch, state.batch)
         seen, waited, started = state.num_clips, 0.0, time.perf_counter()
         saved_at = time.monotonic()

@@ -1,6 +1,7 @@
 """Another head on a network: the network ends at its last features, and a head of `attention.heads` follows."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,16 +98,18 @@ def _last_features(model: nn.Module, head: Collection[str], inputs: Any) -> tupl
     ends = {name.rpartition(".")[0] for name in head}
     events: list[tuple[str, Tensor | None]] = []  # a module begins, or ends with an output
 
-    def begin(name: str):
-        return lambda module, args: events.append((name, None))
+    def begin(name: str, module: nn.Module, args: Any) -> None:
+        events.append((name, None))
 
-    def end(name: str):
-        return lambda module, args, output: events.append((name, output)) if isinstance(output, Tensor) else None
+    def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            events.append((name, output))
 
-    handles = []
+    handles: list[Any] = []
     for name, module in model.named_modules():
         if name:
-            handles += [module.register_forward_pre_hook(begin(name)), module.register_forward_hook(end(name))]
+            handles.append(module.register_forward_pre_hook(partial(begin, name)))
+            handles.append(module.register_forward_hook(partial(end, name)))
     try:
         with torch.no_grad(), evaluating(model):
             model(inputs)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.insertion.features import evaluating, examples
-from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple
+from cbam3d.attention.nd import BATCH_NORM, CONV
 
 TAPS = 3  # along T
 
@@ -31,10 +31,14 @@ def inflate(model: nn.Module) -> nn.Module:
     refusal = f"{type(model).__name__} cannot be inflated"
     with evaluating(model):
         example, of_image = _first_accepted(model)
-        kernels = []
+        kernels: list[Tensor] = []
+        done = ""
         for name, module in list(model.named_modules()):
             inflated = _INFLATED.get(type(module)) or _INFLATED_OF_TIMM.get(type(module).__name__)
+            if done and name.startswith(f"{done}."):  # went with its parent
+                continue
             if inflated is not None:
+                done = name
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, layer := inflated(module))
                 layer.train(module.training)
@@ -94,12 +98,14 @@ def _norm(layer: nn.BatchNorm2d) -> nn.Module:
     return found.to(next(layer.buffers(), torch.empty(0)).device)
 
 
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def _pool(layer: Any) -> nn.Module:
-    kernel, stride, padding = (
-        (first, *as_tuple(size, 2)) for first, size in ((1, layer.kernel_size), (1, layer.stride), (0, layer.padding))
-    )
+    kernel, stride, padding = ((1, *_pair(layer.kernel_size)), (1, *_pair(layer.stride)), (0, *_pair(layer.padding)))
     if isinstance(layer, nn.MaxPool2d):
-        return nn.MaxPool3d(kernel, stride, padding, (1, *as_tuple(layer.dilation, 2)), ceil_mode=layer.ceil_mode)
+        return nn.MaxPool3d(kernel, stride, padding, (1, *_pair(layer.dilation)), ceil_mode=layer.ceil_mode)
     counts = {"count_include_pad": layer.count_include_pad, "divisor_override": layer.divisor_override}
     return nn.AvgPool3d(kernel, stride, padding, layer.ceil_mode, **counts)
 
@@ -115,8 +121,8 @@ _INFLATED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.BatchNorm2d: _norm,
     nn.MaxPool2d: _pool,
     nn.AvgPool2d: _pool,
-    nn.AdaptiveAvgPool2d: lambda layer: nn.AdaptiveAvgPool3d((1, *as_tuple(layer.output_size, 2))),
-    nn.AdaptiveMaxPool2d: lambda layer: nn.AdaptiveMaxPool3d((1, *as_tuple(layer.output_size, 2))),
+    nn.AdaptiveAvgPool2d: lambda layer: nn.AdaptiveAvgPool3d((1, *_pair(layer.output_size))),
+    nn.AdaptiveMaxPool2d: lambda layer: nn.AdaptiveMaxPool3d((1, *_pair(layer.output_size))),
     nn.Dropout2d: lambda layer: nn.Dropout3d(layer.p),
 }
 _INFLATED_OF_TIMM: dict[str, Callable[[Any], nn.Module]] = {"SelectAdaptivePool2d": _global_pool}

@@ -41,15 +41,10 @@ class WeightsReport:
 
     def by_order(self, sources: Mapping[str, str]) -> "WeightsReport":
         """The report in terms of the source's own keys, where entries were matched by their order."""
-        return WeightsReport(
-            renamed={sources[key]: key for key in self.matched},
-            new=self.new,
-            order=True,
-            **{
-                name: {sources[key]: text for key, text in getattr(self, name).items()}
-                for name in ("inflated", "adapted", "skipped", "misfits")
-            },
-        )
+        names = ("inflated", "adapted", "skipped", "misfits")
+        texts: dict[str, Any] = {n: {sources[key]: text for key, text in getattr(self, n).items()} for n in names}
+        renamed = {sources[key]: key for key in self.matched}
+        return WeightsReport(renamed=renamed, new=self.new, order=True, **texts)
 
     def __str__(self) -> str:
         lines = ["matched by order, not by name"] if self.order else []

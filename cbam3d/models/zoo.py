@@ -115,6 +115,7 @@ def create_model(
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
     if head is None and head_options:
         raise ValueError(f"head_options without head: {', '.join(head_options)}")
+    of_images = as_video is not None
     ndim, as_video = _rank(name, ndim, as_video)
     chosen = dict(attention_options or {})
     if name in OURS:
@@ -124,7 +125,7 @@ def create_model(
     in_slots = attention if name in OURS and as_video is None else None
     build = partial(_plain, name, ndim=2 if as_video else ndim, attention=in_slots, chosen=chosen, options=options)
     model = build(num_classes)
-    source = None if weights is None else find_weights(name, 2 if as_video else ndim, weights)
+    source = None if weights is None else find_weights(name, 2 if of_images or as_video else ndim, weights)
     report = None
     if source is not None and weights_match == "order":
         report = load_weights(model, source, match="order")
@@ -132,15 +133,14 @@ def create_model(
     before = set(model.state_dict())
     if as_video == "inflate":
         model = inflate(model)
-    if head is not None:
-        options_of_head = dict(head_options or {})
-        grid = options_of_head.pop("grid", None)
-        channels = cut(model, own_head)
+    channels = 0 if head is None else cut(model, own_head)
     removed = before - set(model.state_dict())
     if as_video == "frames":
         model = FrameNetwork(model)
     if head is not None:
-        model = HeadedNetwork(model, create_head(head, channels, num_classes, **options_of_head), grid)
+        others = dict(head_options or {})
+        grid = others.pop("grid", None)
+        model = HeadedNetwork(model, create_head(head, channels, num_classes, **others), grid)
     if attention is not None and in_slots is None:
         _insert(model, attention, chosen)
     if source is not None:

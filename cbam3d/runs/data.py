@@ -103,6 +103,7 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
             data.short_side,
             config.run.seed,
             allow_outside=data.allow_outside,
+            least=data.sides,
             decoder=data.decoder,
             corrupt=data.corrupt_frames,
             **options,

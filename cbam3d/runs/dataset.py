@@ -16,6 +16,7 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError
 from cbam3d.runs.data import Source, open_source
 from cbam3d.runs.progress import show_progress
+from cbam3d.runs.scaling import with_scaling
 
 
 class Split:
@@ -83,7 +84,7 @@ def open_dataset(
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, or leaking groups.
     """
-    settings = load_config(config)
+    settings = with_scaling(load_config(config))
     source = open_source(settings, progress=progress)
     loaders = create_loaders(settings, source, torch.device(device))
     return Splits(*(Split(loader, source.classes) for loader in loaders))
@@ -106,10 +107,10 @@ def create_loaders(
     if config.train.accumulate > share:
         raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
-    crops = train_crops(data.size, augment.crop_scale, augment.crop_padding, augment.rand_augment)
+    crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
     transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
-    test_crops = TestCrops(data.size, config.eval.num_crops, config.eval.flip)
+    test_crops = TestCrops(data.sides, config.eval.num_crops, config.eval.flip)
     views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.eval.flip)
 
     def loader(
@@ -121,7 +122,7 @@ def create_loaders(
     ) -> Loader:
         if isinstance(items, ImageDataset) and data.on_device:
             items = items.to(device)
-        transform = BatchTransform(crops, transforms, data.mean, data.std, seed)
+        transform = BatchTransform(crops, transforms, *data.scaling, seed)
         num_workers = 0 if source.images else data.num_workers  # images are in memory already
         return Loader(items, batches, transform, num_workers, device, mix)
 
@@ -144,7 +145,7 @@ def first_inputs(config: Config, source: Source) -> Tensor:
     """
     data = config.data
     batches = TrainBatches(source.train, config.train.batch_size, config.run.seed)
-    transform = BatchTransform([TestCrops(data.size)], [], data.mean, data.std, config.run.seed)
+    transform = BatchTransform([TestCrops(data.sides)], [], *data.scaling, config.run.seed)
     for batch in Loader(source.train, batches, transform, 0, torch.device("cpu")):
         if len(batch.labels):
             return batch.inputs

@@ -81,7 +81,7 @@ class Explainer:
 
     def _frames(self, inputs: Tensor) -> np.ndarray:
         data = self.predictor.config.data
-        mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in (data.mean, data.std))
+        mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in data.scaling)
         clip = _with_time(inputs[0].cpu(), 3) * std + mean
         return (clip * 255).round().clip(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
 

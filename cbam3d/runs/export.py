@@ -97,11 +97,11 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
         "input": {"name": "input", "shape": ["batch", *shape], "dtype": "float32", "colours": "RGB"},
         "output": {"name": "logits", "shape": ["batch", len(saved.classes)]},
         "short_side": data.short_side,
-        "size": data.size,
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "preprocessing": "scale the shorter side to short_side, crop the centre of size x size, divide by 255, "
-        "subtract mean and divide by std, colour by colour",
+        "size": list(data.sides),
+        "mean": list(data.scaling[0]),
+        "std": list(data.scaling[1]),
+        "preprocessing": "scale the shorter side to short_side, crop the centre to size (height, width), divide by "
+        "255, subtract mean and divide by std, colour by colour",
         "classes": saved.classes,
         "network": saved.config.model.name,
         "attention": saved.config.model.attention,

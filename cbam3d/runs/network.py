@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention import attention_options
+from cbam3d.attention.heads import head_options
 from cbam3d.config import Config
 from cbam3d.data.rng import torch_seeded
 from cbam3d.errors import InputError, is_foreign
@@ -24,6 +25,8 @@ def check_names(config: Config) -> None:
             check_model_name(model.name)
         if (mechanism := attention_of(model.name, model.attention)) is not None:
             attention_options(mechanism)
+        if model.head is not None:
+            head_options(model.head)
     except ValueError as error:
         raise InputError(f"model: {error}") from None
 
@@ -47,9 +50,10 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         mechanism = attention_of(model.name, model.attention)
         if mechanism is not None and "num_frames" in attention_options(mechanism):
             attention.setdefault("num_frames", config.data.num_frames)
+        if model.as_video is not None and images:
+            raise InputError("model.as_video is for clips, the data has images")
         if model.name in OURS and "size" in network_options(model.name):
-            side = config.data.size
-            options.setdefault("size", side if images else (config.data.num_frames, side, side))
+            options.setdefault("size", input_shape(config, images)[1:])
         with torch_seeded(run.seed):
             network = create_model(
                 model.name,
@@ -58,6 +62,10 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
                 attention=model.attention,
                 attention_options=attention,
                 weights=model.weights,
+                weights_match=model.weights_match,
+                as_video=model.as_video,
+                head=model.head,
+                head_options=dict(model.head_options),
                 **options,
             )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:  # torch.nn refuses in several ways
@@ -95,7 +103,7 @@ def check_logits(model: nn.Module, config: Config, num_classes: int, images: boo
 
 def input_shape(config: Config, images: bool) -> tuple[int, ...]:
     """(C, *S) of one sample."""
-    size = (config.data.size,) * 2
+    size = config.data.sides
     return (3, *size) if images else (3, config.data.num_frames, *size)
 
 

@@ -41,8 +41,8 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
         self.classes, self.config, self.images = classes, config, images
-        crops = TestCrops(config.data.size, config.eval.num_crops, config.eval.flip)
-        self.transform = BatchTransform([crops], [], config.data.mean, config.data.std, 0)
+        crops = TestCrops(config.data.sides, config.eval.num_crops, config.eval.flip)
+        self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
 
     def __call__(self, path: str | Path, top: int = 5) -> list[tuple[str, float]]:
@@ -95,7 +95,7 @@ class Predictor:
         if not info.num_frames:
             raise InputError(f"{path}: {info.problem}")
         data, clips = self.config.data, self.clips(info.num_frames, info.fps)
-        size = scaled_size(info.height, info.width, data.short_side)
+        size = scaled_size(info.height, info.width, data.short_side, data.sides)
         options: dict[str, Any] = {"decoder": data.decoder}
         if data.decoder == "pyav":
             options |= {"corrupt": data.corrupt_frames, "timeout_seconds": data.timeout_seconds}

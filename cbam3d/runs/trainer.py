@@ -14,7 +14,7 @@ from torch import nn
 from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
-from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze
+from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, freeze_norms
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
@@ -115,6 +115,10 @@ def create_training(
     Raises:
         InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
     """
+    if t.head_epochs and not new:
+        raise InputError("train.head_epochs: no pretrained weights, so that all parameters are new")
+    if t.freeze_norms:
+        freeze_norms(model, new)
     freeze(model, t.freeze, new)
     rate = t.learning_rate * (t.batch_size / t.base_batch_size if t.base_batch_size else 1.0)
     options = t.optimizer_options
@@ -122,7 +126,9 @@ def create_training(
         options = {"momentum": t.momentum, "nesterov": t.momentum > 0} | options
     elif t.momentum != TrainConfig().momentum:
         raise InputError(f"train.momentum is of sgd: set train.optimizer_options for {t.optimizer}, got {t.momentum}")
-    optimizer = create_optimizer(model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor)
+    optimizer = create_optimizer(
+        model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor, t.layer_decay
+    )
     schedule = Schedule(
         optimizer,
         t.schedule,
@@ -131,6 +137,7 @@ def create_training(
         [round(epoch * steps_per_epoch) for epoch in t.milestones],
         t.gamma,
         t.patience,
+        t.head_epochs * steps_per_epoch,
     )
     if t.ema is None:
         return optimizer, schedule, None

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cbam3d.config import Config, ConfigSource, load_config
+from cbam3d.config import Config, ConfigSource, ModelConfig, load_config
 from cbam3d.config.keys import keys
 from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import write_manifest
@@ -20,13 +20,14 @@ from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.models.zoo import needs_import
-from cbam3d.runs.checkpoint import Checkpoint, read_checkpoint
+from cbam3d.runs.checkpoint import read_checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
 from cbam3d.runs.run import Run
+from cbam3d.runs.scaling import with_scaling
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.runs.trainer import create_trainer
 
@@ -66,7 +67,7 @@ def train(
     placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(Path(run_dir).expanduser())}
     check_network(model)
     if model is not None:
-        placed |= {"model": {"name": GIVEN, "attention": None, "weights": None, "options": {}, "attention_options": {}}}
+        placed |= {"model": ModelConfig(name=GIVEN, attention=None).model_dump()}
     begun = None
     if resume:
         settings, folder = _to_resume(given, placed)
@@ -80,7 +81,11 @@ def train(
     fabric = create_fabric(settings)
     if resume:
         logger.info(f"run folder {folder}")
-        begun = _begun(settings, folder)
+        begun = read_checkpoint(checkpoint_path(folder))
+        settings = with_scaling(settings, begun.config.data)
+        _report_changes(begun.config, settings)
+    else:
+        settings = with_scaling(settings)
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, progress=progress))
     if resume and source.manifest is not None:
@@ -123,20 +128,18 @@ def _to_resume(given: ConfigSource, placed: Mapping[str, Any]) -> tuple[Config, 
     return settings, folder
 
 
-def _begun(config: Config, folder: Path) -> Checkpoint:
-    """The checkpoint of the run that is resumed; what differs from its configuration is reported.
+def _report_changes(begun: Config, config: Config) -> None:
+    """Report what differs from the configuration with which the resumed run began.
 
     Raises:
         InputError: a value that a resumed run cannot change.
     """
-    saved = read_checkpoint(checkpoint_path(folder))
     fixed = {key.name for key in keys() if key.fixed}
-    for key, (then, now) in changed_keys(saved.config.plain(), config.plain()).items():
+    for key, (then, now) in changed_keys(begun.plain(), config.plain()).items():
         if key in fixed:
             raise InputError(f"{key} was {then}, is {now}: a run that has begun cannot change it")
         if key != "run.dir":
             logger.warning(f"changed since: {key} was {then}, is {now}")
-    return saved
 
 
 def _report_to_wandb(config: Config, folder: Path) -> None:

@@ -85,7 +85,7 @@ def _parts(
 ) -> Iterator[tuple[float, float, Tensor]]:
     """Start, end and probabilities of each part."""
     seen: deque[tuple[float, np.ndarray]] = deque()  # the frames of the part that is being read
-    short_side = predictor.config.data.short_side
+    data = predictor.config.data
     start, end, fps, count = 0.0, 0.0, 25.0, 0
 
     def part(stop: float) -> tuple[float, float, Tensor] | None:
@@ -99,7 +99,7 @@ def _parts(
     for timed in frames:
         if copy is not None:
             copy.see(timed)
-        seen.append((timed.seconds, timed.scaled(short_side)))
+        seen.append((timed.seconds, timed.scaled(data.short_side, data.sides)))
         fps, end = timed.fps, timed.seconds + 1 / timed.fps
         while end >= start + window - _EXACT:
             if found := part(start + window):

@@ -20,10 +20,11 @@ def upright_size(frame: VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
-def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width in pixels after scaling the shorter side to `short_side`."""
-    scale = short_side / min(height, width)
-    return round(height * scale), round(width * scale)
+def scaled_size(height: int, width: int, short_side: int, least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """Height and width in pixels after scaling the shorter side to `short_side`, or as far beyond as is needed for at
+    least so much height and width."""
+    scale = max(short_side / min(height, width), least[0] / height, least[1] / width)
+    return max(round(height * scale), least[0]), max(round(width * scale), least[1])
 
 
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:

@@ -23,9 +23,9 @@ class TimedFrame:
     fps: float
     size: tuple[int, int]
 
-    def scaled(self, short_side: int) -> np.ndarray:
-        """Pixels, uint8 (3, H, W), RGB, upright, with the shorter side scaled to `short_side`."""
-        pixels = np.empty((3, *scaled_size(*self.size, short_side)), np.uint8)
+    def scaled(self, short_side: int, least: tuple[int, int] = (1, 1)) -> np.ndarray:
+        """Pixels, uint8 (3, H, W), RGB, upright, of `scaled_size`."""
+        pixels = np.empty((3, *scaled_size(*self.size, short_side, least)), np.uint8)
         write_rgb(self.frame, pixels)
         return pixels
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from cbam3d import CBAM2d, CBAM3d, ResNet, create_attention, create_model, insert_attention, load_weights
 from cbam3d.errors import InputError
-from cbam3d.models.zoo import _check_filled
+from cbam3d.models.pretrained import check_filled
 from tests.models.test_resnet import randomise_norms
 
 
@@ -461,8 +461,8 @@ def test_a_host_called_attention_is_no_block():
     state = model.state_dict()
     without = {key: value for key, value in state.items() if "inserted" not in key}
     report = load_weights(model, without)
-    _check_filled(report, model, set(), "w.pth")  # the block is new as a whole
+    check_filled(report, model, set(), set(), "w.pth")  # the block is new as a whole
     del without["attention.weight"]
     report = load_weights(model, without)
     with pytest.raises(InputError, match=r"w\.pth: it has no attention\.weight"):
-        _check_filled(report, model, set(), "w.pth")
+        check_filled(report, model, set(), set(), "w.pth")

@@ -12,8 +12,8 @@ class MeanHead(nn.Module):
     Args:
         channels: of the features.
         num_classes: K.
-        changes: beside the mean, the mean absolute difference between neighbouring frames, normalised per clip; for
-            features with an axis T, the first after the channels.
+        changes: beside the mean, the mean absolute difference between neighbouring frames, for features with an axis T,
+            the first after the channels.
         dropout: probability before the linear layer.
 
     Shapes: (N, channels, *S), of any rank -> logits (N, K).
@@ -28,6 +28,6 @@ class MeanHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean(spatial_axes(x))
         if self.changes:
-            difference = (x[:, :, 1:] - x[:, :, :-1]).abs()
-            pooled = torch.cat([pooled, difference.mean(spatial_axes(x))], dim=1)
+            between = (x[:, :, 1:] - x[:, :, :-1]).abs().flatten(2)
+            pooled = torch.cat([pooled, between.sum(2) / max(1, between.shape[2])], dim=1)
         return self.classifier(self.dropout(pooled))

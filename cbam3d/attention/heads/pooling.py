@@ -67,7 +67,7 @@ class AttentionPooling(nn.Module):
         """How much the queries attend to each position, (N, 1, *S), 1 on average over the positions."""
         _, weights = self._pool(x, need_weights=True)
         weights = weights.mean(1) * weights.shape[2]
-        return weights.reshape(len(x), 1, *x.shape[2:])
+        return weights.reshape(x.shape[0], 1, *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         pooled, _ = self._pool(x, need_weights=False)
@@ -81,7 +81,7 @@ class AttentionPooling(nn.Module):
             tokens = tokens + positional_encoding(x.shape[2:], tokens.shape[2]).to(tokens).flatten(1).T
         for block in self.encoder:
             tokens = block(tokens)
-        queries = self.queries.expand(len(x), -1, -1)
+        queries = self.queries.expand(x.shape[0], -1, -1)
         return self.attention(queries, tokens, tokens, need_weights=need_weights)
 
 

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from cbam3d.attention import Action
+from tests.attention.reference import check_against, conv, pointwise, relu, sigmoid
+from tests.attention.test_tea import excitation
+
+
+def action(block, x):
+    if block.fold:
+        later = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
+        earlier = torch.cat([x[:, :, 1:], torch.zeros_like(x[:, :, :1])], 2)
+        fold = block.fold
+        shifted = torch.cat([earlier[:, :fold], later[:, fold : 2 * fold], x[:, 2 * fold :]], 1)
+    else:
+        shifted = x
+    plane = shifted.sum(1, keepdim=True) / x.shape[1]
+    first = shifted * (1 + sigmoid(conv(block.spatio_temporal.conv, plane)))
+    squeeze, along, _, expand = block.channel.layers
+    pooled = shifted.sum((3, 4)) / (x.shape[3] * x.shape[4])
+    weights = sigmoid(pointwise(expand, relu(conv(along, pointwise(squeeze, pooled)))))
+    second = shifted * (1 + weights[..., None, None])
+    out = first + second + excitation(block.motion, shifted)
+    return x + block.gamma.value * (out - x)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_equals_the_formula(share):
+    check_against(action, Action(8, reduction=2, share=share), (2, 8, 4, 3, 4))
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="no time axis"):
+        Action(8, ndim=2)
+    with pytest.raises(ValueError, match="between 0 and 0"):
+        Action(8, share=-1)
