@@ -183,7 +183,8 @@ class ModelConfig(Section):
     """How a network of images takes clips: frames runs it on every frame and averages the logits, inflate makes its
     layers three-dimensional; null for frames, and for the three-dimensional form of a network that has one."""
     head: Fixed[str | None] = None
-    """What ends the network: mean, attention (pooling with learned queries) or csra; null for its own head."""
+    """What ends the network: mean, statistics (mean, deviation and change along time), attention (pooling with
+    learned queries) or csra; null for its own head."""
     head_options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
     weights: str | None = None
@@ -237,6 +238,11 @@ class TrainConfig(Section):
     freeze: Fixed[list[str]] = Field(default_factory=list)
     """Parameters that are not trained, as patterns of their names: ["stem.*", "layer1.*"]. Parameters that pretrained
     weights do not contain (attention, head) are trained unless a pattern matches nothing else: ["*.attention.*"]."""
+    cached_views: Fixed[CountOrZero] = 0
+    """Compute the features before model.head once, of so many random views of each training item, and train the head on
+    them; what is before the head must be frozen. 0 computes them anew in each step."""
+    cache: str | None = None
+    """Folder of these features, which runs can share; null for the folder of the run."""
     schedule: Fixed[Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"]] = "cosine"
     """Learning-rate schedule; plateau follows the held-out loss."""
     warmup_epochs: NonNegative = 1.0

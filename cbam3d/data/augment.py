@@ -5,6 +5,7 @@ the batch, worker or process.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -86,7 +87,14 @@ class BatchTransform:
         self, crops: Sequence[Step], transforms: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
     ) -> None:
         self.crops, self.transforms, self.seed = crops, transforms, seed
+        self.numbers: np.ndarray | None = None
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+
+    def by_number(self, numbers: np.ndarray) -> "BatchTransform":
+        """The same, with random parameters that follow from an item's number in place of the seed and its index."""
+        other = copy(self)
+        other.seed, other.numbers = 0, numbers
+        return other
 
     def __call__(self, packed: Packed) -> Tensor:
         keys = self._keys(packed)
@@ -102,6 +110,7 @@ class BatchTransform:
     def _keys(self, packed: Packed) -> np.ndarray:
         """One key per view, grouped by sample."""
         epochs, items = np.array(packed.indices, np.int64).T
+        items = items if self.numbers is None else self.numbers[items]
         views = np.arange(len(packed.shapes) // len(items))
         return keys_of(self.seed, epochs[:, None], items[:, None], views).ravel()
 

@@ -1,5 +1,6 @@
 """In-memory uint8 images: CIFAR through torchvision, or folders of image files."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,14 @@ class ImageDataset:
     def name(self, index: int) -> str:
         """The image's path relative to the root, or its split and number."""
         return self.names[index]
+
+    def stamp(self, index: int) -> str:
+        """What tells an image from another: its name and its pixels."""
+        return f"{self.name(index)}|{hashlib.sha256(self.images[index].cpu().numpy().tobytes()).hexdigest()}"
+
+    def by_name(self) -> "ImageDataset":
+        """Itself: nothing random happens here."""
+        return self
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
         self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)

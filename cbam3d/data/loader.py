@@ -1,27 +1,40 @@
 """Load batches onto the device, identical for any number of workers and processes."""
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from cbam3d.data.augment import Mix
+from cbam3d.data.augment import BatchTransform, Mix
 from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.workers import WorkerSignals, loader_processes
 
 
 class Samples(Sized, Protocol):
-    """A data set that reads the samples of a batch of indices."""
+    """A data set that reads the samples of a batch of indices.
+
+    `labels` has the class number of every item.
+    """
+
+    labels: Any
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed: ...
 
     def name(self, index: int) -> str:
         """The name of an item: its path."""
+        ...
+
+    def stamp(self, index: int) -> str:
+        """What tells an item from another, and from itself after a change."""
+        ...
+
+    def by_name(self) -> "Samples":
+        """The same items, with randomness that follows from their names alone."""
         ...
 
 
@@ -92,7 +105,7 @@ class Loader:
         self,
         data: Samples,
         batches: TrainBatches | EvalBatches,
-        transform: Callable[[Packed], Tensor],
+        transform: BatchTransform,
         num_workers: int,
         device: torch.device,
         mix: Mix | None = None,

@@ -3,7 +3,8 @@
 SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.2660195), on arrays.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -22,9 +23,15 @@ class Purpose(IntEnum):
     ROTATION = 6
     ERASING = 7
     MIX = 8
+    VIEW = 9
 
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def numbers_of(names: Iterable[str]) -> np.ndarray:
+    """A number of 32 bits for each name, the same everywhere."""
+    return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) for name in names], np.int64)
 
 
 def keys_of(*words: int | np.ndarray) -> np.ndarray:

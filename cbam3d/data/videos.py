@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from einops import rearrange
 
 from cbam3d.data.batch import Packed, Sample, SampleIndex, pack
 from cbam3d.data.manifest import Manifest
+from cbam3d.data.rng import numbers_of
 from cbam3d.files import leads_out
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
+from cbam3d.video.probe import file_state
 
 # number of frames and frame rate of the video, generator -> the frame numbers of each clip
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
@@ -54,6 +57,7 @@ class VideoDataset:
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.least, self.seed, self.options = short_side, least, seed, options
         self.real_root = None if allow_outside else os.path.realpath(root)
+        self.numbers = np.arange(len(manifest))
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -62,13 +66,23 @@ class VideoDataset:
         """The video's path relative to the root."""
         return self.manifest.path[index]
 
+    def stamp(self, index: int) -> str:
+        """What tells a video from another, and from itself after a change: its name, size and time."""
+        return f"{self.name(index)}|{'|'.join(map(str, file_state(self.root / self.name(index))))}"
+
+    def by_name(self) -> "VideoDataset":
+        """The same videos, whose random clips follow from their names, rather than from the seed and their rows."""
+        other = copy(self)
+        other.seed, other.numbers = 0, numbers_of(self.manifest.path)
+        return other
+
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
         return pack([self.read(index) for index in indices])
 
     def read(self, index: SampleIndex) -> Sample:
         """Read the clips of a video for an epoch."""
         table, row = self.manifest, index.item
-        rng = np.random.default_rng([self.seed, index.epoch, row])
+        rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
         clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
         size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:

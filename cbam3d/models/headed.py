@@ -20,12 +20,13 @@ class HeadedNetwork(nn.Module):
         grid: height and width to which features (N, C, T, h, w) and (N, C, h, w) are averaged before the head; None
             leaves them. 1 leaves the frames of a clip as a sequence of vectors.
 
-    Shapes: those of the backbone's input -> (N, K).
+    Shapes: those of the backbone's input -> (N, K). Where `takes_features` is set, inputs are what `features` returns.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, grid: int | None = None) -> None:
         super().__init__()
         self.backbone, self.head, self.grid = backbone, head, grid
+        self.takes_features = False
 
     def features(self, x: Tensor) -> Tensor:
         """What the head takes, (N, C, *S)."""
@@ -35,7 +36,7 @@ class HeadedNetwork(nn.Module):
         return pool_to_grid(features, (*features.shape[2:-2], self.grid, self.grid))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.head(x if self.takes_features else self.features(x))
 
 
 class _Captured:
@@ -57,7 +58,7 @@ def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
     """End a network at the last features before its head, in place: it then returns these, (N, C, *S).
 
     The features are the last output with positions: a feature map, or tokens (N, L, C), which become (N, C, L). Modules
-    behind it lose their parameters.
+    behind it lose their parameters; others that they do not depend on are frozen.
 
     Args:
         model: the network.
@@ -73,30 +74,68 @@ def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
     failure = f"{kind} takes none of the inputs tried"
     for inputs in [example] if example is not None else examples(model):
         try:
-            layer, features, behind = _last_features(model, head, inputs)
+            events = _events(model, inputs)
         except Exception as error:  # networks reject a size with any error
-            failure = str(error).partition("\n")[0]
+            failure = f"{kind}: {str(error).partition(chr(10))[0]}"
             continue
-        if layer == "":
+        candidates = _with_positions(events, head)
+        if not candidates:
             raise ValueError(f"{kind} has no features with positions for another head")
-        if _passes_by(model, layer, inputs):
-            raise ValueError(f"{kind} has no single features for another head: its own reads more than {layer}")
-        found = describe(model.get_submodule(layer), features)  # None for tokens
-        channels_last = found is None or found.layout == "channels_last"
-        captured = _Captured(channels_last)
-        model.get_submodule(layer).register_forward_hook(captured.take)
-        model.register_forward_hook(captured.give)
-        for name in behind:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, nn.Identity())
-        return features.shape[-1 if channels_last else 1]
-    raise ValueError(f"{kind}: {failure}")
+        place = next((i for i in candidates[:_TRIES] if not _passes_by(model, events[i][0], inputs)), None)
+        if place is None:
+            name = events[candidates[0]][0]
+            raise ValueError(f"{kind} has no single features for another head: its own reads more than {name}")
+        channels = _end_at(model, events, place)
+        _freeze_unused(model, inputs)
+        return channels
+    raise ValueError(failure)
 
 
-def _last_features(model: nn.Module, head: Collection[str], inputs: Any) -> tuple[str, Tensor, list[str]]:
-    """Name and output of the last module with positions before the head, and the modules with parameters behind it."""
-    ends = {name.rpartition(".")[0] for name in head}
-    events: list[tuple[str, Tensor | None]] = []  # a module begins, or ends with an output
+_TRIES = 64  # outputs, from the last one, that are tried as the end of a network
+Event = tuple[str, Tensor | None]  # a module begins (None), or ends with an output
+
+
+def _end_at(model: nn.Module, events: list[Event], place: int) -> int:
+    """Let a network return the output of an event; returns its channels."""
+    name, features = events[place]
+    assert features is not None
+    layer = model.get_submodule(name)
+    found = describe(layer, features)  # None for tokens
+    channels_last = found is None or found.layout == "channels_last"
+    captured = _Captured(channels_last)
+    layer.register_forward_hook(captured.take)
+    model.register_forward_hook(captured.give)
+    behind: list[str] = []
+    for later, output in events[place + 1 :]:
+        known = any(f"{later}.".startswith(f"{outer}.") for outer in behind)
+        if output is None and not known and list(model.get_submodule(later).parameters()):
+            behind.append(later)
+    for later in behind:
+        parent, _, child = later.rpartition(".")
+        setattr(model.get_submodule(parent), child, _Unused())
+    return features.shape[-1 if channels_last else 1]
+
+
+def _freeze_unused(model: nn.Module, inputs: Any) -> None:
+    """Freeze the parameters that features do not depend on."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.enable_grad(), evaluating(model):
+        found = torch.autograd.grad(model(inputs).sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.requires_grad = gradient is not None
+
+
+class _Unused(nn.Module):
+    """In place of a module whose output nobody reads."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """The first argument."""
+        return next(iter((*args, *options.values())))
+
+
+def _events(model: nn.Module, inputs: Any) -> list[Event]:
+    """Run a network, and record when its modules begin and end."""
+    events: list[Event] = []
 
     def begin(name: str, module: nn.Module, args: Any) -> None:
         events.append((name, None))
@@ -116,19 +155,15 @@ def _last_features(model: nn.Module, head: Collection[str], inputs: Any) -> tupl
     finally:
         for handle in handles:
             handle.remove()
+    return events
+
+
+def _with_positions(events: list[Event], head: Collection[str]) -> list[int]:
+    """Of the outputs before a module of the head begins, those with positions, the last one first."""
+    ends = {name.rpartition(".")[0] for name in head}
     begins = [i for i, (name, output) in enumerate(events) if output is None and name in ends]
-    first = min(begins, default=len(events))
-    found = [i for i, (_, output) in enumerate(events[:first]) if output is not None and _has_positions(output)]
-    if not found:
-        return "", torch.empty(0), []
-    layer, features = events[found[-1]]
-    assert features is not None
-    behind: list[str] = []
-    for name, output in events[found[-1] + 1 :]:
-        known = any(f"{name}.".startswith(f"{outer}.") for outer in behind)
-        if output is None and not known and list(model.get_submodule(name).parameters()):
-            behind.append(name)
-    return layer, features, behind
+    before = events[: min(begins, default=len(events))]
+    return [i for i, (_, output) in enumerate(before) if output is not None and _has_positions(output)][::-1]
 
 
 def _has_positions(output: Tensor) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -12,18 +12,12 @@ from cbam3d.errors import InputError
 from cbam3d.models.download import WEIGHTS, download
 from cbam3d.models.headed import HeadedNetwork
 from cbam3d.models.libraries import LIBRARIES
+from cbam3d.models.libraries.own_input import OwnInput
 from cbam3d.models.weights import WeightsReport
 
 # equivalent networks of torchvision, for their weights: (ndim, name) -> torchvision's name
 _SAME_AS_TORCHVISION: dict[tuple[int | None, str], str] = {(3, "resnet18"): "r3d_18"}
 _SAME_AS_TORCHVISION |= {(2, f"resnet{depth}"): f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
-
-
-class Scaling(NamedTuple):
-    """How weights want their input: mean and standard deviation of red, green and blue, in units of the full range."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def find_weights(name: str, ndim: int | None, weights: Any) -> Any:
@@ -46,16 +40,16 @@ def find_weights(name: str, ndim: int | None, weights: Any) -> Any:
         return last
     if Path(text).is_file() or "/" in text or Path(text).suffix:
         return Path(text)
-    library, _, short = name.rpartition("/")
+    library, short = split_name(name)
     if library == "":
-        short = _SAME_AS_TORCHVISION.get((ndim, name), "")
-    if library not in ("", "torchvision") or not short:
+        library, short = "torchvision", _SAME_AS_TORCHVISION.get((ndim, name), "")
+    if library not in LIBRARIES or not short:
         raise ValueError(f"{name} with ndim={ndim} has no named weights, got {text!r}: give a file")
-    return LIBRARIES["torchvision"].find_weights(short, text)
+    return LIBRARIES[library].find_weights(short, text)
 
 
-def scaling_of(name: str, source: Any) -> Scaling | None:
-    """How pretrained weights want their input, where that is known.
+def own_input(name: str, source: Any) -> OwnInput:
+    """What is known of the input that pretrained weights want.
 
     Args:
         name: of the network.
@@ -63,10 +57,15 @@ def scaling_of(name: str, source: Any) -> Scaling | None:
     """
     if hasattr(source, "transforms"):  # a member of a weights enum of torchvision
         wanted = source.transforms()
-        return Scaling(tuple(wanted.mean), tuple(wanted.std))
-    library, _, short = name.rpartition("/")
-    adapter = LIBRARIES.get(library)
-    return Scaling(*found) if adapter is not None and (found := adapter.scaling(short)) is not None else None
+        return OwnInput(tuple(wanted.mean), tuple(wanted.std))
+    library, short = split_name(name)
+    return LIBRARIES[library].own_input(short) if library in LIBRARIES else OwnInput()
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A library, or "", and the name of a network in it."""
+    library, slash, short = name.partition("/")
+    return (library, short) if slash else ("", name)
 
 
 def check_filled(

@@ -260,12 +260,14 @@ def _canonical(key: str) -> str:
 
 
 def _in_order(origin: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
-    """The network's keys and the source's, one after the other.
+    """The network's keys and the source's, one after the other, without the norms' counters of batches.
 
     Raises:
         InputError: another number of entries, or a shape that differs before the last ones, of a head.
     """
-    ours, theirs = ([key for key in keys if not key.endswith("num_batches_tracked")] for keys in (own, state))
+    ours, theirs = (
+        [key for key, value in one.items() if value.ndim or value.is_floating_point()] for one in (own, state)
+    )
     if len(ours) != len(theirs):
         raise InputError(
             f"{origin} has {len(theirs)} entries, the network {len(ours)}: they cannot be matched by order"

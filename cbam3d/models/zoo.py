@@ -18,7 +18,7 @@ from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.models.inflate import inflate
 from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
-from cbam3d.models.pretrained import check_filled, find_weights, inner_name
+from cbam3d.models.pretrained import check_filled, find_weights, inner_name, split_name
 from cbam3d.models.weights import Match, load_weights
 
 AsVideo = Literal["frames", "inflate"]
@@ -26,7 +26,11 @@ _REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` accepts: built-in, registered, and `torchvision/…`, `pytorchvideo/…`, `timm/…`."""
+    """Names that `create_model` accepts: built-in, registered, and `torchvision/…`, `pytorchvideo/…`, `timm/…`.
+
+    Beside these it takes any other network of timm, and `hf/…`, a repository of the Hugging Face Hub or a local folder
+    of its files.
+    """
     theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
     return [*OURS, *_REGISTERED, *theirs]
 
@@ -62,9 +66,9 @@ def needs_import(name: str) -> bool:
 
 
 def check_model_name(name: str) -> None:
-    """Raise ValueError for a name not in `list_models()`, suggesting the closest. timm names are not looked up, and
-    classes are not imported."""
-    if name not in (known := list_models()) and not name.startswith("timm/") and not is_class_path(name):
+    """Raise ValueError for a name not in `list_models()`, suggesting the closest. Names of timm and of the Hub are
+    not looked up, and classes are not imported."""
+    if name not in (known := list_models()) and not name.startswith(("timm/", "hf/")) and not is_class_path(name):
         raise ValueError(unknown("model", name, known))
 
 
@@ -159,7 +163,7 @@ def _rank(name: str, ndim: int | None, as_video: AsVideo | None) -> tuple[int | 
     """
     if as_video not in (None, "frames", "inflate"):
         raise ValueError(f'as_video must be "frames" or "inflate", got {as_video!r}')
-    library, _, short = name.rpartition("/")
+    library, short = split_name(name)
     if name in OURS:
         ndim = usual_ndim(name) if ndim is None else ndim
         return ndim, as_video if (as_video, ndim) == ("frames", 3) else None  # they have a three-dimensional form
@@ -186,7 +190,7 @@ def _plain(
     options: dict[str, Any],
 ) -> nn.Module:
     """A network as it is in its library; of this package's own, with attention in its slots."""
-    library, _, short = name.rpartition("/")
+    library, short = split_name(name)
     if name in OURS:
         return build_ours(name, num_classes, ndim or usual_ndim(name), attention, chosen, **options)
     if library in LIBRARIES:

@@ -15,8 +15,8 @@ from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError
 from cbam3d.runs.data import Source, open_source
+from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.progress import show_progress
-from cbam3d.runs.scaling import with_scaling
 
 
 class Split:
@@ -84,7 +84,7 @@ def open_dataset(
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, or leaking groups.
     """
-    settings = with_scaling(load_config(config))
+    settings = with_own_input(load_config(config))
     source = open_source(settings, progress=progress)
     loaders = create_loaders(settings, source, torch.device(device))
     return Splits(*(Split(loader, source.classes) for loader in loaders))

@@ -9,8 +9,8 @@ from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.data import open_source
 from cbam3d.runs.network import check_names, count_parameters
+from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
-from cbam3d.runs.scaling import with_scaling
 from cbam3d.runs.trainer import create_trainer
 
 
@@ -27,7 +27,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     """
     settings = load_config(config)
     check_names(settings)
-    settings = with_scaling(settings)
+    settings = with_own_input(settings)
     fabric = create_fabric(settings)
     source = by_first_process(fabric, lambda: open_source(settings))
     with TemporaryDirectory() as folder:

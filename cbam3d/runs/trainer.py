@@ -27,6 +27,7 @@ from cbam3d.models.zoo import is_class_path
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import Source
 from cbam3d.runs.dataset import create_loaders, first_inputs
+from cbam3d.runs.feature_cache import cached_loaders
 from cbam3d.runs.network import GIVEN, build_model, check_logits, count_parameters, memory_format, new_parameters
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,14 @@ def create_trainer(
     skipped.add(source.problems)
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new)
     logger.info(_summary(config, source, model, fabric.device, new))
+    if config.train.cached_views and keep:
+        kept = Path(config.train.cache) if config.train.cache else folder / "features"
+        loaders = (train_loader, validation_loader, test_loader)
+        model.to(fabric.device).eval()
+        *cached, problems = cached_loaders(config, model, loaders, fabric, kept, progress)
+        train_loader, validation_loader, test_loader = cached
+        skipped.add(problems)
+        model.takes_features = True  # type: ignore[assignment]
     if config.run.compile:
         model.compile()
     model, optimizer = fabric.setup(model, optimizer)

@@ -23,11 +23,11 @@ from cbam3d.models.zoo import needs_import
 from cbam3d.runs.checkpoint import read_checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.network import GIVEN, check_names, check_network
+from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
 from cbam3d.runs.run import Run
-from cbam3d.runs.scaling import with_scaling
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.runs.trainer import create_trainer
 
@@ -82,10 +82,10 @@ def train(
     if resume:
         logger.info(f"run folder {folder}")
         begun = read_checkpoint(checkpoint_path(folder))
-        settings = with_scaling(settings, begun.config.data)
+        settings = with_own_input(settings, begun.config.data)
         _report_changes(begun.config, settings)
     else:
-        settings = with_scaling(settings)
+        settings = with_own_input(settings)
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, progress=progress))
     if resume and source.manifest is not None:

@@ -466,3 +466,48 @@ def test_a_host_called_attention_is_no_block():
     report = load_weights(model, without)
     with pytest.raises(InputError, match=r"w\.pth: it has no attention\.weight"):
         check_filled(report, model, set(), set(), "w.pth")
+
+
+def renamed(state):
+    return {f"{i:03}": value for i, value in enumerate(state.values())}
+
+
+def test_entries_find_their_places_by_order():
+    torch.manual_seed(0)
+    source = create_model("resnet10", 5, ndim=2, width=8)
+    model = create_model("resnet10", 5, ndim=2, width=8)
+    state = {key: value for key, value in source.state_dict().items() if not key.endswith("num_batches_tracked")}
+    report = load_weights(model, renamed(state), match="order")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
+    assert report.complete
+    assert list(report.renamed.items())[:2] == [("000", "conv1.weight"), ("001", "bn1.weight")]
+    assert str(report).startswith("matched by order, not by name")
+    with pytest.raises(InputError, match="none of its"):
+        load_weights(model, renamed(state))  # only when asked for
+
+
+def test_a_head_for_other_classes_does_not_hinder_the_order():
+    source = create_model("resnet10", 7, ndim=2, width=8)
+    model = create_model("resnet10", 5, ndim=2, width=8)
+    report = load_weights(model, renamed(source.state_dict()), match="order")
+    assert report.new == ["fc.weight", "fc.bias"]
+    assert len(report.skipped) == 2
+    clips = create_model("resnet10", 5, ndim=3, as_video="frames", width=8, head="mean", weights_match="order",
+                         weights=renamed(source.state_dict()))  # fmt: skip
+    assert torch.equal(clips.backbone.backbone.conv1.weight, source.conv1.weight)
+    assert clips.weights_report.new == ["head.classifier.weight", "head.classifier.bias"]
+
+
+def test_an_order_that_does_not_fit_is_named():
+    source = create_model("resnet10", 5, ndim=2, width=8).state_dict()
+    model = create_model("resnet10", 5, ndim=2, width=8)
+    with pytest.raises(InputError, match=r"has \d+ entries, the network \d+"):
+        load_weights(
+            model, renamed({key: value for key, value in source.items() if key != "conv1.weight"}), match="order"
+        )
+    swapped = dict(source)
+    swapped["conv1.weight"] = torch.zeros(8, 3, 5, 5)
+    with pytest.raises(InputError, match=r"000 and conv1.weight have the shapes \(8, 3, 5, 5\) and \(8, 3, 7, 7\)"):
+        load_weights(model, renamed(swapped), match="order")
+    with pytest.raises(InputError, match='match must be "name" or "order"'):
+        load_weights(model, source, match="size")

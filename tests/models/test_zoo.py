@@ -10,7 +10,7 @@ from cbam3d import (
     list_models,
     remove_attention,
 )
-from cbam3d.attention import TAM
+from cbam3d.attention import TAM, attention_ranks
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "/" not in name])
@@ -89,7 +89,7 @@ def test_every_mechanism_goes_into_ours(name):
     frames = {"num_frames": 4} if name == "tam" else {}
     x = torch.randn(2, 3, 4, 32, 32)
     assert create_model("resnet10", 3, width=4, attention=name, attention_options=frames)(x).isfinite().all()
-    if name != "tam":
+    if 2 in attention_ranks(name):
         assert create_model("resnet10", 3, 2, width=4, attention=name)(x[:, :, 0]).isfinite().all()
 
 
@@ -135,7 +135,8 @@ def test_attention_is_inserted_into_others():
         ({"name": "torchvision/r3d_81"}, "did you mean 'torchvision/r3d_18'"),
         ({"name": "pytorchvideo/slow_r5"}, "did you mean 'pytorchvideo/slow_r50'"),
         ({"name": "timm/resnet1888", "ndim": 2}, "did you mean 'resnet18'"),
-        ({"name": "torchvision/resnet18", "ndim": 3}, r"is a network of images \(ndim=2\), got ndim=3"),
+        ({"name": "resnet18", "head": "mena"}, "did you mean 'mean'"),
+        ({"name": "resnet18", "head": "mean", "head_options": {"dropot": 1}}, "did you mean 'dropout'"),
         ({"name": "resnet18", "widht": 8}, "did you mean 'width'"),
         ({"name": "resnet18", "attention": "cbmm"}, "did you mean 'cbam'"),
         ({"name": "resnet18", "attention_options": {"reduction": 4}}, "attention_options without attention"),

@@ -9,9 +9,15 @@ from cbam3d.attention.gate import positive
 from cbam3d.attention.heads.csra import CSRA
 from cbam3d.attention.heads.mean import MeanHead
 from cbam3d.attention.heads.pooling import AttentionPooling
+from cbam3d.attention.heads.statistics import StatisticsHead
 from cbam3d.errors import check_new_name, check_options, unknown
 
-_CATALOG: dict[str, type[nn.Module]] = {"attention": AttentionPooling, "csra": CSRA, "mean": MeanHead}
+_CATALOG: dict[str, type[nn.Module]] = {
+    "attention": AttentionPooling,
+    "csra": CSRA,
+    "mean": MeanHead,
+    "statistics": StatisticsHead,
+}
 
 
 def list_heads() -> list[str]:

@@ -92,11 +92,14 @@ def noise_like(values: Any) -> Any:
 
 
 def examples(model: nn.Module) -> Iterator[Any]:
-    """Yield example inputs: small ones first, then those that networks of a fixed size expect."""
+    """Yield example inputs: of the network's `input_size`, where it has one; else small ones first, then those that
+    networks of a fixed size expect."""
     conv = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), None)
     if conv is None:
         return
-    if isinstance(conv, nn.Conv2d):
+    if isinstance(own := getattr(model, "input_size", None), tuple):
+        sizes = [own]
+    elif isinstance(conv, nn.Conv2d):
         sizes = [(64, 64), (96, 96), (224, 224)]
         if any(isinstance(getattr(module, "clip_frames", None), ClipFrames) for module in model.modules()):
             sizes = [(8, *size) for size in sizes]

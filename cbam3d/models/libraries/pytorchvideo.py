@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cbam3d.errors import unknown
+from cbam3d.models.libraries.own_input import OwnInput
 
 _NAMES = ["slow_r50", "slowfast_r50", "x3d_xs", "x3d_s", "x3d_m", "r2plus1d_r50", "csn_r101"]
 
@@ -40,6 +41,11 @@ def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
 
 
-def scaling(name: str) -> None:
-    """The network alone does not tell how weights want their input."""
-    return None
+def own_input(name: str) -> OwnInput:
+    """Nothing: the network alone does not tell how its weights want their input."""
+    return OwnInput()
+
+
+def find_weights(name: str, member: str) -> Any:
+    """There are none by name."""
+    raise ValueError(f"pytorchvideo/{name} has no named weights, got {member!r}: give a file")

@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cbam3d.errors import InputError, unknown
+from cbam3d.models.libraries.own_input import OwnInput
 
 
 def names() -> list[str]:
@@ -25,10 +26,33 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 
-def scaling(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation of the input that timm's weights of this name want."""
+def own_input(name: str) -> OwnInput:
+    """Mean and standard deviation that timm's weights of this name want."""
     wanted = _timm(name).get_pretrained_cfg(name)
-    return None if wanted is None else (tuple(wanted.mean), tuple(wanted.std))
+    return OwnInput() if wanted is None else OwnInput(tuple(wanted.mean), tuple(wanted.std))
+
+
+def find_weights(name: str, member: str) -> dict[str, Tensor]:
+    """timm's weights: "pretrained", or the tag of one of several.
+
+    Raises:
+        ValueError: the network has no such weights.
+        InputError: they cannot be downloaded.
+    """
+    timm = _timm(name)
+    tags = [one.partition(".")[2] for one in timm.list_models(f"{name}.*", pretrained=True)]
+    if member not in (known := ["pretrained", *filter(None, tags)]):
+        raise ValueError(unknown(f"weights of timm/{name}", member, known))
+    try:
+        return timm.create_model(name if member == "pretrained" else f"{name}.{member}", pretrained=True).state_dict()
+    except Exception as error:  # of many types: no network, no access
+        config = timm.get_pretrained_cfg(name)
+        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"weights of timm/{name} cannot be downloaded ({reason}): download model.safetensors from {source} "
+            "elsewhere, and give the file"
+        ) from None
 
 
 def _timm(name: str) -> Any:

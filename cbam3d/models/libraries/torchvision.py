@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from cbam3d.errors import unknown
+from cbam3d.models.libraries.own_input import OwnInput
 
 
 def _models() -> Any:
@@ -49,6 +50,6 @@ def find_weights(name: str, member: str) -> Any:
     return members[member]
 
 
-def scaling(name: str) -> None:
-    """The network alone does not tell how weights want their input."""
-    return None
+def own_input(name: str) -> OwnInput:
+    """Nothing: the network alone does not tell how its weights want their input."""
+    return OwnInput()

@@ -1,0 +1,198 @@
+"""Features of a frozen network, computed once for every file and view, and kept on disk."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cbam3d.config import Config
+from cbam3d.data.augment import Mix
+from cbam3d.data.features import FeatureLoader, FeatureSet, ViewBatches
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+from cbam3d.data.rng import numbers_of
+from cbam3d.engine.progress import Progress
+from cbam3d.errors import InputError, counted
+from cbam3d.files import atomic_write, make_folder, writing
+from cbam3d.models.headed import HeadedNetwork
+
+logger = logging.getLogger(__name__)
+
+Problems = list[tuple[str, str]]
+
+
+class FeatureCache:
+    """A folder of features, for one way of computing them; a file for each item.
+
+    Args:
+        folder: of all caches.
+        facts: everything that the features depend on beside the item, as plain data.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        text = json.dumps(facts, indent=2, sort_keys=True)
+        self.folder = make_folder(folder / hashlib.sha256(text.encode()).hexdigest()[:16])
+        with writing(self.folder / "facts.json"), atomic_write(self.folder / "facts.json") as unfinished:
+            unfinished.write_text(text + "\n")
+
+    def path(self, stamp: str) -> Path:
+        """Where the features of an item are; a changed file has another stamp."""
+        name = hashlib.sha256(stamp.encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def read(self, stamp: str) -> Tensor | None:
+        """The features of an item, (V, C, *S); None where there are none."""
+        try:
+            return load_file(self.path(stamp))["features"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    def write(self, stamp: str, features: Tensor) -> None:
+        """Keep the features of an item."""
+        path = self.path(stamp)
+        kept = features.half() if features.abs().max() < 60_000 else features
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as unfinished:
+                save_file({"features": kept.contiguous()}, unfinished)
+
+
+def cached_loaders(
+    config: Config,
+    model: nn.Module,
+    loaders: tuple[Loader, Loader, Loader],
+    fabric: Fabric,
+    folder: Path,
+    progress: Progress,
+) -> tuple[FeatureLoader, FeatureLoader, FeatureLoader, Problems]:
+    """Loaders of features in place of those of files, and the files that could not be read.
+
+    Args:
+        config: of the run.
+        model: whose backbone is frozen; on the device.
+        loaders: of training, validation and test.
+        fabric: decides precision and processes.
+        folder: where features are kept.
+        progress: shows how far the computation is.
+
+    Raises:
+        InputError: a network without a head of its own, or one that is trained elsewhere, too.
+    """
+    if not isinstance(model, HeadedNetwork):
+        raise InputError("train.cached_views needs a model.head, and what comes before it frozen")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("head."):
+            raise InputError(f"train.cached_views: {name} is trained, so its features change: freeze it (train.freeze)")
+    if config.augment.cutmix:
+        raise InputError("augment.cutmix cuts pictures, and train.cached_views has features: set it to 0")
+    train, validation, test = loaders
+    views = config.train.cached_views
+    facts = _facts(config, model)
+    steps = [type(step).__name__ for step in (*train.transform.crops, *train.transform.transforms)]  # flips, or none
+    augment = {"augment": config.augment.model_dump(mode="json"), "steps": steps}
+    for_training = FeatureCache(folder, {**facts, "views": views, **augment})
+    scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "flip", "frame_order"})}
+    for_scoring = FeatureCache(folder, {**facts, **scored})
+
+    def features_of(loader: Loader, num_views: int, cache: FeatureCache, text: str) -> tuple[FeatureSet, Problems]:
+        at_once = loader.batches.batch_size if num_views == 1 else config.eval.batch_size  # samples, of V views each
+        _fill(loader, num_views, at_once, cache, model, config.eval.batch_size, fabric, progress, text)
+        return _read(loader, cache, config.data.root)
+
+    trained, problems = features_of(train, views, for_training, f"features of {views} views a training item")
+    tested, others = features_of(test, 1, for_scoring, "features of the test data")
+    problems += others
+    batches = train.batches
+    assert isinstance(batches, TrainBatches)
+    order = TrainBatches(trained, config.train.batch_size, config.run.seed, batches.rank, batches.world_size)
+    order.limit = batches.limit
+
+    def held_out(found: FeatureSet) -> FeatureLoader:
+        per_batch = max(1, config.eval.batch_size // found.features.shape[1])
+        return FeatureLoader(found, EvalBatches(found, per_batch, fabric.global_rank, fabric.world_size), fabric.device)
+
+    validated = test_loader = held_out(tested)
+    if validation is not test:
+        found, others = features_of(validation, 1, for_scoring, "features of the validation data")
+        validated, problems = held_out(found), problems + others
+    mix: Mix | None = train.mix
+    return FeatureLoader(trained, order, fabric.device, mix), validated, test_loader, problems
+
+
+def _facts(config: Config, model: HeadedNetwork) -> dict[str, Any]:
+    """Everything that features depend on, beside the file and its views."""
+    weights = hashlib.sha256()
+    for name, value in sorted(model.backbone.state_dict().items()):
+        weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    of_model = {"name", "options", "attention", "attention_options", "as_video"}
+    of_data = {"num_frames", "stride", "fps", "sampling", "short_videos", "clips_per_visit", "short_side", "size"}
+    of_data |= {"mean", "std", "decoder", "corrupt_frames"}
+    return {
+        "weights": weights.hexdigest(),
+        "model": config.model.model_dump(mode="json", include=of_model),
+        "grid": model.grid,
+        "data": config.data.model_dump(mode="json", include=of_data),
+        "precision": config.run.precision,
+    }
+
+
+def _fill(
+    loader: Loader,
+    num_views: int,
+    samples_at_once: int,
+    cache: FeatureCache,
+    model: HeadedNetwork,
+    batch_size: int,
+    fabric: Fabric,
+    progress: Progress,
+    text: str,
+) -> None:
+    """Compute what the cache lacks; each process its share."""
+    data = loader.data
+    stamps = [data.stamp(i) for i in range(len(data))]
+    missing = [i for i, stamp in enumerate(stamps) if cache.read(stamp) is None]
+    share = missing[fabric.global_rank :: fabric.world_size]
+    if missing:
+        logger.info(f"{text}: {counted(len(missing), 'item')} of {len(data)} to compute, in {cache.folder}")
+    if share:
+        known = {data.name(i): stamps[i] for i in share}
+        batches: Any = ViewBatches(share, num_views, samples_at_once)
+        transform = loader.transform.by_number(numbers_of(data.name(i) for i in range(len(data))))
+        source = Loader(data.by_name(), batches, transform, loader.loader.num_workers, loader.device)
+        for batch in progress(source, len(batches), lambda: text):
+            if not len(batch.labels):
+                continue
+            with torch.no_grad(), fabric.autocast():
+                found = torch.cat([model.features(part).float().cpu() for part in batch.inputs.split(batch_size)])
+            if not found.isfinite().all():
+                raise InputError(f"{batch.names[0]}: the network's features are not finite")
+            per_sample = found.unflatten(0, (len(batch.labels), -1))
+            for name in dict.fromkeys(batch.names):
+                rows = [i for i, other in enumerate(batch.names) if other == name]
+                rows = [rows[i % len(rows)] for i in range(num_views)]  # views that cannot be read repeat others
+                cache.write(known[name], per_sample[rows].flatten(0, 1))
+    fabric.barrier()
+
+
+def _read(loader: Loader, cache: FeatureCache, root: str) -> tuple[FeatureSet, Problems]:
+    """The features of a loader's items, and the items that have none."""
+    data, kept, names, labels = loader.data, [], [], []
+    problems: Problems = []
+    for i in range(len(data)):
+        found = cache.read(data.stamp(i))
+        if found is None:
+            problems.append((data.name(i), "no features: its file could not be read"))
+            continue
+        kept.append(found)
+        names.append(data.name(i))
+        labels.append(int(data.labels[i]))
+    if not kept:
+        raise InputError(f"{root}: no item has features" + (f", the first: {problems[0][0]}" if problems else ""))
+    return FeatureSet(torch.stack(kept), torch.tensor(labels), names), problems

@@ -1,0 +1,64 @@
+"""The network's input as its pretrained weights want it, where the configuration does not say otherwise."""
+
+import logging
+
+from cbam3d.config import Config, DataConfig
+from cbam3d.config.bundled import find_recipe
+from cbam3d.data.recipe import load_recipe
+from cbam3d.errors import InputError
+from cbam3d.models.libraries.own_input import OwnInput
+from cbam3d.models.pretrained import find_weights, own_input
+from cbam3d.runs.checkpoint import read_checkpoint
+from cbam3d.runs.network import GIVEN
+
+logger = logging.getLogger(__name__)
+
+
+def with_own_input(config: Config, begun: DataConfig | None = None) -> Config:
+    """The configuration with the mean and the standard deviation of its weights, where it has none; and with their
+    number of frames and size, where these are the defaults.
+
+    Args:
+        config: `model` and `data`.
+        begun: the data of the run that is resumed, which has all of them.
+
+    Raises:
+        InputError: no such weights.
+    """
+    data, found = config.data, OwnInput()
+    if begun is not None:
+        found = OwnInput(*begun.scaling)
+    elif config.model.name != GIVEN and (config.model.weights is not None or config.model.name.startswith("hf/")):
+        found = _own_input(config)
+    mean, std = data.scaling if data.mean is not None or found.mean is None else (found.mean, found.std or ())
+    changes: dict[str, object] = {"mean": list(mean), "std": list(std)}
+    usual = DataConfig()
+    if found.num_frames is not None and data.num_frames == usual.num_frames:
+        changes["num_frames"] = found.num_frames
+    if found.size is not None and data.size == usual.size:
+        size = found.size if isinstance(found.size, int) else min(found.size)
+        changes |= {"size": found.size, "short_side": max(size, data.short_side)}
+    if found != OwnInput() and begun is None:
+        given = ", ".join(f"data.{key} {value}" for key, value in changes.items())
+        logger.info(f"input as {config.model.name} wants it: {given}")
+    return config.override({"data": changes})
+
+
+def _own_input(config: Config) -> OwnInput:
+    model = config.model
+    if model.weights in (None, "pretrained"):
+        return own_input(model.name, None)
+    images = load_recipe(find_recipe(config.data.recipe)).kind == "image"
+    try:
+        source = find_weights(model.name, 2 if images or model.as_video else 3, model.weights)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"model: {error}") from None
+    if str(source).endswith(".ckpt"):  # of a run of this package, or somebody else's
+        try:
+            data = read_checkpoint(source).config.data
+        except InputError:
+            return OwnInput()
+        return OwnInput(*data.scaling)
+    return own_input(model.name, source)
