@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import copy
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,16 @@ class VideoDataset:
         return other
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
-        return pack([self.read(index) for index in indices])
+        return pack([sample for _, those in groupby(indices, lambda one: one.item) for sample in self.read(*those)])
 
-    def read(self, index: SampleIndex) -> Sample:
-        """Read the clips of a video for an epoch."""
-        table, row = self.manifest, index.item
-        rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
-        clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
+    def read(self, *indices: SampleIndex) -> list[Sample]:
+        """Read the clips of a video for one epoch or several, in one pass."""
+        table, row = self.manifest, indices[0].item
+        chosen: list[list[list[int]]] = []  # the clips of each epoch
+        for index in indices:
+            rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
+            chosen.append(self.clips(int(table.num_frames[row]), float(table.fps[row]), rng))
+        clips = [clip for those in chosen for clip in those]
         size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:
             wanted = [frame for clip in clips for frame in clip]
@@ -93,6 +97,6 @@ class VideoDataset:
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[row]}
             frames = read_clip(path, wanted, size, **seek, **self.options)
         except VideoError as error:
-            return Sample(index, int(self.labels[row]), [], (self.name(row), error.reason))
-        views = rearrange(frames, "c (v t) h w -> v c t h w", v=len(clips))
-        return Sample(index, int(self.labels[row]), list(views))
+            return [Sample(index, int(self.labels[row]), [], (self.name(row), error.reason)) for index in indices]
+        views = rearrange(frames, "c (e v t) h w -> e v c t h w", e=len(indices), v=len(chosen[0]))
+        return [Sample(index, int(self.labels[row]), list(own)) for index, own in zip(indices, views, strict=True)]

@@ -21,9 +21,11 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import atomic_write, make_folder, writing
 from cbam3d.models.headed import HeadedNetwork
+from cbam3d.runs.network import memory_format
 
 logger = logging.getLogger(__name__)
 
+_PICTURES = 16  # at a time, on a CPU
 Problems = list[tuple[str, str]]
 
 
@@ -66,6 +68,7 @@ class FeatureCache:
 def cached_loaders(
     config: Config,
     model: nn.Module,
+    images: bool,
     loaders: tuple[Loader, Loader, Loader],
     fabric: Fabric,
     folder: Path,
@@ -76,6 +79,7 @@ def cached_loaders(
     Args:
         config: of the run.
         model: whose backbone is frozen; on the device.
+        images: whether inputs are images, rather than clips.
         loaders: of training, validation and test.
         fabric: decides precision and processes.
         folder: where features are kept.
@@ -100,9 +104,13 @@ def cached_loaders(
     scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "flip", "frame_order"})}
     for_scoring = FeatureCache(folder, {**facts, **scored})
 
+    on_cpu = fabric.device.type == "cpu"  # whose caches hold few pictures
+    per_pass = max(1, _PICTURES // (1 if images else config.data.num_frames)) if on_cpu else config.eval.batch_size
+    layout = memory_format(config, images)
+
     def features_of(loader: Loader, num_views: int, cache: FeatureCache, text: str) -> tuple[FeatureSet, Problems]:
         at_once = loader.batches.batch_size if num_views == 1 else config.eval.batch_size  # samples, of V views each
-        _fill(loader, num_views, at_once, cache, model, config.eval.batch_size, fabric, progress, text)
+        _fill(loader, num_views, at_once, cache, model, per_pass, layout, fabric, progress, text)
         return _read(loader, cache, config.data.root)
 
     trained, problems = features_of(train, views, for_training, f"features of {views} views a training item")
@@ -149,7 +157,8 @@ def _fill(
     samples_at_once: int,
     cache: FeatureCache,
     model: HeadedNetwork,
-    batch_size: int,
+    per_pass: int,
+    memory_format: torch.memory_format,
     fabric: Fabric,
     progress: Progress,
     text: str,
@@ -170,7 +179,8 @@ def _fill(
             if not len(batch.labels):
                 continue
             with torch.no_grad(), fabric.autocast():
-                found = torch.cat([model.features(part).float().cpu() for part in batch.inputs.split(batch_size)])
+                inputs = batch.inputs.contiguous(memory_format=memory_format)
+                found = torch.cat([model.features(part).float().cpu() for part in inputs.split(per_pass)])
             if not found.isfinite().all():
                 raise InputError(f"{batch.names[0]}: the network's features are not finite")
             per_sample = found.unflatten(0, (len(batch.labels), -1))

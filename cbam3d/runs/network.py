@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention import attention_options
 from cbam3d.attention.heads import head_options
+from cbam3d.attention.nd import CHANNELS_LAST
 from cbam3d.config import Config
 from cbam3d.data.rng import torch_seeded
 from cbam3d.errors import InputError, is_foreign
@@ -76,7 +77,11 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
     if run.sync_batchnorm:
         network = keep_hooks_and_sync_batchnorm(network)
-    return network.to(memory_format=memory_format(config, images))  # type: ignore[call-overload]
+    if run.channels_last:
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.ndim in CHANNELS_LAST:
+                tensor.data = tensor.data.contiguous(memory_format=CHANNELS_LAST[tensor.ndim])
+    return network
 
 
 def check_network(model: nn.Module | None) -> None:

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from cbam3d.config import Config, RunConfig
+from cbam3d.engine.memory import keep_freed_memory
 from cbam3d.errors import InputError, Stopped
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ def create_fabric(config: Config) -> Fabric:
             fabric.launch()
     except Exception as error:  # Fabric names a missing device by exceptions of several kinds
         raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     return fabric
 
 

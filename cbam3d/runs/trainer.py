@@ -80,7 +80,7 @@ def create_trainer(
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
         loaders = (train_loader, validation_loader, test_loader)
         model.to(fabric.device).eval()
-        *cached, problems = cached_loaders(config, model, loaders, fabric, kept, progress)
+        *cached, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress)
         train_loader, validation_loader, test_loader = cached
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
