@@ -20,6 +20,7 @@ Action recognition in video with 3D attention.
   explain     where a network looks: attention maps and Grad-CAM as pictures
   report      one HTML page about a run
   predict     the most probable classes of files, parts of files, streams
+  features    features of every file by a network, as a table
   prepare     read every video of a data set once, and write a table of them
   export      a network for elsewhere, checked, with what is needed to use it
   list        networks, attention mechanisms, configurations, data sets
@@ -28,7 +29,8 @@ Action recognition in video with 3D attention.
 `cbam3d COMMAND --help` shows the options of a command, `cbam3d --version` the version."""
 
 # each a module of this room with `parser` and `run`
-COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict", "prepare", "export", "list", "completion"]
+COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict"]
+COMMANDS += ["features", "prepare", "export", "list", "completion"]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -78,15 +78,22 @@ class VideoDataset:
         return other
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
-        return pack([sample for _, those in groupby(indices, lambda one: one.item) for sample in self.read(*those)])
+        return pack([sample for _, own in groupby(indices, lambda index: index.item) for sample in self._read([*own])])
 
-    def read(self, *indices: SampleIndex) -> list[Sample]:
-        """Read the clips of a video for one epoch or several, in one pass."""
+    def frames_of(self, index: SampleIndex) -> list[list[int]]:
+        """The numbers of the frames of each clip of a video for an epoch."""
+        table, row = self.manifest, index.item
+        rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
+        return self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
+
+    def read(self, index: SampleIndex) -> Sample:
+        """Read the clips of a video for an epoch."""
+        return self._read([index])[0]
+
+    def _read(self, indices: list[SampleIndex]) -> list[Sample]:
+        """Read the clips of a video for several epochs, in one pass."""
         table, row = self.manifest, indices[0].item
-        chosen: list[list[list[int]]] = []  # the clips of each epoch
-        for index in indices:
-            rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
-            chosen.append(self.clips(int(table.num_frames[row]), float(table.fps[row]), rng))
+        chosen = [self.frames_of(index) for index in indices]
         clips = [clip for those in chosen for clip in those]
         size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:

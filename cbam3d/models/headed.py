@@ -54,7 +54,7 @@ class _Captured:
         return features
 
 
-def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
+def cut(model: nn.Module, head: Collection[str] | None = None, example: Any = None) -> int:
     """End a network at the last features before its head, in place: it then returns these, (N, C, *S).
 
     The features are the last output with positions: a feature map, or tokens (N, L, C), which become (N, C, L). Modules
@@ -62,7 +62,7 @@ def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
 
     Args:
         model: the network.
-        head: names of the parameters that depend on the number of classes.
+        head: names of the parameters that depend on the number of classes; None for those of the last module.
         example: an input; None to try images and clips of common sizes.
 
     Returns: the channels of the features.
@@ -78,7 +78,7 @@ def cut(model: nn.Module, head: Collection[str], example: Any = None) -> int:
         except Exception as error:  # networks reject a size with any error
             failure = f"{kind}: {str(error).partition(chr(10))[0]}"
             continue
-        candidates = _with_positions(events, head)
+        candidates = _with_positions(model, events, head)
         if not candidates:
             raise ValueError(f"{kind} has no features with positions for another head")
         place = next((i for i in candidates[:_TRIES] if not _passes_by(model, events[i][0], inputs)), None)
@@ -158,9 +158,14 @@ def _events(model: nn.Module, inputs: Any) -> list[Event]:
     return events
 
 
-def _with_positions(events: list[Event], head: Collection[str]) -> list[int]:
+def _with_positions(model: nn.Module, events: list[Event], head: Collection[str] | None) -> list[int]:
     """Of the outputs before a module of the head begins, those with positions, the last one first."""
-    ends = {name.rpartition(".")[0] for name in head}
+    if head is None:
+        begun = [name for name, output in events if output is None]
+        own = (name for name in reversed(begun) if [*model.get_submodule(name).parameters(recurse=False)])
+        ends = {next(own, "")}
+    else:
+        ends = {name.rpartition(".")[0] for name in head}
     begins = [i for i, (name, output) in enumerate(events) if output is None and name in ends]
     before = events[: min(begins, default=len(events))]
     return [i for i, (_, output) in enumerate(before) if output is not None and _has_positions(output)][::-1]

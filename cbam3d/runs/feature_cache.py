@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +98,19 @@ def cached_loaders(
         raise InputError("augment.cutmix cuts pictures, and train.cached_views has features: set it to 0")
     train, validation, test = loaders
     views = config.train.cached_views
-    facts = _facts(config, model)
+    facts = {**facts_of(config, model.backbone), "grid": model.grid}
     steps = [type(step).__name__ for step in (*train.transform.crops, *train.transform.transforms)]  # flips, or none
     augment = {"augment": config.augment.model_dump(mode="json"), "steps": steps}
     for_training = FeatureCache(folder, {**facts, "views": views, **augment})
     scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "flip", "frame_order"})}
     for_scoring = FeatureCache(folder, {**facts, **scored})
 
-    on_cpu = fabric.device.type == "cpu"  # whose caches hold few pictures
-    per_pass = max(1, _PICTURES // (1 if images else config.data.num_frames)) if on_cpu else config.eval.batch_size
+    per_pass = clips_per_pass(config, images, fabric)
     layout = memory_format(config, images)
 
     def features_of(loader: Loader, num_views: int, cache: FeatureCache, text: str) -> tuple[FeatureSet, Problems]:
         at_once = loader.batches.batch_size if num_views == 1 else config.eval.batch_size  # samples, of V views each
-        _fill(loader, num_views, at_once, cache, model, per_pass, layout, fabric, progress, text)
+        fill(loader, num_views, at_once, cache, model.features, per_pass, layout, fabric, progress, text)
         return _read(loader, cache, config.data.root)
 
     trained, problems = features_of(train, views, for_training, f"features of {views} views a training item")
@@ -133,37 +133,64 @@ def cached_loaders(
     return FeatureLoader(trained, order, fabric.device, mix), validated, test_loader, problems
 
 
-def _facts(config: Config, model: HeadedNetwork) -> dict[str, Any]:
-    """Everything that features depend on, beside the file and its views."""
-    weights = hashlib.sha256()
-    for name, value in sorted(model.backbone.state_dict().items()):
-        weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+def facts_of(config: Config, model: nn.Module) -> dict[str, Any]:
+    """What the features of a network depend on, beside the file and its views."""
     of_model = {"name", "options", "attention", "attention_options", "as_video"}
     of_data = {"num_frames", "stride", "fps", "sampling", "short_videos", "clips_per_visit", "short_side", "size"}
     of_data |= {"mean", "std", "decoder", "corrupt_frames"}
     return {
-        "weights": weights.hexdigest(),
+        "weights": hash_of(model),
         "model": config.model.model_dump(mode="json", include=of_model),
-        "grid": model.grid,
         "data": config.data.model_dump(mode="json", include=of_data),
         "precision": config.run.precision,
     }
 
 
-def _fill(
+def hash_of(model: nn.Module) -> str:
+    """Of all weights of a network, sha256."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def clips_per_pass(config: Config, images: bool, fabric: Fabric) -> int:
+    """Clips (images) of a forward pass without gradients; few on a CPU, whose caches hold few pictures."""
+    if fabric.device.type != "cpu":
+        return config.eval.batch_size
+    return max(1, _PICTURES // (1 if images else config.data.num_frames))
+
+
+def fill(
     loader: Loader,
     num_views: int,
     samples_at_once: int,
     cache: FeatureCache,
-    model: HeadedNetwork,
+    features: Callable[[Tensor], Tensor],
     per_pass: int,
     memory_format: torch.memory_format,
     fabric: Fabric,
     progress: Progress,
     text: str,
 ) -> None:
-    """Compute what the cache lacks; each process its share."""
+    """Compute what a cache lacks; each process its share.
+
+    Args:
+        loader: of the items.
+        num_views: of each item, those of as many epochs.
+        samples_at_once: in a batch.
+        cache: to fill.
+        features: inputs (N, C, *S) -> features (N, C', *S').
+        per_pass: inputs of a forward pass.
+        memory_format: of the inputs.
+        fabric: decides precision and processes.
+        progress: shows how far it is.
+        text: what is computed.
+
+    Raises:
+        InputError: features that are not finite.
+    """
     data = loader.data
     stamps = [data.stamp(i) for i in range(len(data))]
     missing = [i for i, stamp in enumerate(stamps) if cache.read(stamp) is None]
@@ -180,7 +207,7 @@ def _fill(
                 continue
             with torch.no_grad(), fabric.autocast():
                 inputs = batch.inputs.contiguous(memory_format=memory_format)
-                found = torch.cat([model.features(part).float().cpu() for part in inputs.split(per_pass)])
+                found = torch.cat([features(part).float().cpu() for part in inputs.split(per_pass)])
             if not found.isfinite().all():
                 raise InputError(f"{batch.names[0]}: the network's features are not finite")
             per_sample = found.unflatten(0, (len(batch.labels), -1))
