@@ -98,7 +98,7 @@ def features(
     found: list[Tensor] = []
     for split, items in _splits(source).items():
         used = train if views else test
-        data_of_split = items if views else _as_scored(items, source.test)
+        data_of_split = _sampled_as(source.train if views else source.test, items)
         batches = EvalBatches(data_of_split, used.batches.batch_size, fabric.global_rank, fabric.world_size)
         loader = Loader(data_of_split, batches, used.transform, used.loader.num_workers, fabric.device)
         at_once = max(1, config.eval.batch_size // max(1, views)) if views else used.batches.batch_size
@@ -147,12 +147,12 @@ def _splits(source: Source) -> dict[str, Samples]:
     return found if source.validation is source.test else {**found, "val": source.validation}
 
 
-def _as_scored(items: Samples, test: Samples) -> Samples:
-    """Items with the clips of evaluation."""
-    if not isinstance(items, VideoDataset) or not isinstance(test, VideoDataset):
+def _sampled_as(like: Samples, items: Samples) -> Samples:
+    """Items, with clips taken as those of others are."""
+    if not isinstance(items, VideoDataset) or not isinstance(like, VideoDataset):
         return items
     other = copy(items)
-    other.clips = test.clips
+    other.clips = like.clips
     return other
 
 
