@@ -24,8 +24,11 @@ from cbam3d.cli.main import COMMANDS
 from cbam3d.config import load_config
 from cbam3d.config.bundled import find_recipe
 from cbam3d.config.keys import keys, sections
+from cbam3d.config.reading import write_config
 from cbam3d.data import motion
 from cbam3d.data.recipe import load_recipe
+from cbam3d.files import parse_yaml
+from cbam3d.runs import train as train_run
 from cbam3d.runs.comparison import parse_variants
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
@@ -33,7 +36,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 DATASETS = sorted((ROOT / "datasets").glob("*/README.md"))
 SMALL = shlex.split(
     "--dry-run --run.accelerator cpu --data.num_frames 4 --data.stride 1 --data.short_side 32 --data.size 32 "
-    "--data.num_workers 0 --train.batch_size 4 --eval.batch_size 4"
+    "--data.num_workers 0 --train.batch_size 4 --train.accumulate 1 --eval.batch_size 4"
 )
 # needs the network, or programs that are not ours
 ELSEWHERE = ("wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
@@ -93,6 +96,10 @@ def place(tmp_path_factory, tiny_run):
     for name in ("a", "b", "s0", "s1", "s2", "s3", "ucf", "ucf1", "ucf2", "ucf3", "mine", "motion"):
         shutil.copytree(tiny_run, root / "runs" / name)
     torch.save(torchvision.models.resnet50().state_dict(), root / "imagenet_resnet50.pth")
+    values = {key.removeprefix("--"): parse_yaml(value) for key, value in zip(SMALL[1::2], SMALL[2::2], strict=True)}
+    few = {"config": "probe", "model.weights": None, "train.epochs": 1, "train.cached_views": 1, **values}
+    probe = train_run({**few, "data.root": str(videos), "data.test_fraction": 0.4}, run_dir=root / "runs" / "probe")
+    write_config(probe.config.override({"data.root": "videos"}), root / "runs" / "probe" / "config.yaml")
     return root
 
 
@@ -167,6 +174,8 @@ def run(words: list[str], small: bool = True) -> None:
         assert rest[0] in COMMANDS
         if ">" in rest:
             rest = rest[: rest.index(">")]
+        if small and rest[0] == "features":
+            rest += SMALL[1:]
         if small and rest[0] == "prepare":  # it refuses to replace a table
             Path(rest[rest.index("--root") + 1], "manifest.csv").unlink(missing_ok=True)
         if rest[:3] in NOT_HERE or not small:

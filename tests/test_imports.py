@@ -128,7 +128,7 @@ PARTS = {
         "trainer": "network",
         "windows": "predictor",
     },
-    "cli": {"console": "cli", "main": "cli"} | dict.fromkeys(("train", "report", "export", "list"), "cli"),
+    "cli": {"console": "cli", "main": "cli"} | dict.fromkeys(("train", "report", "export", "features", "list"), "cli"),
 }
 
 

@@ -25,6 +25,7 @@ from cbam3d.files import make_folder, parse_yaml
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source
+from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import create_fabric, environments
 from cbam3d.runs.table import with_manifest_of
 
@@ -185,7 +186,7 @@ def _refuse_other(training: Training) -> None:
     """Raise InputError where the folder holds a run of another recipe."""
     path = training.folder / "config.yaml"
     if path.is_file():
-        changed = changed_keys(load_config(path).plain(), training.config.plain())
+        changed = changed_keys(load_config(path).plain(), with_own_input(training.config).plain())
         for key in ("run.dir", "data.manifest"):  # the folder may have moved; it has one table
             changed.pop(key, None)
         if changed:

@@ -97,11 +97,11 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
         "input": {"name": "input", "shape": ["batch", *shape], "dtype": "float32", "colours": "RGB"},
         "output": {"name": "logits", "shape": ["batch", len(saved.classes)]},
         "short_side": data.short_side,
-        "size": list(data.sides),
+        "size": data.model_dump(mode="json")["size"],
         "mean": list(data.scaling[0]),
         "std": list(data.scaling[1]),
-        "preprocessing": "scale the shorter side to short_side, crop the centre to size (height, width), divide by "
-        "255, subtract mean and divide by std, colour by colour",
+        "preprocessing": "scale the shorter side to short_side, crop the centre to size (height and width), divide "
+        "by 255, subtract mean and divide by std, colour by colour",
         "classes": saved.classes,
         "network": saved.config.model.name,
         "attention": saved.config.model.attention,

@@ -113,6 +113,7 @@ OPTIONS = {
     "explain": "run --trust-code paths --checkpoint --out --class --blocks --layer --device",
     "report": "run --trust-code --out --mistakes",
     "predict": "run --trust-code paths --checkpoint --top --window --step --json --annotate --device",
+    "features": "run --trust-code --config --out --layer --per --views --checkpoint",
     "prepare": "recipe --root --groups --annotations --split --allow-leaks --allow-outside --workers --timeout-seconds "
     "--short-side --gop --copies",
     "export": "run --trust-code --format --checkpoint --out",
@@ -128,7 +129,7 @@ def test_commands_and_their_options_change_on_purpose_only():
         parser = import_module(f"cbam3d.cli.{name}").parser()
         own = [action for action in parser._actions if action.dest != "help" and not hasattr(action, "key")]
         assert [(action.option_strings or [action.dest])[0] for action in own] == options.split()
-        assert parser.takes_keys == (name in ("train", "evaluate", "compare"))
+        assert parser.takes_keys == (name in ("train", "evaluate", "compare", "features"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -69,7 +69,7 @@ def test_a_run_is_called_after_its_file():
         ("train: {schedule: multi_step}", "train.milestones belongs to train.schedule multi_step"),
         ("train: {schedule: one_cycle, warmup_epochs: 0}", "train.warmup_epochs must be above 0"),
         ("augment: {mixup: 1.0e-300}", "augment.mixup must be 0, or between 0.001 and 1000"),
-        ("data: {std: [0.2, 0.2, .nan]}", "data.std must be a list of 3 numbers > 0, got [0.2, 0.2, nan]"),
+        ("data: {std: [0.2, 0.2, .nan]}", "data.std must be a list of 3 numbers > 0 or null, got [0.2, 0.2, nan]"),
         ("data: {decoder: torchcodec, corrupt_frames: drop}", "not possible with data.decoder torchcodec"),
         ("data: {decoder: torchcodec, timeout_seconds: 5}", "data.timeout_seconds has no effect"),
         ("data: {sampling: segments, fps: 10}", "data.fps has no effect with data.sampling segments"),
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_an_override_does_not_name_the_file(tmp_path):
 
 
 def test_sections_are_checked_when_they_are_built():
-    with pytest.raises(InputError, match=r"data\.size must be an integer >= 1, got 0"):
+    with pytest.raises(InputError, match=r"data\.size must be an integer >= 1 or a list of 2 integers >= 1, got 0"):
         DataConfig(size=0)
     with pytest.raises(InputError, match=r"unknown key 'data\.rot': did you mean 'data\.root'"):
         Config(data={"rot": 1})

@@ -19,10 +19,12 @@ data.num_frames data.stride data.fps data.short_videos data.clips_per_visit data
 data.std data.num_workers data.on_device data.max_bad_videos
 augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation augment.rand_augment
 augment.erasing augment.mixup augment.cutmix
-model.name model.attention model.weights model.options model.attention_options
+model.name model.attention model.as_video model.head model.head_options model.weights model.weights_match model.options
+model.attention_options
 train.epochs train.limit_batches train.max_hours train.early_stopping train.batch_size train.accumulate
 train.optimizer train.optimizer_options train.learning_rate train.base_batch_size train.new_rate_factor
-train.momentum train.weight_decay train.freeze train.schedule train.warmup_epochs train.milestones train.gamma
+train.momentum train.weight_decay train.layer_decay train.head_epochs train.freeze_norms train.freeze
+train.cached_views train.cache train.schedule train.warmup_epochs train.milestones train.gamma
 train.patience train.label_smoothing train.clip_grad_norm train.ema train.max_bad_steps train.checkpoint_minutes
 train.log_every
 eval.num_clips eval.num_crops eval.flip eval.batch_size eval.every_epochs eval.frame_order
@@ -51,7 +53,7 @@ def test_defaults_and_choices_are_as_yaml_writes_them():
     assert found["run.compile"].default == "false"
     assert found["run.compile"].choices == ("true", "false")
     assert found["augment.flip"].choices == ("true", "false", "null")
-    assert found["data.mean"].default == "[0.432, 0.395, 0.376]"
+    assert found["data.mean"].default == "null"
     assert found["run.precision"].choices == ("32-true", "bf16-mixed", "16-mixed")
     defaults = Config().plain()
     for key in keys():
@@ -65,7 +67,9 @@ def test_what_a_resumed_run_cannot_change():
         *(f"data.{key}" for key in ("recipe", "split", "test_fraction", "groups", "clips_per_visit", "sampling")),
         *(f"train.{key}" for key in ("batch_size", "schedule", "limit_batches", "ema", "freeze", "new_rate_factor")),
         *(f"train.{key}" for key in ("optimizer", "optimizer_options", "momentum", "weight_decay")),
+        *(f"train.{key}" for key in ("layer_decay", "head_epochs", "freeze_norms", "cached_views")),
         *(f"model.{key}" for key in ("name", "options", "attention", "attention_options")),
+        *(f"model.{key}" for key in ("as_video", "head", "head_options")),
         "run.seed",
     }
 

@@ -77,3 +77,17 @@ def test_two_transforms_of_a_view_draw_apart():
 def test_a_picture_that_is_too_small_is_an_error(cut):
     with pytest.raises(InputError, match="a crop of 9 pixels is larger than the image"):
         cut(pictures(2, 3, 8, 12), keys_of(0, np.arange(2)))
+
+
+def test_height_and_width_may_differ():
+    view = torch.arange(20 * 30).reshape(1, 1, 1, 20, 30)
+    (centre,) = TestCrops((10, 20))(view, np.zeros(1))
+    assert torch.equal(centre[0, 0], view[0, 0, 0, 5:15, 5:25])
+    first, _, last = TestCrops((8, 30), 3)(view, np.zeros(1))  # along the height, where there is more room
+    assert torch.equal(first[0, 0], view[0, 0, 0, :8])
+    assert torch.equal(last[0, 0], view[0, 0, 0, 12:])
+    random = RandomCrop((10, 20))(view, keys_of(0, np.arange(1)))
+    assert random.shape == (1, 1, 1, 10, 20)
+    assert torch.equal(random[..., 1:, :] - random[..., :-1, :], torch.full((1, 1, 1, 9, 20), 30))
+    with pytest.raises(InputError, match="a crop of 21x20 pixels is larger than the image of 20x30"):
+        TestCrops((21, 20))(view, np.zeros(1))

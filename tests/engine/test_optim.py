@@ -4,7 +4,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d import create_model
-from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, train_mode
+from cbam3d.engine.optim import MovingAverage, create_optimizer, depths, freeze, freeze_norms, train_mode
 from cbam3d.errors import InputError
 
 
@@ -117,3 +117,45 @@ def test_a_pattern_freezes_what_weights_gave():
     }
     freeze(model, ["layer1.*.attention.*"], new)  # named explicitly
     assert all(not p.requires_grad for name, p in model.named_parameters() if name.startswith("layer1"))
+
+
+def test_layers_are_what_numbered_modules_hold():
+    names = ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.bias", "layer1.1.conv1.weight"]
+    names += ["layer2.0.conv1.weight", "norm.weight", "fc.weight"]
+    assert list(depths(names).values()) == [0, 0, 1, 1, 2, 3, 3, 3]
+    assert list(
+        depths(["backbone.blocks.3.1.conv.weight", "backbone.blocks.3.2.conv.weight", "0.weight"]).values()
+    ) == [
+        1,
+        2,
+        3,
+    ]
+
+
+def test_the_learning_rate_decays_from_the_last_layer_to_the_first():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 3))
+    new = {"2.weight", "2.bias"}
+    optimizer = create_optimizer(model, "sgd", 0.1, 0.0, new=new, new_rate_factor=10.0, layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in model.parameters()] == pytest.approx([0.05, 0.1, 1.0, 1.0])
+
+
+def test_norms_of_the_weights_are_frozen_and_keep_their_statistics():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.LayerNorm(4))
+    freeze_norms(model, new={"2.weight", "2.bias"})
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    ]
+    train_mode(model)
+    assert [module.training for module in model] == [True, False, True, True]
+
+
+def test_while_only_new_parameters_learn_the_other_norms_keep_their_statistics():
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    train_mode(model, new={"1.weight", "1.bias"})
+    assert [module.training for module in model] == [False, True]
+    train_mode(model)
+    assert [module.training for module in model] == [True, True]

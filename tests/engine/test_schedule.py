@@ -99,3 +99,17 @@ def test_groups_keep_their_ratio():
     for _ in range(5):
         schedule.step()
     assert [group["lr"] for group in sgd.param_groups] == pytest.approx([0.05, 0.5])
+
+
+def test_the_head_learns_first():
+    """Groups of the weights wait, and then rise over as many steps as the warm-up has."""
+    old, new = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [old], "lr": 0.1, "new": False}, {"params": [new], "lr": 1.0, "new": True}]
+    schedule = Schedule(torch.optim.SGD(groups), "constant", 10, 1, head_steps=4)
+    rates = []
+    for _ in range(8):
+        assert schedule.only_new == (schedule.taken < 4)
+        rates.append([group["lr"] for group in schedule.optimizer.param_groups])
+        schedule.step()
+    assert [rate[0] for rate in rates] == pytest.approx([0, 0, 0, 0, 0.05, 0.1, 0.1, 0.1])
+    assert [rate[1] for rate in rates] == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 1])
