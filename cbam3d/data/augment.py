@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.crops import PerView, RandomCrop, Size
+from cbam3d.data.crops import PerView, RandomCrop, Size, sides
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
@@ -37,11 +37,13 @@ def train_crops(
         crop_padding: black padding in pixels before that crop; not with crop_scale.
         rand_augment: number of operations, and their magnitude, 0 … 30 (https://arxiv.org/abs/1909.13719).
     """
-    steps: list[Step] = [
-        RandomCrop(size, crop_padding)
-        if crop_scale is None
-        else PerView(v2.RandomResizedCrop(size, scale=crop_scale, antialias=True), Purpose.RESIZED_CROP)
-    ]
+    if crop_scale is None:
+        steps: list[Step] = [RandomCrop(size, crop_padding)]
+    else:
+        height, width = sides(size)
+        ratio = (3 / 4 * (width / height), 4 / 3 * (width / height))  # of the crop's width to its height
+        crop = v2.RandomResizedCrop((height, width), scale=crop_scale, ratio=ratio, antialias=True)
+        steps = [PerView(crop, Purpose.RESIZED_CROP)]
     if rand_augment is not None:
         steps.append(PerView(v2.RandAugment(*rand_augment), Purpose.RAND_AUGMENT))
     return steps
