@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.insertion.clips import clip_frames_of
 from cbam3d.attention.maps import attention_maps
 from cbam3d.errors import InputError, unknown
 from cbam3d.runs.explanation import Explanation
@@ -112,6 +113,8 @@ def last_with_positions(model: nn.Module, inputs: Tensor) -> str:
     def look(name: str, module: nn.Module, output: Any) -> None:
         if isinstance(module, nn.LayerNorm) and output.ndim > 2 and output.numel() > output.shape[-1] * len(inputs):
             found.clear()  # tokens: from here on channels may lie last
+        if isinstance(output, Tensor) and (frames := clip_frames_of(model, name)) is not None and output.ndim == 4:
+            output = frames.to_clips(output)
         if not isinstance(output, Tensor) or output.ndim != inputs.ndim or len(output) != len(inputs):
             return
         convolves = any(isinstance(part, nn.Conv2d | nn.Conv3d) for part in module.modules())
@@ -147,6 +150,9 @@ def _grad_cam(model: nn.Module, layer: str, inputs: Tensor, target: int) -> np.n
     if not calls:
         raise InputError(f"explain: {layer} is not called as a module of its own; name another --layer")
     found = LayerGradCam(model, module).attribute(inputs, target=target, relu_attributions=True)
+    frames = clip_frames_of(model, layer)
+    if isinstance(found, Tensor) and frames is not None and found.ndim == 4:
+        found = frames.to_clips(found)
     if not isinstance(found, Tensor) or found.ndim != inputs.ndim:
         raise InputError(f"explain: the features of {layer} have no positions for Grad-CAM; name another --layer")
     return _with_time(found[0, 0].detach().float().cpu(), 2).numpy()

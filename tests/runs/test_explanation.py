@@ -165,3 +165,24 @@ def test_a_trained_network_looks_at_what_moves(tmp_path):
             follows.add(name)
     assert "grad_cam" in follows
     assert len(follows) > 1, "no block's map"
+
+
+def test_grad_cam_of_a_network_of_images_on_clips():
+    """The paper's formula frame by frame."""
+    torch.manual_seed(0)
+    model = create_model("resnet10", 2, ndim=3, as_video="frames", attention="cbam", width=8).eval()
+    config = Config().override({"data": {"num_frames": 4, "short_side": 48, "size": 48}})
+    predictor = Predictor(model, ["a", "b"], config, images=False)
+    clip = torch.randint(0, 255, (3, 4, 48, 48), dtype=torch.uint8)
+    found = Explainer(predictor, grad_cam=True).explain(clip, "b")
+    assert found.layer == "backbone.layer4"
+    kept = []
+    handle = model.backbone.layer4.register_forward_hook(lambda module, args, output: kept.append(output))
+    logits = model(predictor.inputs([clip]))
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits[0, 1], kept[0])
+    expected = F.relu((kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1))
+    assert found.grad_cam is not None
+    np.testing.assert_allclose(found.grad_cam, expected.detach().numpy(), rtol=1e-3, atol=1e-7)
+    assert len(found.maps) == 4
+    assert all(views["temporal"].shape == (4,) for views in found.maps.values())
