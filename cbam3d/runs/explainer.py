@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cbam3d.attention.insertion.clips import clip_frames_of
 from cbam3d.attention.maps import attention_maps
 from cbam3d.errors import InputError, unknown
+from cbam3d.models.headed import HeadedNetwork
 from cbam3d.runs.explanation import Explanation
 from cbam3d.runs.predictor import Predictor
 
@@ -125,7 +126,7 @@ def last_with_positions(model: nn.Module, inputs: Tensor) -> str:
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
         for name, module in model.named_modules()
-        if name
+        if name and not (isinstance(model, HeadedNetwork) and f"{name}.".startswith("head."))
     ]
     try:
         with torch.no_grad():
