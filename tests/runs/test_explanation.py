@@ -187,4 +187,4 @@ def test_grad_cam_of_a_network_of_images_on_clips():
     assert len(found.maps) == 4
     assert all(views["temporal"].shape == (4,) for views in found.maps.values())
     headed = create_model("resnet10", 2, ndim=3, as_video="frames", width=8, head="attention").eval()
-    assert last_with_positions(headed, torch.zeros(1, 3, 4, 48, 48)) == "backbone.backbone.layer4"
+    assert last_with_positions(headed, torch.zeros(1, 3, 4, 48, 48)) == "backbone"  # before the head
