@@ -11,9 +11,9 @@ Wang, She, Smolic, CVPR 2021, https://arxiv.org/abs/2103.07372
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Blend, Gate, Init, hidden_channels
-from cbam3d.attention.nd import CONV, check_rank
+from cbam3d.attention.nd import CONV, check_clips, check_rank
 from cbam3d.attention.tea import MotionExcitation
-from cbam3d.attention.tsm import shift
+from cbam3d.attention.tsm import fold_of, shift
 
 
 class Action(Blend):
@@ -39,11 +39,8 @@ class Action(Blend):
         self, channels: int, reduction: int = 16, share: float = 0.0, ndim: int = 3, init: Init = "paper"
     ) -> None:
         super().__init__(init)
-        if ndim != 3:
-            raise ValueError("action needs clips: ndim=2 has no time axis")
-        if not 0 <= share <= 0.5:
-            raise ValueError(f"share must be between 0 and 0.5, got {share}")
-        self.fold = int(channels * share)
+        check_clips("action", ndim)
+        self.fold = fold_of(channels, share)
         self.spatio_temporal = _SpatioTemporalExcitation()
         self.channel = _ChannelExcitation(channels, reduction)
         self.motion = MotionExcitation(channels, reduction)

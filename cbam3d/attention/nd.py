@@ -24,6 +24,12 @@ def check_ndim(ndim: int) -> int:
     return ndim
 
 
+def check_clips(name: str, ndim: int) -> None:
+    """Raise ValueError unless `ndim` is 3, for a mechanism along time."""
+    if ndim != 3:
+        raise ValueError(f"{name} needs clips: ndim=2 has no time axis")
+
+
 def as_tuple(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """Return an int for all axes, or one int per axis, as a tuple of `ndim` ints."""
     if isinstance(value, int):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import Blend, Init, hidden_channels, positive
-from cbam3d.attention.nd import check_rank, same_padding
+from cbam3d.attention.nd import check_clips, check_rank, same_padding
 
 
 class TAM(Blend):
@@ -42,8 +42,7 @@ class TAM(Blend):
         init: Init = "paper",
     ) -> None:
         super().__init__(init)
-        if ndim != 3:
-            raise ValueError("tam needs clips: ndim=2 has no time axis")
+        check_clips("tam", ndim)
         positive("num_frames", num_frames)
         self.num_frames, self.kernel_size = num_frames, kernel_size
         (self.padding,) = same_padding(kernel_size, 1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import Blend, Gate, Init, hidden_channels, zero_
-from cbam3d.attention.nd import CONV, check_rank
+from cbam3d.attention.nd import CONV, check_clips, check_rank
 
 PARTS = 4
 
@@ -69,8 +69,7 @@ class TEA(Blend):
 
     def __init__(self, channels: int, reduction: int = 16, ndim: int = 3, init: Init = "paper") -> None:
         super().__init__(init)
-        if ndim != 3:
-            raise ValueError("tea needs clips: ndim=2 has no time axis")
+        check_clips("tea", ndim)
         self.motion = MotionExcitation(channels, reduction)
         width = channels // PARTS
         self.split = [channels - (PARTS - 1) * width, *(PARTS - 1) * [width]] if width else [channels]

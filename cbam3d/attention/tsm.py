@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import Blend, Init
-from cbam3d.attention.nd import check_rank
+from cbam3d.attention.nd import check_clips, check_rank
 
 
 class TSM(Blend):
@@ -37,15 +37,19 @@ class TSM(Blend):
         self, channels: int, share: float = 0.125, bidirectional: bool = True, ndim: int = 3, init: Init = "paper"
     ) -> None:
         super().__init__(init)
-        if ndim != 3:
-            raise ValueError("tsm needs clips: ndim=2 has no time axis")
-        if not 0 <= share <= 0.5:
-            raise ValueError(f"share must be between 0 and 0.5, got {share}")
-        self.fold, self.bidirectional = int(channels * share), bidirectional
+        check_clips("tsm", ndim)
+        self.fold, self.bidirectional = fold_of(channels, share), bidirectional
 
     def transform(self, x: Tensor) -> Tensor:
         check_rank(x, 3)
         return shift(x, self.fold, self.bidirectional)
+
+
+def fold_of(channels: int, share: float) -> int:
+    """How many channels a share of them is; raises ValueError for a share out of 0 … 0.5."""
+    if not 0 <= share <= 0.5:
+        raise ValueError(f"share must be between 0 and 0.5, got {share}")
+    return int(channels * share)
 
 
 def shift(x: Tensor, fold: int, bidirectional: bool = True) -> Tensor:

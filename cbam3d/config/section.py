@@ -94,7 +94,8 @@ def _kind(schema: dict[str, Any]) -> str:
     if "prefixItems" in schema:
         kinds = [_kind(one) for one in schema["prefixItems"]]
         if len(set(kinds)) == 1:
-            return f"a list of {len(kinds)} {kinds[0].removeprefix('a ').removeprefix('an ').replace('er', 'ers', 1)}"
+            _, noun, *bounds = kinds[0].split(" ", 2)
+            return " ".join([f"a list of {len(kinds)} {noun}s", *bounds])
         return f"a list of {len(kinds)} numbers ({', '.join(kinds)})"
     if schema.get("type") == "array":
         return f"a list of {'text' if schema['items']['type'] == 'string' else 'numbers'}"

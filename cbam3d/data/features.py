@@ -75,18 +75,18 @@ class FeatureLoader:
         for indices in self.batches:
             items = torch.tensor([index.item for index in indices])
             labels = self.data.labels[items].to(self.device)
-            found = (
-                self.data.features[items] if isinstance(self.batches, EvalBatches) else self._one_view(indices, items)
-            )
+            if isinstance(self.batches, TrainBatches):
+                found = self.data.features[items, self._views(self.batches.seed, indices)].unsqueeze(1)
+            else:
+                found = self.data.features[items]
             inputs = found.flatten(0, 1).to(self.device).float()
             targets = labels.repeat_interleave(found.shape[1])
             if self.mix is not None:
                 inputs, targets = self.mix(indices, inputs, targets)
             yield Batch(inputs, labels, targets, [self.data.names[index.item] for index in indices], [])
 
-    def _one_view(self, indices: list[SampleIndex], items: Tensor) -> Tensor:
-        seed = getattr(self.batches, "seed", 0)
-        epochs, numbers = np.array(indices, np.int64).T
-        shares = uniforms(keys_of(seed, epochs, numbers), 1, Purpose.VIEW)[:, 0]
-        views = torch.from_numpy((shares * self.data.features.shape[1]).astype(np.int64))
-        return self.data.features[items, views].unsqueeze(1)
+    def _views(self, seed: int, indices: list[SampleIndex]) -> Tensor:
+        """The view of each sample in its epoch, (N,)."""
+        epochs, items = np.array(indices, np.int64).T
+        shares = uniforms(keys_of(seed, epochs, items), 1, Purpose.VIEW)[:, 0]
+        return torch.from_numpy((shares * self.data.features.shape[1]).astype(np.int64))

@@ -105,13 +105,9 @@ def cached_loaders(
     scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "flip", "frame_order"})}
     for_scoring = FeatureCache(folder, {**facts, **scored})
 
-    per_pass = clips_per_pass(config, images, fabric)
-    layout = memory_format(config, images)
-
     def features_of(loader: Loader, num_views: int, cache: FeatureCache, text: str) -> tuple[FeatureSet, Problems]:
-        at_once = loader.batches.batch_size if num_views == 1 else config.eval.batch_size  # samples, of V views each
-        fill(loader, num_views, at_once, cache, model.features, per_pass, layout, fabric, progress, text)
-        return _read(loader, cache, config.data.root)
+        found = computed(config, images, loader, num_views, cache, model.features, fabric, progress, text)
+        return _usable(loader, found, config.data.root)
 
     trained, problems = features_of(train, views, for_training, f"features of {views} views a training item")
     tested, others = features_of(test, 1, for_scoring, "features of the test data")
@@ -155,58 +151,57 @@ def hash_of(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def clips_per_pass(config: Config, images: bool, fabric: Fabric) -> int:
-    """Clips (images) of a forward pass without gradients; few on a CPU, whose caches hold few pictures."""
-    if fabric.device.type != "cpu":
-        return config.eval.batch_size
-    return max(1, _PICTURES // (1 if images else config.data.num_frames))
-
-
-def fill(
+def computed(
+    config: Config,
+    images: bool,
     loader: Loader,
     num_views: int,
-    samples_at_once: int,
     cache: FeatureCache,
     features: Callable[[Tensor], Tensor],
-    per_pass: int,
-    memory_format: torch.memory_format,
     fabric: Fabric,
     progress: Progress,
     text: str,
-) -> None:
-    """Compute what a cache lacks; each process its share.
+) -> list[Tensor | None]:
+    """The features of all items: those of a cache, and what it lacks computed, each process its share.
 
     Args:
+        config: of the run.
+        images: whether inputs are images, rather than clips.
         loader: of the items.
         num_views: of each item, those of as many epochs.
-        samples_at_once: in a batch.
-        cache: to fill.
+        cache: where features are, and are kept.
         features: inputs (N, C, *S) -> features (N, C', *S').
-        per_pass: inputs of a forward pass.
-        memory_format: of the inputs.
         fabric: decides precision and processes.
         progress: shows how far it is.
         text: what is computed.
+
+    Returns: for each item (V, C', *S'), or None where its file cannot be read.
 
     Raises:
         InputError: features that are not finite.
     """
     data = loader.data
     stamps = [data.stamp(i) for i in range(len(data))]
-    missing = [i for i, stamp in enumerate(stamps) if cache.read(stamp) is None]
+    kept = [cache.read(stamp) for stamp in stamps]
+    fabric.barrier()  # all processes have seen the same, before one of them adds to it
+    missing = [i for i, one in enumerate(kept) if one is None]
     share = missing[fabric.global_rank :: fabric.world_size]
     if missing:
         logger.info(f"{text}: {counted(len(missing), 'item')} of {len(data)} to compute, in {cache.folder}")
     if share:
         known = {data.name(i): stamps[i] for i in share}
-        batches: Any = ViewBatches(share, num_views, samples_at_once)
+        samples = loader.batches.batch_size if num_views == 1 else config.eval.batch_size
+        batches: Any = ViewBatches(share, num_views, samples)
+        on_cpu = fabric.device.type == "cpu"  # whose caches hold few pictures
+        per_pass = max(1, _PICTURES // (1 if images else config.data.num_frames)) if on_cpu else config.eval.batch_size
+        layout = memory_format(config, images)
         transform = loader.transform.by_number(numbers_of(data.name(i) for i in range(len(data))))
         source = Loader(data.by_name(), batches, transform, loader.loader.num_workers, loader.device)
         for batch in progress(source, len(batches), lambda: text):
             if not len(batch.labels):
                 continue
             with torch.no_grad(), fabric.autocast():
-                inputs = batch.inputs.contiguous(memory_format=memory_format)
+                inputs = batch.inputs.contiguous(memory_format=layout)
                 found = torch.cat([features(part).float().cpu() for part in inputs.split(per_pass)])
             if not found.isfinite().all():
                 raise InputError(f"{batch.names[0]}: the network's features are not finite")
@@ -216,20 +211,17 @@ def fill(
                 rows = [rows[i % len(rows)] for i in range(num_views)]  # views that cannot be read repeat others
                 cache.write(known[name], per_sample[rows].flatten(0, 1))
     fabric.barrier()
+    for i in missing:
+        kept[i] = cache.read(stamps[i])
+    return kept
 
 
-def _read(loader: Loader, cache: FeatureCache, root: str) -> tuple[FeatureSet, Problems]:
-    """The features of a loader's items, and the items that have none."""
-    data, kept, names, labels = loader.data, [], [], []
-    problems: Problems = []
-    for i in range(len(data)):
-        found = cache.read(data.stamp(i))
-        if found is None:
-            problems.append((data.name(i), "no features: its file could not be read"))
-            continue
-        kept.append(found)
-        names.append(data.name(i))
-        labels.append(int(data.labels[i]))
-    if not kept:
+def _usable(loader: Loader, found: list[Tensor | None], root: str) -> tuple[FeatureSet, Problems]:
+    """The items that have features, and those that have none."""
+    data = loader.data
+    problems = [(data.name(i), "no features: its file could not be read") for i, one in enumerate(found) if one is None]
+    rows = {i: one for i, one in enumerate(found) if one is not None}
+    if not rows:
         raise InputError(f"{root}: no item has features" + (f", the first: {problems[0][0]}" if problems else ""))
-    return FeatureSet(torch.stack(kept), torch.tensor(labels), names), problems
+    labels = torch.tensor([int(data.labels[i]) for i in rows])
+    return FeatureSet(torch.stack(list(rows.values())), labels, [data.name(i) for i in rows]), problems

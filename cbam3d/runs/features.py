@@ -28,12 +28,12 @@ from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.data import Source, open_source
 from cbam3d.runs.dataset import create_loaders
-from cbam3d.runs.feature_cache import FeatureCache, clips_per_pass, facts_of, fill
-from cbam3d.runs.network import build_model, memory_format
+from cbam3d.runs.feature_cache import FeatureCache, computed, facts_of
+from cbam3d.runs.network import build_model
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
-from cbam3d.runs.run import Run
+from cbam3d.runs.run import Run, Which
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def features(
     layer: str | None = None,
     per: Per = "clip",
     views: int = 0,
-    checkpoint: str = "last",
+    checkpoint: Which = "last",
     trust_code: bool = False,
     progress: Progress = show_progress,
 ) -> Path:
@@ -101,13 +101,10 @@ def features(
         data_of_split = _sampled_as(source.train if views else source.test, items)
         batches = EvalBatches(data_of_split, used.batches.batch_size, fabric.global_rank, fabric.world_size)
         loader = Loader(data_of_split, batches, used.transform, used.loader.num_workers, fabric.device)
-        at_once = max(1, config.eval.batch_size // max(1, views)) if views else used.batches.batch_size
-        layout = memory_format(config, source.images)
-        per_pass = clips_per_pass(config, source.images, fabric)
-        fill(loader, max(1, views), at_once, cache, extract, per_pass, layout, fabric, progress, f"features of {split}")
+        how = (cache, extract, fabric, progress, f"features of {split}")
+        all_kept = computed(config, source.images, loader, max(1, views), *how)
         if fabric.is_global_zero:
-            for item in range(len(data_of_split)):
-                kept = cache.read(data_of_split.stamp(item))
+            for item, kept in enumerate(all_kept):
                 if kept is None:
                     logger.warning(f"no features of {data_of_split.name(item)}: it could not be read")
                     continue
@@ -123,7 +120,7 @@ def features(
 
 
 def _opened(
-    model: "Run | nn.Module | str | Path | None", data: ConfigSource | None, checkpoint: str, trust_code: bool
+    model: "Run | nn.Module | str | Path | None", data: ConfigSource | None, checkpoint: Which, trust_code: bool
 ) -> tuple[Config, nn.Module | None]:
     """Configuration and network, None for that of the configuration."""
     if model is None or isinstance(model, nn.Module):
@@ -131,7 +128,7 @@ def _opened(
             raise InputError("features: a network needs data: a configuration, or a mapping of its values")
         return with_own_input(load_config(data)), model
     if isinstance(model, Run):
-        saved, given, trusted = model.checkpoint(), model.network, model.trust_code
+        saved, given, trusted = model.checkpoint(checkpoint), model.network, model.trust_code
     else:
         saved, given, trusted = open_checkpoint(model, checkpoint), None, trust_code
     config = saved.config
