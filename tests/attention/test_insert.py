@@ -91,6 +91,7 @@ def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position
         ("x3d_xs", "stage", ["blocks.1", "blocks.2", "blocks.3", "blocks.4"]),
         ("resnet18", "layer[34].*.conv1", [f"layer{i}.{j}.conv1" for i in (3, 4) for j in (0, 1)]),
         ("resnet18", ["maxpool", "layer2"], ["maxpool", "layer2.1"]),
+        ("ours_2d", ["maxpool", "residual"], ["maxpool", *(f"layer{i}.0.attention" for i in (1, 2, 3, 4))]),
     ],
 )
 def test_where_it_goes(name, position, where):

@@ -67,7 +67,7 @@ def insert_attention(
             "block": after every residual block;
             "stage": after the last block at each resolution;
             "last_stage": after the last of those;
-            or patterns of module names, as in "layer3.*.bn2" or ["features.4", "features.6"].
+            or a pattern of module names, as in "layer3.*.bn2"; or several of these: ["maxpool", "residual"].
         init: "identity" changes no output before training; "paper" is the mechanism's own initialisation.
         example: an input of the network, to find channels and rank by a forward pass without gradients; None to
             try images and clips of common sizes.

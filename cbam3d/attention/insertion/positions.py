@@ -20,7 +20,12 @@ _NUMBERED = re.compile(
 def find_modules(
     model: nn.Module, position: str | Sequence[str], features: dict[str, Features], complete: bool = True
 ) -> list[str]:
-    """Names of the modules at a position; `complete`: whether the pass that recorded the features finished."""
+    """Names of the modules at positions; `complete`: whether the pass that recorded the features finished."""
+    chosen = [position] if isinstance(position, str) else position
+    return [name for one in chosen for name in _at(model, one, features, complete)]
+
+
+def _at(model: nn.Module, position: str, features: dict[str, Features], complete: bool) -> list[str]:
     if position == "residual":
         return [end for _, end in _residual_blocks(model)]
     if position == "block":
@@ -28,14 +33,11 @@ def find_modules(
     if position in ("stage", "last_stage"):
         stages = _stages(model, features, complete)
         return [name for stage in (stages[-1:] if position == "last_stage" else stages) for name in stage]
-    names = []
-    for pattern in [position] if isinstance(position, str) else position:
-        matched = [name for name, _ in model.named_modules() if name and _fits(name, pattern)]
-        if not matched:
-            known = ", ".join(POSITIONS)
-            raise ValueError(f"{pattern!r} is not a position ({known}) and matches no module of {type(model).__name__}")
-        names += matched
-    return names
+    matched = [name for name, _ in model.named_modules() if name and _fits(name, position)]
+    if not matched:
+        known = ", ".join(POSITIONS)
+        raise ValueError(f"{position!r} is not a position ({known}) and matches no module of {type(model).__name__}")
+    return matched
 
 
 def _fits(name: str, pattern: str) -> bool:
