@@ -47,7 +47,7 @@ class Variant:
 
     def config(self, base: Config) -> Config:
         """The recipe with this mechanism; of the recipe's own options of attention, it takes those that it has."""
-        known = set() if self.name == "none" else set(attention_options(self.name))
+        known = _options_of(self.name)
         kept = {key: value for key, value in base.model.attention_options.items() if key in known}
         return base.override({"model": {"attention": self.name, "attention_options": kept | self.options}})
 
@@ -134,6 +134,11 @@ class IncompleteComparison(InputError):
         self.compared = compared
 
 
+def _options_of(mechanism: str) -> set[str]:
+    """The options of a mechanism, and where it is inserted."""
+    return set() if mechanism == "none" else {*attention_options(mechanism), "position"}
+
+
 def parse_variants(text: str) -> list[Variant]:
     """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
 
@@ -156,7 +161,7 @@ def parse_variants(text: str) -> list[Variant]:
             except ValueError:
                 raise InputError(f"compare: {word}: cannot read the value {value!r}") from None
         try:
-            check_options(name, options, {} if name == "none" else attention_options(name))
+            check_options(name, options, _options_of(name))
         except ValueError as error:
             raise InputError(f"compare: {error}") from None
         variants.append(Variant(word, name, options))
