@@ -30,6 +30,8 @@ def test_words_may_have_options_in_brackets():
     assert (none.name, none.options, none.slug) == ("none", {}, "none")
     assert (se.name, se.options) == ("se", {"reduction": 8})
     assert cbam.options == {"gates": ["channel", "spatial"], "init": "identity"}
+    tsm = parse_variants("none,tsm(position=[maxpool, residual])")[1]
+    assert tsm.options == {"position": ["maxpool", "residual"]}
     assert cbam.slug == "cbam-gates-channel-spatial-init-identity"
 
 
