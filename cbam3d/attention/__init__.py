@@ -1,6 +1,7 @@
 """Attention blocks for images and clips. Knows torch only."""
 
 from cbam3d.attention.action import Action
+from cbam3d.attention.asff import ASFF
 from cbam3d.attention.bam import BAM
 from cbam3d.attention.bfloat16 import guard_conv3d
 from cbam3d.attention.catalog import (
@@ -15,6 +16,7 @@ from cbam3d.attention.catalog import (
 from cbam3d.attention.cbam import CBAM, CBAM2d, CBAM3d, ChannelAttention, SpatialAttention, TemporalAttention
 from cbam3d.attention.coordinate import Coordinate
 from cbam3d.attention.criss_cross import CrissCross
+from cbam3d.attention.deformable import DeformableConv
 from cbam3d.attention.eca import ECA
 from cbam3d.attention.em_attention import EMAttention
 from cbam3d.attention.fca import FCA
@@ -28,6 +30,8 @@ from cbam3d.attention.maps import attention_maps
 from cbam3d.attention.non_local import NonLocal
 from cbam3d.attention.residual import ResidualAttention
 from cbam3d.attention.rga import RGA
+from cbam3d.attention.san import SAN
+from cbam3d.attention.sasa import SASA
 from cbam3d.attention.sc import SC
 from cbam3d.attention.scse import SCSE
 from cbam3d.attention.se import SE
@@ -35,12 +39,14 @@ from cbam3d.attention.self_attention import SelfAttention
 from cbam3d.attention.simam import SimAM
 from cbam3d.attention.sk import SK
 from cbam3d.attention.srm import SRM
+from cbam3d.attention.stn import STN
 from cbam3d.attention.tam import TAM
 from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
 from cbam3d.attention.tsm import TSM
 
 __all__ = [
+    "ASFF",
     "BAM",
     "CBAM",
     "CSRA",
@@ -50,11 +56,14 @@ __all__ = [
     "GCT",
     "GE",
     "RGA",
+    "SAN",
+    "SASA",
     "SC",
     "SCSE",
     "SE",
     "SK",
     "SRM",
+    "STN",
     "TAM",
     "TEA",
     "TSM",
@@ -66,6 +75,7 @@ __all__ = [
     "ChannelAttention",
     "Coordinate",
     "CrissCross",
+    "DeformableConv",
     "EMAttention",
     "GSoP",
     "Insertion",

@@ -15,6 +15,7 @@ from cbam3d.attention.bam import BAM
 from cbam3d.attention.cbam import CBAM
 from cbam3d.attention.coordinate import Coordinate
 from cbam3d.attention.criss_cross import CrissCross
+from cbam3d.attention.deformable import DeformableConv
 from cbam3d.attention.eca import ECA
 from cbam3d.attention.em_attention import EMAttention
 from cbam3d.attention.fca import FCA
@@ -27,6 +28,8 @@ from cbam3d.attention.nd import check_ndim
 from cbam3d.attention.non_local import NonLocal
 from cbam3d.attention.residual import ResidualAttention
 from cbam3d.attention.rga import RGA
+from cbam3d.attention.san import SAN
+from cbam3d.attention.sasa import SASA
 from cbam3d.attention.sc import SC
 from cbam3d.attention.scse import SCSE
 from cbam3d.attention.se import SE
@@ -34,6 +37,7 @@ from cbam3d.attention.self_attention import SelfAttention
 from cbam3d.attention.simam import SimAM
 from cbam3d.attention.sk import SK
 from cbam3d.attention.srm import SRM
+from cbam3d.attention.stn import STN
 from cbam3d.attention.tam import TAM
 from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
@@ -46,6 +50,7 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "cbam": CBAM,
     "coordinate": Coordinate,
     "criss_cross": CrissCross,
+    "deformable": DeformableConv,
     "eca": ECA,
     "em_attention": EMAttention,
     "fca": FCA,
@@ -56,6 +61,8 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "non_local": NonLocal,
     "residual": ResidualAttention,
     "rga": RGA,
+    "san": SAN,
+    "sasa": SASA,
     "sc": SC,
     "scse": SCSE,
     "se": SE,
@@ -63,6 +70,7 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "simam": SimAM,
     "sk": SK,
     "srm": SRM,
+    "stn": STN,
     "tam": TAM,
     "tea": TEA,
     "triplet": Triplet,

@@ -26,8 +26,10 @@ every = pytest.mark.parametrize(("name", "ndim"), CASES, ids=[f"{name}-{ndim}d" 
 AT_ONE_FRAME = {
     "cbam": {"gates": ("channel", "spatial")},
     "coordinate": {"axes": ("h", "w")},
+    "deformable": {"kernel_size": (1, 3, 3), "temporal_offsets": False},
     "rga": {"grid": (1, 7, 7)},
     "ge": {"extent": 2, "parametrised": True},
+    "san": {"form": "patchwise"},  # a pairwise block has a coordinate more
     "triplet": None,  # a clip has a fourth branch
     **{name: None for name in list_attentions() if attention_ranks(name) == (3,)},  # there is no 2D form
 }
@@ -141,6 +143,7 @@ SILENT = {
     "criss_cross": {"key.bias"},
     "gc": {"key.bias"},
     "non_local": {"phi.bias", "g.bias", "out.bias"},
+    "san": {"phi.bias", "psi.bias", "beta.bias", "gamma.5.bias"},
     "self_attention": {"key.bias"},
 }
 
@@ -149,7 +152,8 @@ SILENT = {
 def test_every_other_parameter_makes_a_difference(name, ndim):
     """Away from the start, and in training, the gradient of a parameter is no rounding error."""
     torch.manual_seed(0)
-    block = randomised(build(name, ndim, 32, init="identity")).double().train()
+    options = {"group_channels": 2} if name == "san" else {}  # several groups: of one, every unit may be alive
+    block = randomised(build(name, ndim, 32, init="identity", **options)).double().train()
     x = picture(ndim, 32, batch=4).double()
     (block(x) * torch.randn_like(x)).sum().backward()
     gradients = {key: p.grad for key, p in block.named_parameters()}
@@ -257,7 +261,7 @@ def test_a_clip_of_one_frame_is_an_image(name):
     options = AT_ONE_FRAME.get(name, {})
     if options is None:
         pytest.skip("has another form in clips")
-    flat = {k: v for k, v in options.items() if k in ("extent", "parametrised")}
+    flat = {k: v for k, v in options.items() if k in ("extent", "parametrised", "form")}
     image, clip = randomised(build(name, 2, **flat)).eval(), build(name, 3, **options).eval()
     state = clip.state_dict()
     for key, value in image.state_dict().items():
@@ -296,7 +300,7 @@ def test_facts_by_hand():
     assert not facts.starts_as_identity
     assert describe_attention("tam", 32, (8, 8)) is None
     facts = [describe_attention(name, 8, (4, 5, 5)) for name in list_attentions()]
-    assert {f.name for f in facts if f and f.starts_as_identity} == {"criss_cross", "gc", "gct", "non_local"}
+    assert {f.name for f in facts if f and f.starts_as_identity} == {"criss_cross", "gc", "gct", "non_local", "stn"}
 
 
 @pytest.mark.parametrize("name", list_attentions())

@@ -1,0 +1,20 @@
+"""Features between positions."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def sample(x: Tensor, places: Tensor) -> Tensor:
+    """Features at places, interpolated linearly along every axis, 0 beyond the edges.
+
+    Args:
+        x: (N, C, *S), of an image or a clip.
+        places: (N, *S', axes), in positions of x, from 0 to its size - 1; in the order of its axes.
+
+    Returns: (N, C, *S').
+    """
+    size = torch.tensor(x.shape[2:], dtype=places.dtype, device=places.device)
+    grid = (2 * places + 1) / size - 1  # of grid_sample: from -1 to 1 between the outer edges, x first
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.grid_sample(wide, grid.flip(-1).to(wide.dtype), align_corners=False).to(x.dtype)
