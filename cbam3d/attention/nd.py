@@ -102,3 +102,14 @@ def windowed_mean(
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # CPUs have no avg_pool3d for bfloat16
     sums, counts = (pool(F.pad(y, padding), window, stride) for y in (wide, torch.ones_like(wide[:1, :1])))
     return (sums / counts).to(x.dtype)
+
+
+def as_clips(x: Tensor) -> Tensor:
+    """Features of any rank as those of clips: (N, C, T) -> (N, C, T, 1, 1), (N, C, H, W) -> (N, C, 1, H, W).
+
+    Raises:
+        ValueError: features of another rank.
+    """
+    if x.ndim not in (3, 4, 5):
+        raise ValueError(f"expected features of an image or a clip, got a tensor of shape {tuple(x.shape)}")
+    return x[..., None, None] if x.ndim == 3 else x[:, :, None] if x.ndim == 4 else x

@@ -7,16 +7,24 @@ from torch import nn
 
 from cbam3d.attention.gate import positive
 from cbam3d.attention.heads.csra import CSRA
+from cbam3d.attention.heads.gltr import GLTR
 from cbam3d.attention.heads.mean import MeanHead
 from cbam3d.attention.heads.pooling import AttentionPooling
+from cbam3d.attention.heads.rstan import RSTAN
+from cbam3d.attention.heads.sta import STA
 from cbam3d.attention.heads.statistics import StatisticsHead
+from cbam3d.attention.heads.stgcn import STGCN
 from cbam3d.errors import check_new_name, check_options, unknown
 
 _CATALOG: dict[str, type[nn.Module]] = {
     "attention": AttentionPooling,
     "csra": CSRA,
+    "gltr": GLTR,
     "mean": MeanHead,
+    "rstan": RSTAN,
+    "sta": STA,
     "statistics": StatisticsHead,
+    "stgcn": STGCN,
 }
 
 
