@@ -269,7 +269,7 @@ class Trainer:
         share = torch.zeros((), device=inputs.device)
         for i, (x, y) in enumerate(parts):
             with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
-                losses = F.cross_entropy(self.model(x), y, label_smoothing=settings.label_smoothing, reduction="sum")
+                losses = _sum_of_losses(self.model(x), y, settings.label_smoothing)
                 self.fabric.backward(losses * (world_size / total))  # the processes' gradients are averaged
             share += losses.detach().float() / total
         return share
@@ -321,6 +321,13 @@ class Trainer:
         }
         for name in names:
             save_checkpoint(self.fabric, checkpoint_path(self.folder, name), saved)
+
+
+def _sum_of_losses(outputs: Any, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of logits; or what an output with a method `loss` says, as that of `RAM` in training."""
+    if isinstance(outputs, Tensor):
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction="sum")
+    return outputs.loss(targets, label_smoothing)
 
 
 def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:

@@ -12,10 +12,13 @@ from cbam3d.attention import create_attention, insert_attention
 from cbam3d.attention.catalog import attention_options as options_of_attention
 from cbam3d.errors import check_options
 from cbam3d.models.cbam_cnn import CBAMCNN
+from cbam3d.models.draw import DRAW
 from cbam3d.models.fast_cnn import FastCNN
+from cbam3d.models.ram import RAM
 from cbam3d.models.resnet import DEPTHS, ResNet
 
-_SMALL: dict[str, type[nn.Module]] = {"cbam_cnn": CBAMCNN, "fast_cnn": FastCNN}  # made for images
+# made for images; the last two read glimpses, and have no place for attention
+_SMALL: dict[str, type[nn.Module]] = {"cbam_cnn": CBAMCNN, "fast_cnn": FastCNN, "draw": DRAW, "ram": RAM}
 OURS = [*(f"resnet{depth}" for depth in DEPTHS), *_SMALL]
 
 
@@ -52,6 +55,8 @@ def build_ours(
     check_options(f"model {name!r}", options, network_options(name))
     if attention is None:
         return _constructor(name)(num_classes, ndim, **options)
+    if "attention" not in inspect.signature(_constructor(name)).parameters:
+        raise ValueError(f"{name} has no place for attention {attention!r}: it chooses what it reads")
     known = options_of_attention(attention)
     check_options(f"attention {attention!r}", attention_options, set(known))
     if "num_frames" not in known:

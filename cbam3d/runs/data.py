@@ -20,6 +20,7 @@ from cbam3d.data.videos import Clips, VideoDataset
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files, show_progress
+from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes, split_manifest
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ def _held_out(splits: Collection[str]) -> tuple[str, str]:
 
 def _open_images(config: Config, recipe: Recipe, progress: Progress) -> Source:
     data, root = config.data, Path(config.data.root)
+    render_missing(recipe.name, root)
     if recipe.torchvision and _may_download(root):
         (loaded, found), problems = load_torchvision(root, recipe, data.short_side), []
         classes = recipe.classes or found

@@ -18,7 +18,8 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.runs.progress import over_files, show_progress
-from cbam3d.runs.table import refuse_leaks, render_motion, report_listing, split_manifest
+from cbam3d.runs.rendered import render_missing
+from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
 from cbam3d.video.fingerprint import near_duplicates
 from cbam3d.video.probe import Copies
 
@@ -97,8 +98,7 @@ def prepare(
     path = root / "manifest.csv"
     if path.exists() and written is None:
         raise InputError(f"{path} exists: remove it to read every video again")
-    if facts.name == "motion":
-        render_motion(root)
+    render_missing(facts.name, root)
     if path.exists():
         listing = _listed(root, read_manifest(path, allow_outside), allow_outside)
     else:

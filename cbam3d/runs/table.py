@@ -5,7 +5,6 @@ import os
 from pathlib import Path, PurePosixPath
 
 from cbam3d.config import Config, DataConfig
-from cbam3d.data import motion
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe
@@ -46,8 +45,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         if not data.manifest:
             _report_added(data, path, manifest)
         return manifest
-    if recipe.name == "motion":
-        render_motion(root)
+    rendered = render_missing(recipe.name, root)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
     listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
     labels = sorted({row["label"] for row in listing.found if not row["problem"]})
@@ -55,7 +53,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
     manifest = scan_videos(root, listing, progress=over_files(progress, f"reading every video of {root}")).manifest
-    if recipe.name == "motion":
+    if rendered:
         write_manifest(manifest, path)
     return manifest
 
@@ -112,18 +110,6 @@ def with_manifest_of(folder: Path, config: Config) -> Config:
     if not path.is_file():
         return config
     return config.override({"data": {"manifest": str(path), "groups": None, "annotations": None}})
-
-
-def render_motion(root: Path) -> None:
-    """Render the demo's videos, where they are missing.
-
-    Raises:
-        InputError: the folder holds something else.
-    """
-    if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - motion.CLASSES.keys())):
-        raise InputError(f"{root} holds {foreign[0]}: the demo's videos are not rendered there; name a data.recipe")
-    logger.info(f"rendering {len(motion.CLASSES) * motion.NUM_GROUPS} videos of eight motions into {root} …")
-    motion.render(root)
 
 
 def report_listing(listing: Listing) -> None:

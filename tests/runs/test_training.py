@@ -192,7 +192,7 @@ def test_groups_are_kept_apart_and_a_run_keeps_to_them(videos):
 def test_the_demo_is_not_rendered_into_a_folder_of_somebody_else(videos):
     (videos / "walk").mkdir()
     before = sorted(videos.rglob("*"))
-    with pytest.raises(InputError, match="holds walk: the demo's videos are not rendered there"):
+    with pytest.raises(InputError, match="holds walk: motion is not rendered there"):
         short(videos, config="motion")
     assert sorted(videos.rglob("*")) == before
 
