@@ -10,10 +10,11 @@ from torch import nn
 from cbam3d.attention.insertion.features import Features
 
 POSITIONS = ("residual", "block", "stage", "last_stage")
-# Numbered siblings: each is a stage, or a block of a stage.
+# Numbered siblings: each is a stage, or a block of a stage; of a detector also of its neck.
 _STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
 _NUMBERED = re.compile(
-    r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+)"
+    r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+"
+    r"|(?P<detector>model)\.\d+)"
 )
 
 
@@ -69,6 +70,8 @@ def _branch_end(block: nn.Module) -> str | None:
         return "block" if "block" in children else "conv"
     if hasattr(block, "layer_scale") and "block" in children:  # torchvision's ConvNeXt
         return "block"
+    if getattr(block, "add", False) is True and "cv2" in children:  # Ultralytics'
+        return "cv2"
     if "drop_path" in children and getattr(block, "has_skip", True):  # timm's EfficientNet, ConvNeXt, RegNet
         return "drop_path"
     return None
@@ -81,14 +84,17 @@ def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> 
         return [list(group) for _, group in groupby(pathways, lambda name: name.split(".multipathway")[0])]
     trunks: dict[tuple[str, str], list[str]] = {}  # of numbered siblings
     for name, module in model.named_modules():
-        if (match := _NUMBERED.fullmatch(name)) and (match["trunk"] or list(module.children())):
-            trunks.setdefault((match["parent"], match["family"] or match["trunk"]), []).append(name)
+        if (match := _NUMBERED.fullmatch(name)) and (not match["family"] or list(module.children())):
+            kind = match["family"] or match["trunk"] or match["detector"]
+            trunks.setdefault((match["parent"], kind), []).append(name)
     several = {key: names for key, names in trunks.items() if len(names) > 1}
     if complete:  # those not reached output no feature maps
         several = {key: names for key, names in several.items() if features.keys() & set(names)} or several
     if not several:
         return []
     (_, family), names = min(several.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    if family == "model" and names[-1] not in features:  # what puts out boxes
+        names = names[:-1]
     if family in _STAGES or not features.keys() >= set(names):  # a stage not reached needs another example
         return [[name] for name in names]
     if features[names[-1]].layout == "tokens":  # of the last block, a head may read only the class token
