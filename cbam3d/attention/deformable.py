@@ -9,7 +9,7 @@ v2: Zhu, Hu, Lin, Dai, CVPR 2019, https://arxiv.org/abs/1811.11168
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cbam3d.attention.gate import Blend, Init, positive, zero_
 from cbam3d.attention.nd import CONV, as_tuple, check_ndim, check_rank, same_padding

@@ -75,7 +75,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise InputError('the data set digits needs scikit-learn: pip install "cbam3d[digits]"') from None
-    found = load_digits()
-    images = torch.from_numpy(found.images).float()[:, None] / 16
+    flat, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(np.asarray(flat)).float().reshape(-1, 1, 8, 8) / 16
     enlarged = F.interpolate(images, size=(_DIGIT, _DIGIT), mode="bilinear", align_corners=False)[:, 0]
-    return (enlarged * 255).round().clamp(0, 255).to(torch.uint8).numpy(), found.target
+    return (enlarged * 255).round().clamp(0, 255).to(torch.uint8).numpy(), np.asarray(labels)

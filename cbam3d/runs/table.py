@@ -13,6 +13,7 @@ from cbam3d.data.split import assign_splits, leaking_groups
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files
+from cbam3d.runs.rendered import render_missing
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.probe import file_state
 

@@ -44,7 +44,9 @@ def deformable(block, x):
                 value = value_at(x[:, channels], n, place)
                 if weights is not None:
                     value = value * at(weights, i)[n, index]
-                kernel = block.conv.weight[(slice(None), channels, *(a + s // 2 for a, s in zip(tap, block.kernel)))]
+                kernel = block.conv.weight[
+                    (slice(None), channels, *(a + s // 2 for a, s in zip(tap, block.kernel, strict=True)))
+                ]
                 total = total + kernel @ value
             rows.append(total)
         out[i] = torch.stack(rows)

@@ -54,7 +54,9 @@ def test_a_window_of_the_whole_map_is_full_attention_with_relative_positions(sid
     torch.manual_seed(0)
     block = SASA(8, 2 * side - 1, 2, ndim=2).double()
     x = torch.randn(2, 8, side, side, dtype=torch.float64)
-    q, k, v = (layer(x).unflatten(1, (2, 4)).flatten(3).transpose(2, 3) for layer in (block.query, block.key, block.value))
+    q, k, v = (
+        layer(x).unflatten(1, (2, 4)).flatten(3).transpose(2, 3) for layer in (block.query, block.key, block.value)
+    )
     rows, columns = torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side)
     dy, dx = (line[None] - line[:, None] + side - 1 for line in (rows, columns))  # of key minus query
     relative = torch.cat([block.offsets["h"][:, dy], block.offsets["w"][:, dx]])

@@ -24,7 +24,9 @@ def maps(block, x):
     else:
         vectors = [pool_to_grid(reduced[:, :, t], (4, 4)).flatten(1) for t in range(reduced.shape[2])]
     still = torch.eye(block.axes, block.axes + 1, dtype=x.dtype)
-    return torch.stack([still + less(block.locate, (), linear(block.locate, v)).reshape(-1, *still.shape) for v in vectors], 1)
+    return torch.stack(
+        [still + less(block.locate, (), linear(block.locate, v)).reshape(-1, *still.shape) for v in vectors], 1
+    )
 
 
 def stn(block, x):

@@ -3,8 +3,8 @@ import torch
 
 from cbam3d import create_model
 from cbam3d.models.draw import DRAW
-from tests.attention.reference import linear, randomised
 from tests.attention.heads.test_rstan import step_of
+from tests.attention.reference import linear, randomised
 from tests.attention.test_filterbank import by_definition
 
 

@@ -6,7 +6,7 @@ Not the network of the same name for skeletons.
 
     nodes x_i: means of horizontal parts;   e_ij = φ(x_i)ᵀ φ(x_j);   A_ij = e_ij² / sum_j e_ij²
     x <- x + relu(D^-½ (A + I) D^-½ x W), for every layer;   D is 2 everywhere, as the rows of A sum to 1
-    temporal branch: nodes of all frames, their maximum.   structural branch: nodes of a frame, maximum, mean over frames
+    temporal branch: nodes of all frames, their maximum;   structural: nodes of a frame, maximum, mean over frames
     logits = V [mean of x ; temporal ; structural]
 """
 
