@@ -9,18 +9,18 @@ from cbam3d.runs.comparison import Comparison, IncompleteComparison, compare
 def parser() -> CommandParser:
     """The options of the command."""
     about = (
-        "Train one recipe with each mechanism and seed, one after another or one per GPU, and report which differences "
-        "are beyond noise. When interrupted, the same command resumes."
+        "Train one recipe with each mechanism, or head, and seed, one after another or one per GPU, and report which "
+        "differences are beyond noise. When interrupted, the same command resumes."
     )
     command = CommandParser("compare", about)
     command.add_argument("config", metavar="CONFIG", help="a configuration: YAML file or name of a bundled one")
     command.add_argument(
         "--attention",
-        required=True,
         metavar="none,se,…",
         help="mechanisms, with options in brackets if need be: 'none,se,cbam(gates=[channel, spatial])'; "
         "the others are compared with the first",
     )
+    command.add_argument("--head", metavar="mean,gltr,…", help="heads, in place of mechanisms: 'mean,gltr(dim=64)'")
     command.add_argument("--seeds", type=int, default=3, help="how many, from run.seed on (default: 3)")
     command.add_argument("--out", help="folder of the runs and the table (default: runs/compare-CONFIG)")
     command.add_argument("--jobs", type=int, help="trainings at a time (default: as many as GPUs, else 1)")
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> None:
     config = {**values, "config": given.config}
     out = given.out or f"runs/compare-{name_of(config)}"
     try:
-        _show(compare(config, given.attention, seeds=given.seeds, out=out, jobs=given.jobs), out)
+        _show(compare(config, given.attention, heads=given.head, seeds=given.seeds, out=out, jobs=given.jobs), out)
     except IncompleteComparison as error:
         if error.compared is not None:
             _show(error.compared, out)

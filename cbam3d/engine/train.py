@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.config import Config
 from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
+from cbam3d.engine.losses import sum_of_losses
 from cbam3d.engine.memory import advise, peak_memory_gib
 from cbam3d.engine.optim import train_mode
 from cbam3d.engine.progress import Progress, no_progress
@@ -269,7 +269,7 @@ class Trainer:
         share = torch.zeros((), device=inputs.device)
         for i, (x, y) in enumerate(parts):
             with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
-                losses = _sum_of_losses(self.model(x), y, settings.label_smoothing)
+                losses = sum_of_losses(self.model(x), y, settings.label_smoothing)
                 self.fabric.backward(losses * (world_size / total))  # the processes' gradients are averaged
             share += losses.detach().float() / total
         return share
@@ -321,13 +321,6 @@ class Trainer:
         }
         for name in names:
             save_checkpoint(self.fabric, checkpoint_path(self.folder, name), saved)
-
-
-def _sum_of_losses(outputs: Any, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy of logits; or what an output with a method `loss` says, as that of `RAM` in training."""
-    if isinstance(outputs, Tensor):
-        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction="sum")
-    return outputs.loss(targets, label_smoothing)
 
 
 def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One recipe trained with each of several mechanisms and seeds -> one table."""
+"""One recipe trained with each of several mechanisms, or heads, and seeds -> one table."""
 
 import logging
 import re
@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 from cbam3d.attention import attention_options
 from cbam3d.attention.catalog import is_local_attention
+from cbam3d.attention.heads.catalog import head_options, is_local_head
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import write_manifest
@@ -31,14 +32,17 @@ from cbam3d.runs.table import with_manifest_of
 
 logger = logging.getLogger(__name__)
 
+Part = Literal["attention", "head"]
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A mechanism with options, and the word that asked for both: `cbam(gates=[channel, spatial])`."""
+    """A mechanism or head with options, and the word that asked for both: `cbam(gates=[channel, spatial])`."""
 
     word: str
     name: str
     options: dict[str, Any]
+    part: Part = "attention"
 
     @property
     def slug(self) -> str:
@@ -46,10 +50,10 @@ class Variant:
         return re.sub(r"[^\w.]+", "-", self.word).strip("-")
 
     def config(self, base: Config) -> Config:
-        """The recipe with this mechanism; of the recipe's own options of attention, it takes those that it has."""
-        known = _options_of(self.name)
-        kept = {key: value for key, value in base.model.attention_options.items() if key in known}
-        return base.override({"model": {"attention": self.name, "attention_options": kept | self.options}})
+        """The recipe with this mechanism or head; of the recipe's own options of it, it takes those that it has."""
+        known, options = _options_of(self.part, self.name), f"{self.part}_options"
+        kept = {key: value for key, value in getattr(base.model, options).items() if key in known}
+        return base.override({"model": {self.part: self.name, options: kept | self.options}})
 
 
 @dataclass(frozen=True)
@@ -68,36 +72,44 @@ class Training:
 
 def compare(
     config: ConfigSource,
-    attentions: str | Sequence[str],
+    attentions: str | Sequence[str] | None = None,
     *,
+    heads: str | Sequence[str] | None = None,
     seeds: int = 3,
     out: str | Path | None = None,
     jobs: int | None = None,
 ) -> Comparison:
-    """Train one recipe with each mechanism and seed, each training in a process of its own, and report which
+    """Train one recipe with each mechanism (or head) and seed, each training in a process of its own, and report which
     differences are beyond noise. When interrupted, the same call resumes.
 
     Args:
         config: the recipe, as of `train`.
         attentions: mechanisms, with options in brackets if need be: ["none", "se", "cbam(gates=[channel, spatial])"],
             or the same as one text with commas. The others are compared with the first.
+        heads: in place of mechanisms, heads: ["mean", "gltr(dim=64)"].
         seeds: how many, from `run.seed` on.
         out: folder of the runs and of `comparison.md`, `.csv` and `.png`; None for runs/compare-NAME.
         jobs: trainings at a time; None for as many as GPUs, else 1.
 
     Raises:
-        InputError: an unknown mechanism or option, fewer than two, data that is not there, a folder with runs of
-            another recipe, or trainings that failed; the others' comparison is written all the same.
+        InputError: an unknown mechanism or option, fewer than two, mechanisms and heads at once, data that is not
+            there, a folder with runs of another recipe, or trainings that failed; the others' comparison is written
+            all the same.
     """
     base = load_config(config)
-    variants = parse_variants(attentions if isinstance(attentions, str) else ", ".join(attentions))
+    if (attentions is None) == (heads is None):
+        raise InputError("compare: name either mechanisms (--attention) or heads (--head)")
+    part: Part = "attention" if heads is None else "head"
+    words = attentions if heads is None else heads
+    variants = parse_variants(words if isinstance(words, str) else ", ".join(words or ()), part)
     if base.run.dir is not None:
         raise InputError("compare: --out takes the place of run.dir")
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")
     local = [f"network {base.model.name}"] if is_local_model(base.model.name) else []
-    local += [f"mechanism {variant.name}" for variant in variants if is_local_attention(variant.name)]
+    is_local = is_local_attention if part == "attention" else is_local_head
+    local += [f"{part} {variant.name}" for variant in variants if is_local(variant.name)]
     if local:
         raise InputError(f"compare: the {local[0]} is known in this process only, each training has its own")
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
@@ -106,6 +118,8 @@ def compare(
     if source.manifest is not None:
         write_manifest(source.manifest, folder / "manifest.csv")
         base = with_manifest_of(folder, base)
+    if base.train.cached_views and base.train.cache is None:
+        base = base.override({"train": {"cache": str(folder / "features")}})
     images, num_classes = source.images, len(source.classes)
     del source  # images fill the memory
     numbers = range(base.run.seed, base.run.seed + seeds)
@@ -118,7 +132,7 @@ def compare(
     compared = None
     if variants[0].word in folders and len(folders) > 1:
         configs = {variant.word: variant.config(base) for variant in variants}
-        compared = measure(create_fabric(base), folders, configs, num_classes, images)
+        compared = measure(create_fabric(base), folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
         text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"
@@ -134,16 +148,22 @@ class IncompleteComparison(InputError):
         self.compared = compared
 
 
-def _options_of(mechanism: str) -> set[str]:
-    """The options of a mechanism, and where it is inserted."""
-    return set() if mechanism == "none" else {*attention_options(mechanism), "position"}
+def _options_of(part: Part, name: str) -> set[str]:
+    """The options of a mechanism and where it is inserted; of a head and the grid that it is given."""
+    if part == "head":
+        return {*head_options(name), "grid"}
+    return set() if name == "none" else {*attention_options(name), "position"}
 
 
-def parse_variants(text: str) -> list[Variant]:
+def parse_variants(text: str, part: Part = "attention") -> list[Variant]:
     """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
 
+    Args:
+        text: names, with options in brackets.
+        part: "attention" for mechanisms, "head" for heads.
+
     Raises:
-        InputError: an unknown mechanism or option, a value that is no YAML, fewer than two, or one twice.
+        InputError: an unknown mechanism, head or option, a value that is no YAML, fewer than two, or one twice.
     """
     variants = []
     for word in _split(text):
@@ -152,22 +172,22 @@ def parse_variants(text: str) -> list[Variant]:
             raise InputError(f"compare: expected a mechanism such as se or cbam(reduction=8), got {word!r}")
         name, inside = match[1], match[2] or ""
         options: dict[str, Any] = {}
-        for part in _split(inside):
-            key, is_option, value = part.partition("=")
+        for pair in _split(inside):
+            key, is_option, value = pair.partition("=")
             if not is_option:
-                raise InputError(f"compare: {word}: expected option=value, got {part!r}")
+                raise InputError(f"compare: {word}: expected option=value, got {pair!r}")
             try:
                 options[key.strip()] = parse_yaml(value)
             except ValueError:
                 raise InputError(f"compare: {word}: cannot read the value {value!r}") from None
         try:
-            check_options(name, options, _options_of(name))
+            check_options(name, options, _options_of(part, name))
         except ValueError as error:
             raise InputError(f"compare: {error}") from None
-        variants.append(Variant(word, name, options))
+        variants.append(Variant(word, name, options, part))
     slugs = [variant.slug for variant in variants]
     if len(variants) < 2 or len(set(slugs)) < len(slugs):
-        raise InputError(f"compare: --attention names at least two mechanisms, each once, got {text!r}")
+        raise InputError(f"compare: --{part} names at least two, each once, got {text!r}")
     return variants
 
 

@@ -21,9 +21,9 @@ from cbam3d.runs.network import build_model, count_parameters, input_shape, memo
 
 @dataclass(frozen=True)
 class Compared:
-    """A mechanism: its scores by seed, the difference from the first mechanism with a 95 % interval, and its costs."""
+    """A mechanism or head: its scores by seed, the difference from the first with a 95 % interval, and its costs."""
 
-    attention: str
+    name: str
     scores: list[float]
     difference: float
     low: float
@@ -63,15 +63,17 @@ class Comparison:
         rows: one per mechanism; the others are compared with the first.
         heading: what was compared, in words.
         score: name of the score that is compared.
+        part: of the network that differs: attention or head.
     """
 
     rows: list[Compared]
     heading: str
     score: str
+    part: str
 
     def tables(self) -> tuple[list[list[str]], list[list[str]]]:
         """Header and rows of the table of scores, and of the table of costs."""
-        return _scores(self.rows, self.score), _all_costs(self.rows)
+        return _scores(self), _all_costs(self)
 
     def note(self) -> str:
         """What the tables mean."""
@@ -79,7 +81,12 @@ class Comparison:
 
 
 def measure(
-    fabric: Fabric, folders: dict[str, list[Path]], configs: dict[str, Config], num_classes: int, images: bool
+    fabric: Fabric,
+    folders: dict[str, list[Path]],
+    configs: dict[str, Config],
+    num_classes: int,
+    images: bool,
+    part: str,
 ) -> Comparison:
     """Compare trainings with those of the first mechanism.
 
@@ -89,6 +96,7 @@ def measure(
         configs: of each mechanism.
         num_classes: of the data.
         images: whether inputs are images, rather than clips.
+        part: of the network that differs: attention or head.
 
     Raises:
         InputError: runs that were scored on different items.
@@ -110,7 +118,7 @@ def measure(
         items += f" of {len(set(groups)):,} groups"
     model, epochs = configs[first].model.name, configs[first].train.epochs
     heading = f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
-    return Comparison(rows, heading, "top1" if images else "video_top1")
+    return Comparison(rows, heading, "top1" if images else "video_top1", part)
 
 
 def write_comparison(out: Path, compared: Comparison) -> None:
@@ -118,9 +126,9 @@ def write_comparison(out: Path, compared: Comparison) -> None:
     rows = compared.rows
     parts = [compared.heading, *map(_markdown, compared.tables()), compared.note()]
     (out / "comparison.md").write_text("\n\n".join(parts) + "\n")
-    _write_csv(out / "comparison.csv", rows)
+    _write_csv(out / "comparison.csv", compared)
     differences = [(row.difference, row.low, row.high) for row in rows]
-    names, scores = [row.attention for row in rows], [row.scores for row in rows]
+    names, scores = [row.name for row in rows], [row.scores for row in rows]
     plot_comparison(out / "comparison.png", names, scores, differences, compared.score)
 
 
@@ -145,32 +153,33 @@ def _memory_gib(metrics: Path) -> float:
         return max(float(row["memory_gib"]) for row in csv.DictReader(file))
 
 
-def _scores(rows: list[Compared], score: str) -> list[list[str]]:
+def _scores(compared: Comparison) -> list[list[str]]:
     """Header and rows of the table of scores."""
-    first = rows[0].attention
-    table = [["attention", f"{score}, %", f"against {first}, points", "95 % interval", "verdict"]]
+    rows = compared.rows
+    first = rows[0].name
+    table = [[compared.part, f"{compared.score}, %", f"against {first}, points", "95 % interval", "verdict"]]
     for row in rows:
         spread = "" if np.isnan(row.deviation) else f" ± {100 * row.deviation:.2f}"
         between = "" if math.isinf(row.high) else f"{100 * row.low:+.2f} … {100 * row.high:+.2f}"
         found = [f"{100 * row.difference:+.2f}", between, row.verdict]
-        table.append([row.attention, f"{100 * row.mean:.2f}{spread}", *(["", "", ""] if row is rows[0] else found)])
+        table.append([row.name, f"{100 * row.mean:.2f}{spread}", *(["", "", ""] if row is rows[0] else found)])
     return table
 
 
-def _all_costs(rows: list[Compared]) -> list[list[str]]:
+def _all_costs(compared: Comparison) -> list[list[str]]:
     """Header and rows of the table of costs."""
-    table = [["attention", "parameters", "multiply-adds", "training step", "ratio", "memory"]]
-    for row in rows:
+    table = [[compared.part, "parameters", "multiply-adds", "training step", "ratio", "memory"]]
+    for row in compared.rows:
         operations, step = f"{row.multiply_adds / 1e9:.3f} G", f"{1000 * row.step_seconds:.0f} ms"
         costs = [f"{row.parameters:,}", operations, step, f"{row.step_ratio:.2f}", f"{row.memory_gib:.2f} GiB"]
-        table.append([row.attention, *costs])
+        table.append([row.name, *costs])
     return table
 
 
 def _note(rows: list[Compared]) -> str:
     others = [row for row in rows[1:] if row.verdict in ("better", "worse")]
-    first = rows[0].attention
-    found = ", ".join(f"{row.attention} ({row.verdict})" for row in others)
+    first = rows[0].name
+    found = ", ".join(f"{row.name} ({row.verdict})" for row in others)
     if any(math.isinf(row.high) for row in rows):
         text = f"The items belong to fewer than {MIN_UNITS} groups, too few for intervals."
     elif len(rows[0].scores) == 1:
@@ -190,13 +199,13 @@ def _markdown(table: list[list[str]]) -> str:
     return "\n".join([header, f"|{'|'.join(['---'] + ['---:'] * (len(table[0]) - 1))}|", *rows])
 
 
-def _write_csv(path: Path, rows: list[Compared]) -> None:
-    columns = ["attention", "mean", "standard_deviation", "scores", "difference", "low", "high", "verdict"]
+def _write_csv(path: Path, compared: Comparison) -> None:
+    columns = [compared.part, "mean", "standard_deviation", "scores", "difference", "low", "high", "verdict"]
     columns += ["parameters", "multiply_adds", "step_seconds", "step_ratio", "memory_gib"]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for row in rows:
+        for row in compared.rows:
             found = [row.difference, row.low, row.high, row.verdict]
             costs = [row.parameters, row.multiply_adds, row.step_seconds, row.step_ratio, row.memory_gib]
-            writer.writerow([row.attention, row.mean, row.deviation, json.dumps(row.scores), *found, *costs])
+            writer.writerow([row.name, row.mean, row.deviation, json.dumps(row.scores), *found, *costs])

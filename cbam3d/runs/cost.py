@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from cbam3d.engine.losses import sum_of_losses
 from cbam3d.runs.network import count_parameters
 
 ROUNDS = 12
@@ -93,7 +93,7 @@ def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, labels: Tensor) -> C
     network, optimizer = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=1e-4))
 
     def step() -> None:
-        loss = F.cross_entropy(network(inputs), labels)
+        loss = sum_of_losses(network(inputs), labels) / len(labels)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

@@ -35,6 +35,36 @@ def test_words_may_have_options_in_brackets():
     assert cbam.slug == "cbam-gates-channel-spatial-init-identity"
 
 
+def test_heads_may_be_compared_instead():
+    base = Config().override({"model.head_options": {"grid": 1, "dim": 8}})
+    mean, gltr = (v.config(base).model for v in parse_variants("mean,gltr(dilations=[1, 2])", "head"))
+    assert (mean.head, mean.head_options) == ("mean", {"grid": 1})
+    assert (gltr.head, gltr.head_options) == ("gltr", {"grid": 1, "dim": 8, "dilations": [1, 2]})
+    assert mean.attention == base.model.attention
+    for words, reason in (("mean,gltr(dmi=8)", "did you mean 'dim'"), ("mean,se", "head"), ("mean", "--head names")):
+        with pytest.raises(InputError, match=reason):
+            parse_variants(words, "head")
+    with pytest.raises(InputError, match="either mechanisms"):
+        compare("motion", "none,se", heads="mean,gltr")
+
+
+@pytest.mark.slow
+def test_heads_of_a_probe_share_their_features(tiny_run, tmp_path):
+    probe = {
+        **TINY,
+        "data.root": str(tiny_run.parent / "videos"),
+        "model.attention": "none",
+        "train.freeze": ["backbone.*"],
+        "train.cached_views": 2,
+    }
+    found = compare(probe, heads=["mean", "gltr(dim=8)"], seeds=1, out=tmp_path / "out")
+    assert [row.name for row in found.rows] == ["mean", "gltr(dim=8)"]
+    assert len(list((tmp_path / "out" / "features").iterdir())) == 2  # for training, for scoring
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| head | video_top1, %" in text
+    assert (tmp_path / "out" / "comparison.csv").read_text().startswith("head,")
+
+
 def test_a_mechanism_takes_those_options_of_the_recipe_that_it_has():
     base = Config().override({"model.attention_options": {"init": "identity", "gates": ["channel"]}})
     none, se, cbam = (v.config(base).model for v in parse_variants("none,se,cbam(gates=[spatial])"))
@@ -98,7 +128,7 @@ def compared(tiny_run, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("compare") / "out"
     recipe = {**TINY, "data.root": str(tiny_run.parent / "videos")}
     found = compare(recipe, ["none", "se"], seeds=1, out=out)
-    assert [row.attention for row in found.rows] == ["none", "se"]
+    assert [row.name for row in found.rows] == ["none", "se"]
     return out, recipe
 
 
@@ -148,7 +178,7 @@ def test_mechanisms_that_are_added_see_the_same_videos(compared, tiny_run, tmp_p
     finally:
         added.unlink()
     assert "\n" not in str(raised.value)  # the one that fails is named, and the others are kept
-    assert [row.attention for row in raised.value.compared.rows] == ["none", "se", "eca"]
+    assert [row.name for row in raised.value.compared.rows] == ["none", "se", "eca"]
     assert "| eca |" in (moved / "comparison.md").read_text()
     assert checkpoint.stat().st_mtime_ns == then
     tables = [(moved / name / "seed0/manifest.csv").read_text() for name in ("none", "eca")]

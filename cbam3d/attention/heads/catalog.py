@@ -50,6 +50,11 @@ def register_head(name: str, head: type[nn.Module]) -> None:
     _CATALOG[name] = head
 
 
+def is_local_head(name: str) -> bool:
+    """Whether only this process knows a head, by `register_head`."""
+    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.")
+
+
 def create_head(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:
     """Build a head by name.
 
