@@ -3,14 +3,17 @@
     python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png]
 
 Medians over repeats that take turns. "copies": the time in units of copying the features once. "saves": what is kept
-for the backward pass, in units of the features. Our CBAM has the channel and the spatial gate here, with the port's
+for the backward pass, in units of the features. "peak": how much a process grows by one pass. Our CBAM has the channel and the spatial gate here, with the port's
 7x7(x7) kernel; the default kernel of cbam3d in clips is 1x7x7.
 """
 
 import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -25,6 +28,8 @@ from cbam3d import CBAM, create_attention, list_attentions
 CLIP = (4, 64, 16, 56, 56)
 SMALL = (2, 64, 8, 14, 14)  # for what compares all positions with all
 ALL_PAIRS = ("non_local", "self_attention", "rga", "criss_cross")
+MIDDLE = (2, 64, 8, 28, 28)  # for what weighs the positions of a window one by one
+WINDOWED = ("sasa", "san", "deformable")
 SHAPES = {
     "resnet18 3D, layer1": (4, 64, 16, 56, 56),
     "resnet18 3D, layer2": (4, 128, 8, 28, 28),
@@ -124,15 +129,29 @@ def shapes(device: torch.device, repeats: int) -> None:
 def mechanisms(device: torch.device, repeats: int) -> None:
     rows = []
     for name in list_attentions():
-        shape = SMALL if name in ALL_PAIRS else CLIP
+        shape = SMALL if name in ALL_PAIRS else MIDDLE if name in WINDOWED else CLIP
         options = {"num_frames": shape[2]} if name == "tam" else {}
         block = create_attention(name, shape[1], ndim=3, **options)
         jobs = {"ours": job(block, shape, device), "usual": job(UsualCBAM(shape[1]), shape, device)}
         found = medians(jobs, max(3, repeats // 2))
         copy = medians({"copy": copying(shape, device)}, 20)["copy"]
         numbers = [f"{found['ours']:.1f}", f"{found['ours'] / found['usual']:.2f}", f"{found['ours'] / copy:.0f}"]
-        rows.append([f"{name} {shape}", *numbers, f"{saved(block, shape):.2f}"])
-    table(["mechanism at", "ms", "/ usual CBAM", "copies", "saves"], rows)
+        rows.append([f"{name} {shape}", *numbers, f"{saved(block, shape):.2f}", f"{peak_of(name, shape):.2f}"])
+    table(["mechanism at", "ms", "/ usual CBAM", "copies", "saves", "peak, GiB"], rows)
+
+
+def peak_of(name: str, shape: tuple[int, ...]) -> float:
+    """GiB that a forward and backward pass on a CPU needs at most, in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_grown, name, shape).result()
+
+
+def _grown(name: str, shape: tuple[int, ...]) -> float:
+    options = {"num_frames": shape[2]} if name == "tam" else {}
+    run = job(create_attention(name, shape[1], ndim=3, **options), shape, torch.device("cpu"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
 
 
 def against_timm(device: torch.device, repeats: int) -> None:
