@@ -1,4 +1,4 @@
-"""Every mechanism trains: three epochs on a cut of the demo's videos."""
+"""Every mechanism and every head trains: three epochs on a cut of the demo's videos."""
 
 import csv
 import math
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cbam3d import list_attentions, prepare
+from cbam3d.attention import list_heads
 from cbam3d.data import motion
 from tests.tiny import train_tiny
 
@@ -33,9 +34,11 @@ def videos(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_attentions())
-def test_the_loss_falls(videos, tmp_path, name):
-    run = train_tiny(videos, tmp_path / "run", {**VALUES, "model.attention": name})
+@pytest.mark.parametrize(
+    ("part", "name"), [*(("attention", name) for name in list_attentions()), *(("head", name) for name in list_heads())]
+)
+def test_the_loss_falls(videos, tmp_path, part, name):
+    run = train_tiny(videos, tmp_path / "run", {**VALUES, f"model.{part}": name})
     with open(run.folder / "metrics.csv", newline="") as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
     assert all(math.isfinite(loss) for loss in losses)

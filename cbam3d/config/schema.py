@@ -184,7 +184,7 @@ class ModelConfig(Section):
     layers three-dimensional; null for frames, and for the three-dimensional form of a network that has one."""
     head: Fixed[str | None] = None
     """What ends the network: mean, statistics (mean, deviation and change along time), attention (pooling with
-    learned queries) or csra; null for its own head."""
+    learned queries), csra, gltr, rstan, sta or stgcn; null for its own head."""
     head_options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
     weights: str | None = None
