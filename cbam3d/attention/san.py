@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Init, check_init, hidden_channels, positive, run_wide, wide, without_float16, zero_
-from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, per_frame
-from cbam3d.attention.windows import inside, windows
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
+from cbam3d.attention.windows import inside, window_size, windows
 
 Form = Literal["pairwise", "patchwise"]
 RELATIONS = {
@@ -67,7 +67,7 @@ class SAN(nn.Module):
         if self.relation not in RELATIONS[form]:
             raise ValueError(f"relation of a {form} block must be {' or '.join(RELATIONS[form])}, got {relation!r}")
         positive("group_channels", group_channels)
-        self.window = per_frame(kernel_size, ndim) if isinstance(kernel_size, int) else as_tuple(kernel_size, ndim)
+        self.window = window_size(kernel_size, ndim)
         width = hidden_channels(channels, reduction)
         related = hidden_channels(width, 4)
         self.groups = width // group_channels if width % group_channels == 0 else width

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Blend, Init, positive, wide, without_float16
-from cbam3d.attention.nd import CONV, as_tuple, check_ndim, check_rank, per_frame
-from cbam3d.attention.windows import inside, windows
+from cbam3d.attention.nd import CONV, check_ndim, check_rank
+from cbam3d.attention.windows import inside, window_size, windows
 
 
 class SASA(Blend):
@@ -47,7 +47,7 @@ class SASA(Blend):
         self.ndim = check_ndim(ndim)
         positive("heads", heads)
         self.heads = gcd(channels, heads)
-        self.window = per_frame(kernel_size, ndim) if isinstance(kernel_size, int) else as_tuple(kernel_size, ndim)
+        self.window = window_size(kernel_size, ndim)
         self.query, self.key, self.value = (CONV[ndim](channels, channels, 1, bias=False) for _ in range(3))
         lengths = {axis: size for axis, size in zip("thw"[-ndim:], self.window, strict=True) if size > 1}
         self.offsets = nn.ParameterDict()  # of each axis, (its share of a head's channels, positions)

@@ -75,7 +75,7 @@ def test_far_positions_do_not_matter():
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="must be odd"):
-        SASA(8, 4)(torch.zeros(1, 8, 2, 4, 4))
+        SASA(8, 4)
     with pytest.raises(ValueError, match="heads must be at least 1"):
         SASA(8, heads=0)
     with pytest.raises(ValueError, match="3 ints"):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cbam3d.attention.windows import inside, windows
+from cbam3d.attention.windows import inside, window_size, windows
 
 
 def test_by_hand():
@@ -21,4 +21,7 @@ def test_the_middle_of_a_window_is_the_position_itself():
 
 def test_even_windows_have_no_middle():
     with pytest.raises(ValueError, match="must be odd"):
-        windows(torch.zeros(1, 1, 4, 4), (2, 3))
+        window_size((2, 3), 2)
+    assert window_size(5, 2) == (5, 5)
+    assert window_size(5, 3) == (1, 5, 5)
+    assert window_size([3, 5, 7], 3) == (3, 5, 7)
