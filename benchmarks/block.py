@@ -3,8 +3,8 @@
     python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png]
 
 Medians over repeats that take turns. "copies": the time in units of copying the features once. "saves": what is kept
-for the backward pass, in units of the features. "peak": how much a process grows by one pass. Our CBAM has the channel and the spatial gate here, with the port's
-7x7(x7) kernel; the default kernel of cbam3d in clips is 1x7x7.
+for the backward pass, in units of the features. "peak": how much a process grows by one pass. Our CBAM has the channel
+and the spatial gate here, with the port's 7x7(x7) kernel; the default kernel of cbam3d in clips is 1x7x7.
 """
 
 import argparse
