@@ -122,7 +122,7 @@ def load_tensors(path: Path, kind: str) -> Any:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to. What is there takes the name when the block ends, and is removed when it
     fails: readers find the whole file, the previous one, or none."""
-    unfinished = path.with_name(f".{path.name}.part{path.suffix}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")  # processes may write the same
     try:
         yield unfinished
         if unfinished.exists():

@@ -29,7 +29,7 @@ class ASFF(nn.Module):
     Smaller maps pass a 1x1 convolution and are enlarged by nearest neighbours. Larger ones pass a convolution of stride
     2, before it max pooling for every further factor of 2; along T they are averaged to as many frames. It is for
     necks of detectors and takes a list: `insert_attention` has no place for it. The official code has BatchNorm and
-    a leaky ReLU behind every convolution.
+    a leaky ReLU behind every convolution, weighs compressed levels jointly, and ends in a convolution.
 
     Raises:
         ValueError: fewer than two levels, or no such level.
@@ -54,7 +54,7 @@ class ASFF(nn.Module):
         pools = [MAX_POOL[self.ndim](kernel, stride, padding) for _ in range(halvings - 1)]
         return nn.Sequential(*pools, conv(channels, out_channels, kernel, stride=stride, padding=padding))
 
-    def attention_map(self, levels: Sequence[Tensor]) -> Tensor:
+    def weights(self, levels: Sequence[Tensor]) -> Tensor:
         """The weights of the levels, (N, L, *S_level)."""
         return self._weights(self._resized(levels))
 

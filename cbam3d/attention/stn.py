@@ -62,6 +62,7 @@ class STN(nn.Module):
         pooled = pool_to_grid(reduced, (frames, _GRID, _GRID))
         pooled = pooled.flatten(1)[:, None] if self.axes == 3 else pooled.transpose(1, 2).flatten(2)
         change = self.locate(pooled).unflatten(2, (self.axes, self.axes + 1))
+        change = change.to(torch.promote_types(change.dtype, torch.float32))  # 1 + a small change, in bfloat16, is 1
         return change + torch.eye(self.axes, self.axes + 1).to(change)
 
     def forward(self, x: Tensor) -> Tensor:

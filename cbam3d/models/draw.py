@@ -3,7 +3,7 @@
 Gregor, Danihelka, Graves, Rezende, Wierstra, ICML 2015, https://arxiv.org/abs/1502.04623, section on cluttered MNIST.
 The generative model of the paper is not here.
 
-    h, m = LSTM([read(x) ; h], h, m), the first patch in the middle;   logits = W h after the last step
+    h, m = LSTM(read(x), h, m), each patch where h says;   logits = W h after the last step
 """
 
 from collections.abc import Sequence

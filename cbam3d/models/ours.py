@@ -34,6 +34,11 @@ def usual_ndim(name: str) -> int:
     return 2 if name in _SMALL else 3
 
 
+def chooses_what_it_reads(name: str) -> bool:
+    """Whether a network sees glimpses: it has neither blocks nor feature maps of the whole input."""
+    return "attention" not in inspect.signature(_constructor(name)).parameters
+
+
 def network_options(name: str) -> set[str]:
     """The options of a network."""
     return set(inspect.signature(_constructor(name)).parameters) - {"num_classes", "ndim", "attention"}
@@ -55,7 +60,7 @@ def build_ours(
     check_options(f"model {name!r}", options, network_options(name))
     if attention is None:
         return _constructor(name)(num_classes, ndim, **options)
-    if "attention" not in inspect.signature(_constructor(name)).parameters:
+    if chooses_what_it_reads(name):
         raise ValueError(f"{name} has no place for attention {attention!r}: it chooses what it reads")
     known = options_of_attention(attention)
     check_options(f"attention {attention!r}", attention_options, set(known))

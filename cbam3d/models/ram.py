@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import positive
-from cbam3d.attention.nd import AVG_POOL, as_tuple, check_ndim, check_rank
+from cbam3d.attention.nd import as_tuple, check_ndim, check_rank, windowed_mean
 from cbam3d.attention.sampling import sample
 
 
@@ -51,14 +51,15 @@ class RAM(nn.Module):
         in_channels: channels of the input.
         patch: positions of a glimpse along each axis: an int, or one per axis.
         num_scales: patches of a glimpse; each covers twice as much along every axis as the one before.
-        num_glimpses: T.
+        num_glimpses: T, at least 2.
         dim: channels of the state.
         std: σ, of locations from -1 to 1 along each axis, in training.
         policy: "learned", or "random": uniform locations, to compare with.
 
     Shapes: (N, in_channels, *S) -> (N, num_classes); in training `Glimpses`, whose `loss` the training loop takes.
 
-    Glimpses begin in the middle. In evaluation each location is the mean of its distribution. Locations of clips are
+    Glimpses begin in the middle. In evaluation each location is the mean of its distribution; random ones are drawn
+    there, too, from PyTorch's generator. Locations of clips are
     (t, y, x). Beyond the edges patches are 0.
     """
 
@@ -79,6 +80,8 @@ class RAM(nn.Module):
         positive("patch, num_scales, num_glimpses and dim", *self.patch, num_scales, num_glimpses, dim)
         if policy not in ("learned", "random"):
             raise ValueError(f'policy must be "learned" or "random", got {policy!r}')
+        if num_glimpses < 2:
+            raise ValueError("num_glimpses must be at least 2: the first is in the middle, the others are chosen")
         if std <= 0:
             raise ValueError(f"std must be above 0, got {std}")
         self.num_scales, self.num_glimpses, self.std, self.policy = num_scales, num_glimpses, std, policy
@@ -96,7 +99,8 @@ class RAM(nn.Module):
         patches = []
         for scale in range(self.num_scales):
             pool = [min(2**scale, side) for side in x.shape[2:]]
-            level = AVG_POOL[self.ndim](x, pool, ceil_mode=True, count_include_pad=False) if scale else x
+            left = [-side % step for side, step in zip(x.shape[2:], pool, strict=True)]
+            level = windowed_mean(x, pool, pool, [0] * self.ndim, left) if scale else x
             size = torch.tensor(x.shape[2:], device=x.device) / torch.tensor(pool, device=x.device)
             centre = (location + 1) / 2 * size - 0.5
             patches.append(sample(level, centre.reshape(-1, *(1,) * self.ndim, self.ndim) + grid))

@@ -17,7 +17,7 @@ from cbam3d.models.frames import FrameNetwork
 from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.models.inflate import inflate
 from cbam3d.models.libraries import LIBRARIES
-from cbam3d.models.ours import OURS, attention_of, build_ours, usual_ndim
+from cbam3d.models.ours import OURS, attention_of, build_ours, chooses_what_it_reads, usual_ndim
 from cbam3d.models.pretrained import check_filled, find_weights, inner_name, split_name
 from cbam3d.models.weights import Match, load_weights
 
@@ -119,6 +119,10 @@ def create_model(
         raise ValueError(f"attention_options without attention: {', '.join(attention_options)}")
     if head is None and head_options:
         raise ValueError(f"head_options without head: {', '.join(head_options)}")
+    if name in OURS and chooses_what_it_reads(name) and (head is not None or as_video is not None):
+        raise ValueError(
+            f"{name} has neither another head nor as_video: it chooses what it reads, also of clips (ndim=3)"
+        )
     of_images = as_video is not None
     ndim, as_video = _rank(name, ndim, as_video)
     chosen = dict(attention_options or {})

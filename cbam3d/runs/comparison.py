@@ -212,7 +212,7 @@ def _refuse_other(training: Training) -> None:
     path = training.folder / "config.yaml"
     if path.is_file():
         changed = changed_keys(load_config(path).plain(), with_own_input(training.config).plain())
-        for key in ("run.dir", "data.manifest"):  # the folder may have moved; it has one table
+        for key in ("run.dir", "data.manifest", "train.cache"):  # the folder may have moved; it has one of each
             changed.pop(key, None)
         if changed:
             key, (then, now) = next(iter(changed.items()))

@@ -62,8 +62,11 @@ class Explainer:
         (view,) = self.predictor.views(path)
         return self.explain(view, target)
 
-    def explain(self, view: Tensor, target: str | None = None) -> Explanation:
-        """Explain a clip (or image) before cropping, uint8 (3, *S); `target` as above."""
+    def explain(self, view: Tensor, target: str | None = None, bare: bool = False) -> Explanation:
+        """Explain a clip (or image) before cropping, uint8 (3, *S); `target` as above.
+
+        `bare` accepts a network without maps, whose explanation is the frames and the classes.
+        """
         predictor = self.predictor
         if target is not None and target not in predictor.classes:
             raise InputError(f"explain: {unknown('class', target, predictor.classes)}")
@@ -77,7 +80,7 @@ class Explainer:
             self.layer = layer = self.layer or last_with_positions(predictor.model, inputs)  # the same for every file
             grad_cam = _grad_cam(predictor.model, layer, inputs, predictor.classes.index(target))
         maps = self._maps(inputs)
-        if not maps and grad_cam is None:
+        if not maps and grad_cam is None and not bare:
             raise InputError("explain: the network has no attention with maps, and there is no Grad-CAM")
         return Explanation(self._frames(inputs), best, target, maps, grad_cam, layer)
 

@@ -153,7 +153,7 @@ def _with_pictures(mistakes: list[Mistake], saved: Checkpoint, options: dict[str
         for path, reason in packed.problems:
             trouble = f"{path}: {reason}"
         views = list(packed.views_of_one_shape()) if packed.shapes else []
-        shown.append(_with_picture(mistake, explainer.explain(views[0][0])) if views else mistake)
+        shown.append(_with_picture(mistake, explainer.explain(views[0][0], bare=True)) if views else mistake)
     return shown, trouble
 
 

@@ -66,7 +66,7 @@ def test_equal_logits_are_the_mean():
     levels = [torch.randn(2, 4, 6, 8), torch.randn(2, 4, 3, 4)]
     small = F.interpolate(block.resize[1](levels[1]), scale_factor=2)
     torch.testing.assert_close(block(levels), (levels[0] + small) / 2)
-    maps = block.attention_map(levels)
+    maps = block.weights(levels)
     torch.testing.assert_close(maps, torch.full((2, 2, 6, 8), 0.5))
 
 

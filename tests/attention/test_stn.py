@@ -81,15 +81,23 @@ def test_maps_that_are_known():
     mirror = with_theta(STN(4, ndim=2), [[-1.0, 0, 0], [0, 1, 0]])
     torch.testing.assert_close(mirror(x), x.flip(-1), atol=1e-5, rtol=1e-5)
     quarter = with_theta(STN(4, ndim=2), [[0.0, -1, 0], [1, 0, 0]])
-    turned = x.rot90(1, (2, 3))
-    found = quarter(x)
-    assert any(torch.allclose(found, other, atol=1e-5) for other in (turned, x.rot90(-1, (2, 3))))
+    # the place (x, y) takes what is at (-y, x): the upper right corner takes the lower right one
+    torch.testing.assert_close(quarter(x), x.rot90(1, (2, 3)), atol=1e-5, rtol=1e-5)
     clip = torch.randn(2, 4, 5, 6, 6)
     backwards = with_theta(STN(4, "volume"), [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0]])
     torch.testing.assert_close(backwards(clip), clip.flip(2), atol=1e-5, rtol=1e-5)
     shifted = with_theta(STN(4, ndim=2), [[1.0, 0, 2 / 6], [0, 1, 0]])  # by one of six positions
     torch.testing.assert_close(shifted(x)[..., :-1], x[..., 1:], atol=1e-5, rtol=1e-5)
     assert shifted(x)[..., -1].abs().max() < 1e-5
+
+
+def test_small_changes_count_in_mixed_precision():
+    block, x = STN(8, ndim=2), torch.randn(2, 8, 32, 32)
+    torch.nn.init.constant_(block.locate.bias, 0.003)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block(x)
+    torch.testing.assert_close(found, block(x), atol=0.01, rtol=0.01)
+    assert (found - x).abs().max() > 0.05
 
 
 def test_frames_are_moved_alike_or_apart():

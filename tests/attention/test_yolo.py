@@ -62,15 +62,13 @@ def test_a_training_step_reaches_the_attention(detectors, name):
         "cls": torch.tensor([[3.0], [7.0]]),
         "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.5, 0.5]]),
     }
+    blocks = [one.block for one in list_insertions(model)]
+    before = copy.deepcopy(blocks)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    losses = []
-    for _ in range(2):
-        loss = model(batch)[0].sum()
-        optimizer.zero_grad()
-        loss.backward()
-        for one in list_insertions(model):
-            assert any(p.grad.abs().max() > 0 for p in one.block.parameters()), one.where
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[1] != losses[0]
+    loss = model(batch)[0].sum()
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+    for block, old in zip(blocks, before, strict=True):
+        assert any(not torch.equal(p, q) for p, q in zip(block.parameters(), old.parameters(), strict=True))
     assert all(p.isfinite().all() for p in model.parameters())

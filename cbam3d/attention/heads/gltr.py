@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import hidden_channels, positive
+from cbam3d.attention.gate import hidden_channels, positive, wide, without_float16
 from cbam3d.attention.nd import as_clips
 
 
@@ -60,6 +60,8 @@ class GLTR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = as_clips(x).flatten(3).mean(3)
         pyramid = torch.cat([conv(frames) for conv in self.pyramid], dim=1)
-        scores = self.query(pyramid).transpose(1, 2) @ self.key(pyramid)  # (N, T, T')
-        attended = self.value(pyramid) @ scores.softmax(-1).transpose(1, 2)
+        query, key = wide(self.query(pyramid)), wide(self.key(pyramid))
+        with without_float16(x):
+            weights = (query.transpose(1, 2) @ key).softmax(-1)  # (N, T, T')
+        attended = self.value(pyramid) @ weights.transpose(1, 2).to(pyramid.dtype)
         return self.classifier(self.dropout((pyramid + self.out(attended)).mean(2)))

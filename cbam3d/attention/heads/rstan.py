@@ -26,7 +26,8 @@ class RSTAN(nn.Module):
 
     Shapes: (N, channels, T, H, W) -> logits (N, K). An image is a clip of one frame, (N, channels, T) its frames.
 
-    The paper's fusion with optical flow and its regularisation by boxes around actors are left out. Time grows with T².
+    The paper's fusion with optical flow and its regularisation by boxes around actors are left out. Time, and memory in
+    training, grow with T² H W.
     """
 
     def __init__(self, channels: int, num_classes: int, dim: int = 128, dropout: float = 0.0) -> None:

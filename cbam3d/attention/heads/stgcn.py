@@ -5,7 +5,7 @@ https://openaccess.thecvf.com/content_CVPR_2020/html/Yang_Spatial-Temporal_Graph
 Not the network of the same name for skeletons.
 
     nodes x_i: means of horizontal parts;   e_ij = φ(x_i)ᵀ φ(x_j);   A_ij = e_ij² / sum_j e_ij²
-    x <- x + relu(D^-½ (A + I) D^-½ x W), for every layer;   D is 2 everywhere, as the rows of A sum to 1
+    x <- x + relu(D^-½ (A + I) D^-½ x W), for every layer;   D is 2 everywhere, as rows of A sum to 1
     temporal branch: nodes of all frames, their maximum;   structural: nodes of a frame, maximum, mean over frames
     logits = V [mean of x ; temporal ; structural]
 """
@@ -30,7 +30,8 @@ class STGCN(nn.Module):
 
     Shapes: (N, channels, T, H, W) -> logits (N, K). An image is a clip of one frame, (N, channels, T) its frames.
 
-    The order of frames does not matter. Memory grows with (T · parts)².
+    The order of frames does not matter, nor that of parts. A node that is related to none, itself included, has degree
+    1; it is treated as the others. Memory grows with (T · parts)².
     """
 
     def __init__(

@@ -32,6 +32,17 @@ def test_compiles_and_exports(name):
     torch.testing.assert_close(program.module()(x[:1]), expected[:1])
 
 
+@pytest.mark.parametrize("kind", ["half", "autocast"])
+@pytest.mark.parametrize("name", list_heads())
+def test_large_features_stay_finite_in_float16(name, kind):
+    for std in (100, 1000, 3000):
+        torch.manual_seed(0)
+        head, x = create_head(name, 16, 3).eval(), std * torch.randn(2, 16, 4, 3, 3)
+        head = head.half() if kind == "half" else head
+        with torch.autocast("cpu", torch.float16, enabled=kind == "autocast"):
+            assert head(x.half()).isfinite().all(), std
+
+
 def test_a_head_of_ones_own(monkeypatch):
     class Largest(nn.Module):
         def __init__(self, channels, num_classes, factor=1.0):
