@@ -214,7 +214,7 @@ def test_what_only_this_process_knows_is_refused_before_anything_is_trained(tmp_
     monkeypatch.setattr(catalog, "_CATALOG", {**catalog._CATALOG, "own": Own})
     monkeypatch.setattr(zoo, "_REGISTERED", {"own_net": Own})
     for values, words, name in (
-        ({}, "none,own", "mechanism own"),
+        ({}, "none,own", "attention own"),
         ({"model.name": "own_net"}, "none,se", "network own_net"),
         ({"model.name": "__main__:Net"}, "none,se", "network __main__:Net"),
     ):
