@@ -107,6 +107,7 @@ def test_everything_that_is_written(tiny_run, tmp_path):
     arrays = np.load(stem.with_suffix(".npz"))
     assert arrays["frames"].shape == (4, 32, 32, 3)
     assert arrays["layer1.0.attention/temporal"].shape == (4,)
+    assert "grad_cam/layer4" in arrays.files, arrays.files
     assert arrays["grad_cam/layer4"].min() >= 0
 
 
