@@ -1,6 +1,6 @@
 """Attention blocks, forward and backward: against the usual port, torch.compile of it, timm, and the memory's speed.
 
-    python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png]
+    python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png] [--mechanisms se,san]
 
 Medians over repeats that take turns. "copies": the time in units of copying the features once. "saves": what is kept
 for the backward pass, in units of the features. "peak": how much a process grows by one pass. Our CBAM has the channel
@@ -126,9 +126,9 @@ def shapes(device: torch.device, repeats: int) -> None:
     table(["CBAM at", *ways, "usual saves", "ours saves"], rows)
 
 
-def mechanisms(device: torch.device, repeats: int) -> None:
+def mechanisms(device: torch.device, repeats: int, names: list[str]) -> None:
     rows = []
-    for name in list_attentions():
+    for name in names:
         shape = SMALL if name in ALL_PAIRS else MIDDLE if name in WINDOWED else CLIP
         options = {"num_frames": shape[2]} if name == "tam" else {}
         block = create_attention(name, shape[1], ndim=3, **options)
@@ -191,10 +191,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--figure", type=Path, help="draw how the cost grows into this PNG")
+    parser.add_argument("--mechanisms", help="only these, separated by commas, and nothing else")
     given = parser.parse_args()
     device = torch.device(given.device)
+    if given.mechanisms:
+        mechanisms(device, given.repeats, given.mechanisms.split(","))
+        return
     shapes(device, given.repeats)
-    mechanisms(device, given.repeats)
+    mechanisms(device, given.repeats, list_attentions())
     against_timm(device, given.repeats)
     if given.figure:
         growth(device, given.repeats, given.figure)
