@@ -68,11 +68,12 @@ class DeformableConv(Blend):
     def transform(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
         size = x.shape[2:]
-        offsets = self.offset(x).float() if x.dtype != torch.float64 else self.offset(x)
+        offsets = self.offset(x)
+        offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))  # places are finer than features
         offsets = offsets.unflatten(1, (self.groups, -1, self.axes)).movedim(3, -1).flatten(0, 1)  # (N·g, K, *S, axes)
         if self.in_frames:
             offsets = torch.cat([torch.zeros_like(offsets[..., :1]), offsets], dim=-1)
-        places = self._places(size).to(offsets) + offsets
+        places = self._places(size, offsets.device) + offsets
         values = sample(x.unflatten(1, (self.groups, -1)).flatten(0, 1), places.flatten(1, 2))
         values = values.unflatten(2, (-1, size[0]))  # (N·g, C/g, K, *S)
         if self.modulated:
@@ -83,9 +84,10 @@ class DeformableConv(Blend):
         out = torch.einsum("nck...,ock->no...", values, weight.to(values.dtype))
         return out + self.conv.get_parameter("bias").to(out.dtype).reshape(-1, *(1,) * self.ndim)
 
-    def _places(self, size: torch.Size) -> Tensor:
+    def _places(self, size: torch.Size, device: torch.device) -> Tensor:
         """Where the kernel's positions are without offsets, in positions of the features: (K, *S, axes)."""
-        kernel = [torch.arange(k) - k // 2 for k in self.kernel]
+        kernel = [torch.arange(k, device=device) - k // 2 for k in self.kernel]
+        lines = [torch.arange(n, device=device) for n in size]
         taps = torch.stack(torch.meshgrid(*kernel, indexing="ij"), dim=-1).flatten(0, -2)
-        grid = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij"), dim=-1)
+        grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1)
         return taps.reshape(-1, *(1,) * self.ndim, self.ndim) + grid

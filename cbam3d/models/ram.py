@@ -101,7 +101,7 @@ class RAM(nn.Module):
             pool = [min(2**scale, side) for side in x.shape[2:]]
             left = [-side % step for side, step in zip(x.shape[2:], pool, strict=True)]
             level = windowed_mean(x, pool, pool, [0] * self.ndim, left) if scale else x
-            size = torch.tensor(x.shape[2:], device=x.device) / torch.tensor(pool, device=x.device)
+            size = torch.tensor([side / step for side, step in zip(x.shape[2:], pool, strict=True)], device=x.device)
             centre = (location + 1) / 2 * size - 0.5
             patches.append(sample(level, centre.reshape(-1, *(1,) * self.ndim, self.ndim) + grid))
         return torch.cat(patches, dim=1)
