@@ -5,6 +5,7 @@ change it (`Fixed`). Help, error messages, the JSON schema and docs/CONFIGURATIO
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
@@ -331,7 +332,7 @@ class Config(Section):
                     if not isinstance(inner.get(name), dict):
                         inner[name] = {}
                     inner = inner[name]
-                inner[last] = entry
+                inner[last] = deepcopy(entry)  # a later change goes into the copy
         names = self.key_names()
         for section, entries in merged.items():
             given = [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else []

@@ -89,3 +89,10 @@ def test_an_editor_finds_the_schema():
         "title": "Num Frames",
         "type": "integer",
     }
+
+
+def test_values_that_are_given_are_left_as_they_are():
+    options = {"width": 8}
+    config = Config().override({"model.options": options, "model.options.stem_pool": True})
+    assert config.model.options == {"width": 8, "stem_pool": True}
+    assert options == {"width": 8}
