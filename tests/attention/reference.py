@@ -10,14 +10,14 @@ SHAPES = [(2, 6, 5, 4), (2, 6, 3, 4, 3)]  # images, clips
 
 
 def check_against(reference, block: nn.Module, shape: tuple[int, ...]) -> None:
-    """Values and all gradients of a block, in evaluation mode, with every parameter and statistic at random."""
+    """Values and all gradients of a block or head, in evaluation mode, every parameter and statistic at random."""
     torch.manual_seed(0)
     block = randomised(block).double().eval()
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(shape, dtype=torch.float64)
     leaves = [x, *(p for p in block.parameters() if p.requires_grad)]
     out, expected = block(x), reference(block, x)
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-10)
+    weights = torch.randn_like(out)
     ours = torch.autograd.grad((out * weights).sum(), leaves)
     theirs = torch.autograd.grad((expected * weights).sum(), leaves)
     for a, b in zip(ours, theirs, strict=True):

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from cbam3d.attention.heads import GLTR
-from tests.attention.heads.agreement import check_head
-from tests.attention.reference import conv, linear, norm, pointwise, relu, softmax
+from tests.attention.reference import check_against, conv, linear, norm, pointwise, relu, softmax
 
 
 def gltr(head, x):
@@ -23,7 +22,7 @@ def gltr(head, x):
 
 @pytest.mark.parametrize("shape", [(2, 5, 6, 2, 3), (2, 5, 1, 2, 2)])
 def test_equals_the_formula(shape):
-    check_head(gltr, GLTR(5, 3, dim=4), shape)
+    check_against(gltr, GLTR(5, 3, dim=4), shape)
 
 
 def test_it_sees_the_order_of_frames_and_not_of_positions():

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from cbam3d.attention.heads import RSTAN
-from tests.attention.heads.agreement import check_head
-from tests.attention.reference import linear, sigmoid, softmax
+from tests.attention.reference import check_against, linear, sigmoid, softmax
 
 
 def step_of(cell, inputs, state, memory):
@@ -42,7 +41,7 @@ def run(head, x):
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 2, 3), (2, 5, 1, 3, 1)])
 def test_equals_the_formula(shape):
-    check_head(lambda head, x: linear(head.classifier, run(head, x)[0]), RSTAN(5, 3, dim=4), shape)
+    check_against(lambda head, x: linear(head.classifier, run(head, x)[0]), RSTAN(5, 3, dim=4), shape)
 
 
 def test_where_it_looks():

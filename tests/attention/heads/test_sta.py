@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from cbam3d.attention.heads import STA, frame_disagreement
-from tests.attention.heads.agreement import check_head
-from tests.attention.reference import linear
+from tests.attention.reference import check_against, linear
 
 
 def rows_of(height, parts):
@@ -36,7 +35,7 @@ def sta(head, x):
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 8, 3), (2, 5, 3, 5, 2), (2, 5, 3, 2, 2), (2, 5, 1, 4, 4)])
 def test_equals_the_formula(shape):
-    check_head(sta, STA(5, 3), shape)
+    check_against(sta, STA(5, 3), shape)
 
 
 def test_the_order_of_frames_does_not_matter():

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from cbam3d.attention.heads import STGCN
-from tests.attention.heads.agreement import check_head
-from tests.attention.reference import linear, relu
+from tests.attention.reference import check_against, linear, relu
 
 
 def graph(branch, nodes):
@@ -34,7 +33,7 @@ def stgcn(head, x):
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4, 3), (2, 5, 1, 2, 2)])
 def test_equals_the_formula(shape):
-    check_head(stgcn, STGCN(5, 3, parts=2), shape)
+    check_against(stgcn, STGCN(5, 3, parts=2), shape)
 
 
 def test_the_order_of_frames_and_of_parts_does_not_matter():
