@@ -90,13 +90,12 @@ def test_every_public_name_is_there():
 # modules that are parts of what is tested as a whole -> the test of that
 PARTS = {
     "attention": {
-        "eager": "fused",
-        "convolve": "cbam",
         "features": "insert",
         "gate": "catalog",
-        "kernels": "fused",
         "nd": "nd",
-        "pooled": "fused",
+        "cpu": "gating",
+        "planes": "gating",
+        "reference": "gating",
         "positions": "insert",
         "clips": "insert",
     },

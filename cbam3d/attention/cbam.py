@@ -17,16 +17,39 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, zero_
-from cbam3d.attention.nd import BATCH_NORM, CONV, as_tuple, check_ndim, check_rank, same_padding
-from cbam3d.attention.ops.convolve import convolve
-from cbam3d.attention.ops.fused import gated
-from cbam3d.attention.pooled import ChannelGate, PositionGate
+from cbam3d.attention.nd import BATCH_NORM, as_tuple, check_channels, check_ndim, check_rank, same_padding
+from cbam3d.attention.ops.gating import multiply, pool_channels, pool_positions, scale
+from cbam3d.attention.ops.planes import PLANE_CONV
 from cbam3d.errors import unknown
 
 GateName = Literal["channel", "spatial", "temporal"]
 
 
-class ChannelAttention(ChannelGate):
+class PooledGate(Gate):
+    """A gate computed from means and maxima of the features."""
+
+    def pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, its means and its maxima; raises ValueError for an input of the wrong shape."""
+        raise NotImplementedError
+
+    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        """The map before the sigmoid, broadcastable to `x`."""
+        raise NotImplementedError
+
+    def pooled_map(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        """The map."""
+        return self.squash(self.pooled_logits(mean, maximum))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.pooled_logits(*self.pool(x)[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *S) -> the same shape."""
+        x, mean, maximum = self.pool(x)
+        return multiply(x, self.pooled_map(mean, maximum))
+
+
+class ChannelAttention(PooledGate):
     """Channel attention of CBAM: which channels matter, one weight per channel.
 
     Args:
@@ -41,20 +64,21 @@ class ChannelAttention(ChannelGate):
         ValueError: channels or reduction below 1.
     """
 
-    pools_max = True
-
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False, init: Init = "paper") -> None:
         super().__init__(init)
+        self.channels = channels
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
+    def pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        check_channels(x, self.channels)
+        return pool_positions(x)
+
     def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        if mean.shape[1] != self.mlp[0].in_features:
-            raise ValueError(f"expected {self.mlp[0].in_features} channels, got {mean.shape[1]}")
-        of_mean, of_highest = self.mlp(torch.stack([mean, maximum])).unbind(0)
-        return of_mean + of_highest
+        of_mean, of_maximum = self.mlp(torch.stack([mean.flatten(1), maximum.flatten(1)])).unbind(0)
+        return (of_mean + of_maximum).view_as(mean)
 
 
-class SpatialAttention(PositionGate):
+class SpatialAttention(PooledGate):
     """Spatial attention of CBAM: which positions matter, one weight per position.
 
     Args:
@@ -84,7 +108,7 @@ class SpatialAttention(PositionGate):
         super().__init__(init)
         self.ndim = check_ndim(ndim)
         kernel = (1, 7, 7)[-ndim:] if kernel_size is None else kernel_size
-        self.conv = CONV[ndim](2, 1, as_tuple(kernel, ndim), padding=same_padding(kernel, ndim), bias=bias)
+        self.conv = PLANE_CONV[ndim](2, 1, as_tuple(kernel, ndim), padding=same_padding(kernel, ndim), bias=bias)
         self.norm = (
             BATCH_NORM[ndim](1, momentum=0.01) if batch_norm else nn.Identity()
         )  # momentum as in the official code
@@ -93,14 +117,15 @@ class SpatialAttention(PositionGate):
         elif self.identity_init:
             zero_(self.conv)
 
-    def check(self, x: Tensor) -> None:
+    def pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_rank(x, self.ndim)
+        return pool_channels(x)
 
     def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        return self.norm(convolve(self.conv, torch.cat([mean, maximum], dim=1)))
+        return self.norm(self.conv(torch.cat([mean, maximum], dim=1)))
 
 
-class TemporalAttention(PositionGate):
+class TemporalAttention(PooledGate):
     """Temporal attention: which frames of a clip matter, one weight per frame. An extension of CBAM.
 
     Args:
@@ -121,8 +146,9 @@ class TemporalAttention(PositionGate):
         if self.identity_init:
             zero_(self.conv)
 
-    def check(self, x: Tensor) -> None:
+    def pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_rank(x, 3)
+        return pool_channels(x)
 
     def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
         pooled = torch.stack([mean.mean((1, 3, 4)), maximum.amax((1, 3, 4))], dim=1)
@@ -196,10 +222,25 @@ class CBAM(nn.Module):
         if self.arrangement == "parallel" or "channel" in self.gates[1:]:
             out, _ = self._attend(x)
         else:
-            check_rank(x, self.ndim)
-            positions = [getattr(self, name) for name in self.gates if name != "channel"]
-            out = gated(x, self.channel if "channel" in self.gates else None, positions)
+            out = self._attend_at_once(x)
         return x + out if self.residual else out
+
+    def _attend_at_once(self, x: Tensor) -> Tensor:
+        """The gates in sequence, and one product. As no gate is negative, mean and maximum over channels of gated
+        features are the gate times those of the features: position gates after the first work on planes alone."""
+        check_rank(x, self.ndim)
+        of_channels, of_positions = None, None
+        if "channel" in self.gates:
+            x, mean, maximum = self.channel.pool(x)
+            of_channels = self.channel.pooled_map(mean, maximum)
+        gates: list[PooledGate] = [getattr(self, name) for name in self.gates if name != "channel"]
+        if gates:
+            x, mean, maximum = pool_channels(x, of_channels)
+            for gate in gates:
+                one = gate.pooled_map(mean, maximum)
+                of_positions = one if of_positions is None else of_positions * one
+                mean, maximum = mean * one, maximum * one
+        return scale(x, of_channels, of_positions)
 
     def _attend(self, x: Tensor) -> tuple[Tensor, dict[GateName, Tensor]]:
         check_rank(x, self.ndim)
@@ -207,7 +248,7 @@ class CBAM(nn.Module):
         for name in self.gates:
             gate: Gate = getattr(self, name)
             maps[name] = gate.attention_map(out if self.arrangement == "sequential" else x)
-            out = out * maps[name].to(x.dtype)
+            out = multiply(out, maps[name])
         return out, maps
 
     def extra_repr(self) -> str:

@@ -9,12 +9,12 @@ import math
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, positive, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, positive, zero_
 from cbam3d.attention.nd import same_padding
-from cbam3d.attention.pooled import ChannelGate
+from cbam3d.attention.ops.gating import mean_positions
 
 
-class ECA(ChannelGate):
+class ECA(Gate):
     """Efficient channel attention: one weight per channel, from neighbouring channels.
 
     Args:
@@ -44,5 +44,5 @@ class ECA(ChannelGate):
         if self.identity_init:
             zero_(self.conv)
 
-    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        return self.conv(mean[:, None])[:, 0]
+    def logits(self, x: Tensor) -> Tensor:
+        return expand_as(self.conv(mean_positions(x)[:, None])[:, 0], x)

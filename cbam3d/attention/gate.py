@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.ops.gating import multiply
+
 Init = Literal["paper", "identity"]
 
 
@@ -108,7 +110,7 @@ class Multiplicative(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
-        return x * self.attention_map(x).to(x.dtype)  # mixed precision computes some maps in float32
+        return multiply(x, self.attention_map(x))
 
 
 class Gate(Multiplicative):

@@ -7,11 +7,11 @@ Hu, Shen, Sun, CVPR 2018, https://arxiv.org/abs/1709.01507
 
 from torch import Tensor
 
-from cbam3d.attention.gate import Init, channel_mlp
-from cbam3d.attention.pooled import ChannelGate
+from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as
+from cbam3d.attention.ops.gating import mean_positions
 
 
-class SE(ChannelGate):
+class SE(Gate):
     """Squeeze and excitation: one weight per channel.
 
     Args:
@@ -30,5 +30,5 @@ class SE(ChannelGate):
         super().__init__(init)
         self.mlp = channel_mlp(channels, reduction, bias, self.identity_init)
 
-    def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        return self.mlp(mean)
+    def logits(self, x: Tensor) -> Tensor:
+        return expand_as(self.mlp(mean_positions(x)), x)

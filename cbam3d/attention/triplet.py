@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, zero_
-from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, same_padding
-from cbam3d.attention.ops.convolve import convolve
+from cbam3d.attention.nd import BATCH_NORM, check_ndim, check_rank, same_padding
+from cbam3d.attention.ops.planes import PLANE_CONV
 
 
 class Triplet(Gate):
@@ -40,7 +40,7 @@ class Triplet(Gate):
             norm = BATCH_NORM[ndim](1, momentum=0.01)  # momentum as in the official code
             if self.identity_init:
                 zero_(norm)
-            return nn.Sequential(CONV[ndim](2, 1, kernel_size, padding=padding, bias=False), norm)
+            return nn.Sequential(PLANE_CONV[ndim](2, 1, kernel_size, padding=padding, bias=False), norm)
 
         self.branches = nn.ModuleList(branch() for _ in range(ndim + 1))
 
@@ -48,9 +48,9 @@ class Triplet(Gate):
         """One map per axis pooled away, of size 1 there; that of C first."""
         check_rank(x, self.ndim)
         maps = []
-        for axis, (conv, norm) in enumerate(self.branches, start=1):  # type: ignore[misc]
+        for axis, branch in enumerate(self.branches, start=1):
             pooled = torch.stack([x.amax(axis), x.mean(axis)], dim=1)
-            maps.append(self.squash(norm(convolve(conv, pooled))).movedim(1, axis))
+            maps.append(self.squash(branch(pooled)).movedim(1, axis))
         return maps
 
     def attention_map(self, x: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ def test_refusals_say_what_is_wrong(build, message):
 @pytest.mark.parametrize("gates", [("channel",), ("spatial", "channel"), ("channel", "spatial", "temporal")])
 def test_another_number_of_channels_is_one_line(gates):
     for x in (torch.zeros(1, 8, 2, 4, 4), torch.zeros(2, 32, 2, 4, 4)):
-        with pytest.raises(ValueError, match=rf"^expected 16 channels, got {x.shape[1]}$"):
+        with pytest.raises(ValueError, match=r"^expected 16 channels, got a tensor of shape "):
             CBAM3d(16, gates=gates)(x)
-    with pytest.raises(ValueError, match=r"expected 16 channels, got 8$"):
+    with pytest.raises(ValueError, match=r"^expected 16 channels, got a tensor of shape "):
         ChannelAttention(16)(torch.zeros(1, 8, 4, 4))
