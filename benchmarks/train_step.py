@@ -112,7 +112,6 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
 
     def step() -> None:
         trainer.step(batch)
-        schedule.step()
 
     return step
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from cbam3d.errors import InputError, check_options, unknown
 
@@ -25,6 +25,7 @@ def create_optimizer(
     new: Collection[str] = (),
     new_rate_factor: float = 1.0,
     layer_decay: float = 1.0,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimiser of torch.optim over the trainable parameters. Vectors (norms, biases) have no weight decay.
 
@@ -37,6 +38,7 @@ def create_optimizer(
         new: names of parameters that pretrained weights do not contain: attention, head.
         new_rate_factor: their learning rate, relative to that of the others.
         layer_decay: factor of the learning rate per layer of the others, from the last to the first (see `depths`).
+        fused: one kernel for all parameters, where the class has it.
 
     Every group of parameters has an entry "new".
 
@@ -66,8 +68,11 @@ def create_optimizer(
             group["params"].append(parameter)
     if not groups:
         raise InputError("train.freeze leaves no parameter to learn")
+    options = dict(options or {})
+    if fused and "fused" in known:
+        options.setdefault("fused", True)
     try:
-        return optimizer(list(groups.values()), lr=learning_rate, **(options or {}))
+        return optimizer(list(groups.values()), lr=learning_rate, **options)
     except Exception as error:  # constructors raise many kinds of exceptions for a wrong option
         raise InputError(f"train.optimizer {name}: {' '.join(str(error).split())}") from None
 
@@ -137,14 +142,28 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
         self.infinite = [name for name, buffer in model.named_buffers() if not buffer.isfinite().all()]
 
     @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        super().update_parameters(model)
+    def update_parameters(self, model: nn.Module, counts: Tensor | None = None) -> None:
+        """Take a step towards a model; none where `counts`, () and boolean, is false."""
+        rate = 1.0 - self.decay if self.n_averaged else 1.0  # n_averaged is on the host; the first step copies
+        weight = rate if counts is None else rate * counts
+        averages, values = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
+        for is_float in (True, False):
+            pairs = [pair for pair in zip(averages, values, strict=True) if pair[0].is_floating_point() == is_float]
+            mine, theirs = [average for average, _ in pairs], [value.detach() for _, value in pairs]
+            if is_float:  # its own kernel would read the weight on the host
+                steps = torch._foreach_sub(theirs, mine)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_mul_(steps, weight)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_add_(mine, steps)  # pyright: ignore[reportPrivateImportUsage]
+            elif pairs:
+                torch._foreach_copy_(mine, theirs)  # pyright: ignore[reportPrivateImportUsage]
         for name in self.infinite:  # interpolating infinities gives nan
             self.module.get_buffer(name).copy_(model.get_buffer(name))
+        self.n_averaged += 1
 
 
 def train_mode(model: nn.Module, new: Collection[str] | None = None) -> None:

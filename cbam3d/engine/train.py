@@ -11,25 +11,26 @@ from collections.abc import Callable, Iterable, Sized
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.config import Config
 from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
 from cbam3d.engine.losses import sum_of_losses
 from cbam3d.engine.memory import advise, peak_memory_gib
-from cbam3d.engine.optim import train_mode
+from cbam3d.engine.optim import MovingAverage, train_mode
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import Evaluation, gather
 from cbam3d.engine.stop import StopRequest
+from cbam3d.engine.update import Update
+from cbam3d.engine.waiting import Idle, Readings
 from cbam3d.errors import InputError, Stopped
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,34 @@ class State:
     best_score: float = -1.0
     best_epoch: int = 0
     not_better: int = 0  # evaluations since the best
+
+
+class Step(NamedTuple):
+    """What a step was, for when its numbers arrive."""
+
+    number: int  # from 1
+    epoch: int
+    batch: int
+    learning_rate: float
+    num_clips: float  # of all processes
+    names: list[str]  # of this process's samples
+
+
+class Hosts:
+    """What the hosts of all processes tell each other before a step, without their devices."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.several = fabric.world_size > 1
+        on_gpu = self.several and fabric.device.type == "cuda"  # whose reductions would wait for the device
+        self.group: Any = torch.distributed.new_group(backend="gloo") if on_gpu else None
+
+    def total(self, values: list[float]) -> list[float]:
+        """The sums over all processes."""
+        if not self.several:
+            return values
+        sums = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(sums, group=self.group)
+        return sums.tolist()
 
 
 @dataclass
@@ -87,7 +116,7 @@ class Trainer:
     skipped: SkippedFiles
     config: Config
     facts: dict[str, Any]
-    average: AveragedModel | None = None
+    average: MovingAverage | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     progress: Progress = no_progress
     primary: str = "video_top1"
@@ -96,7 +125,15 @@ class Trainer:
 
     def __post_init__(self) -> None:
         if self.average is not None:
-            self.average.to(self.fabric.device)
+            self.average.module.to(self.fabric.device)
+        self.scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # without Fabric's wrapper
+        self.update = Update(inner, _inner(self.model), self.average, self.scaled)
+        self.hosts = Hosts(self.fabric)
+        self.readings = Readings(self.fabric.device)
+        self.steps: StepTable | None = None
+        self.events: SummaryWriter | None = None
+        self.last_loss, self.saved_at = math.nan, time.monotonic()
 
     def model_to_score(self) -> nn.Module:
         """The averaged model where there is one, with the running statistics of the first process, as saved."""
@@ -133,14 +170,14 @@ class Trainer:
         """
         state, epochs = self.state, self.config.train.epochs
         table = EpochTable(self.folder / "metrics.csv", state.epoch)
-        steps = StepTable(self.folder / "steps.csv", state.steps) if self.fabric.is_global_zero else None
-        writer = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
+        steps = self.steps = StepTable(self.folder / "steps.csv", state.steps) if self.fabric.is_global_zero else None
+        writer = self.events = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
         evaluation = None
         if not state.steps and not state.epoch:
             self._save("last")  # a run that is killed in its first epoch can resume, too
         with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
             while state.epoch < epochs and not self._given_up():
-                row = {"epoch": state.epoch + 1, **self._train_epoch(steps, events)}
+                row = {"epoch": state.epoch + 1, **self._train_epoch()}
                 state.epoch, state.batch = state.epoch + 1, 0
                 state.loss_sum, state.num_clips = 0.0, 0
                 evaluation = None
@@ -176,123 +213,117 @@ class Trainer:
         state.not_better += 1
         return []
 
-    def _train_epoch(self, steps: StepTable | None, events: SummaryWriter | None) -> dict[str, float]:
+    def _train_epoch(self) -> dict[str, float]:
         """Train for the rest of an epoch; returns its loss, clips per second, share of time spent waiting, memory."""
         state = self.state
         train_mode(_inner(self.model), self.facts["new_parameters"] if self.schedule.only_new else None)
         self.loader.set_epoch(state.epoch, state.batch)
-        seen, waited, started = state.num_clips, 0.0, time.perf_counter()
-        saved_at = time.monotonic()
-        loss = math.nan
+        seen, started, idle = state.num_clips, time.perf_counter(), Idle(self.fabric.device)
 
         def text() -> str:
             done, seconds = state.num_clips - seen, time.perf_counter() - started
-            speed = f"  loss {loss:.3f}  {done / seconds:.0f} clips/s" if done else ""
+            speed = f"  loss {self.last_loss:.3f}  {done / seconds:.0f} clips/s" if done else ""
             return f"epoch {state.epoch + 1}/{self.config.train.epochs}{speed}"
 
-        asked = time.perf_counter()
         for batch in self.progress(self.loader, len(self.loader), text, state.batch):
-            waited += time.perf_counter() - asked
-            loss = self.step(batch)
-            state.batch, state.steps = state.batch + 1, state.steps + 1
-            if steps is not None and events is not None and state.steps % self.config.train.log_every == 0:
-                steps.add({"step": state.steps, "loss": loss, "learning_rate": self.schedule.learning_rate})
-                events.add_scalar("step_loss", loss, state.steps)
-            self.schedule.step()
-            saved_at = self._between_steps(saved_at)
-            asked = time.perf_counter()
+            idle.ends()
+            self.step(batch)
+            idle.begins()
+        self._read(everything=True)
         seconds = time.perf_counter() - started
         return {
             "train_loss": state.loss_sum / state.num_clips if state.num_clips else math.nan,
             "learning_rate": self.schedule.last_learning_rate,
             "clips_per_second": (state.num_clips - seen) / seconds,
-            "waiting_share": waited / seconds,
+            "waiting_share": idle.total() / seconds,
             "memory_gib": peak_memory_gib(self.fabric.device),
             "seconds": seconds,
         }
 
-    def _between_steps(self, saved_at: float) -> float:
-        """Stop on request, save when due; returns the time of the last checkpoint. All processes agree."""
-        reason = self.stop.reason
-        due = time.monotonic() - saved_at > 60 * self.config.train.checkpoint_minutes
-        wants_stop, wants_save = self._total([float(bool(reason)), float(due)])
-        if wants_stop or wants_save:
-            self._save("last")
-        if wants_stop:
-            signal = self.stop.signal
-            text = (
-                f"stopped ({reason or 'requested by another process'}) in epoch {self.state.epoch + 1} after batch "
-                f"{self.state.batch}; resume with: cbam3d train --resume --run.dir {self.folder}"
-            )
-            raise Stopped(text if self.fabric.is_global_zero else "", 128 + signal.value if signal else 0)
-        return time.monotonic() if wants_save else saved_at
+    def step(self, batch: Any) -> None:
+        """One step of the optimiser, unless the run is asked to stop before it.
 
-    def step(self, batch: Any) -> float:
-        """One step of the optimiser; returns the mean loss over the samples of all processes.
-
-        A batch without a sample for some process, and a non-finite loss or gradient, change nothing.
+        A batch without a sample for some process, and a loss or gradient that is not finite, change nothing. On a GPU
+        the host does not wait: it learns of the latter one step later.
         """
-        state, accumulate = self.state, self.config.train.accumulate
-        count, num_problems = float(len(batch.targets)), float(len(batch.problems))
-        total, ready, lost = self._total([count, float(count > 0), num_problems])
+        state = self.state
+        due = time.monotonic() - self.saved_at > 60 * self.config.train.checkpoint_minutes
+        own = (len(batch.targets), len(batch.targets) > 0, len(batch.problems), bool(self.stop.reason), due)
+        total, ready, lost, wants_stop, wants_save = self.hosts.total([float(value) for value in own])
+        if wants_stop or wants_save:
+            self._pause(stop=wants_stop > 0)
         if lost:
             self.skipped.add(gather(self.fabric, batch.problems))
-        if ready < self.fabric.world_size:  # the others would deadlock
-            return math.nan
+        state.steps += 1
+        about = Step(state.steps, state.epoch + 1, state.batch + 1, self.schedule.learning_rate, total, batch.names)
+        if ready == self.fabric.world_size:  # else the others would deadlock
+            self.readings.add(self._learn(batch.inputs, batch.targets, total), about)
+        elif state.steps % self.config.train.log_every == 0:
+            self._log(about, math.nan)
+        state.batch += 1
+        self.schedule.step()
+        self._read()
+
+    def _learn(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
+        """Take a step on the samples of all processes; returns their mean loss and the gradient's norm, (2,)."""
+        state, settings = self.state, self.config.train
+        self.update.begin()
         self.optimizer.zero_grad()
         torch.manual_seed(hash((self.config.run.seed, state.epoch, state.batch, self.fabric.global_rank)))
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # running statistics are small
-        try:
-            loss = self._forward_and_backward(batch.inputs, batch.targets, total)
-        except (RuntimeError, ValueError) as error:
-            raise advise(error, batch.inputs, accumulate) from error
-        (loss,) = self._total([float(loss)])
-        if not (math.isfinite(loss) and math.isfinite(*self._total([self._clipped_norm()]))):
-            for buffer, before in buffers:
-                buffer.copy_(before)
-            what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
-            self._bad_step(what, batch.names)
-            return loss
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(_inner(self.model))
-        state.loss_sum += loss * total
-        state.num_clips += int(total)
-        return loss
-
-    def _forward_and_backward(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
-        """Compute gradients of the mean loss over all processes; returns this process's share of the loss."""
-        settings, world_size = self.config.train, self.fabric.world_size
         inputs = inputs.contiguous(memory_format=self.memory_format)
         pieces = (tensor.tensor_split(settings.accumulate) for tensor in (inputs, targets))
         parts = [part for part in zip(*pieces, strict=True) if len(part[0])]
-        share = torch.zeros((), device=inputs.device)
-        for i, (x, y) in enumerate(parts):
-            with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
-                losses = sum_of_losses(self.model(x), y, settings.label_smoothing)
-                self.fabric.backward(losses * (world_size / total))  # the processes' gradients are averaged
-            share += losses.detach().float() / total
-        return share
+        loss = torch.zeros((), device=inputs.device)
+        try:
+            for i, (x, y) in enumerate(parts):
+                with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
+                    losses = sum_of_losses(self.model(x), y, settings.label_smoothing)
+                    self.fabric.backward(losses * (self.fabric.world_size / total))  # gradients are averaged
+                loss += losses.detach().float() / total
+        except (RuntimeError, ValueError) as error:
+            raise advise(error, inputs, settings.accumulate) from error
+        values = torch.stack([loss, self._clipped_norm().to(loss)])
+        if self.fabric.world_size > 1:
+            torch.distributed.all_reduce(values)
+        self.update.take(self.optimizer.step, values.isfinite().all())
+        return values
 
-    def _clipped_norm(self) -> float:
+    def _clipped_norm(self) -> Tensor:
         """Clip the gradient where configured, and return its norm before clipping. A gradient scaler does its own
         checks, and skips steps while it searches for its scale: 0 then."""
         max_norm, norm = self.config.train.clip_grad_norm, None
-        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
         if max_norm is not None:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
-        elif not scaled:
+        elif not self.scaled:
             norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return 0.0 if scaled or norm is None else float(norm)
+        return torch.zeros(()) if self.scaled or norm is None else norm
 
-    def _bad_step(self, what: str, names: list[str]) -> None:
+    def _read(self, everything: bool = False) -> None:
+        """Count and record steps whose numbers have arrived."""
+        state = self.state
+        for (loss, norm), step in self.readings.take(everything):
+            self.last_loss = loss
+            if math.isfinite(loss) and math.isfinite(norm):
+                state.loss_sum += loss * step.num_clips
+                state.num_clips += int(step.num_clips)
+            else:
+                self._bad_step("gradient is not finite" if math.isfinite(loss) else f"loss is {loss}", step)
+            if step.number % self.config.train.log_every == 0:
+                self._log(step, loss)
+
+    def _log(self, step: "Step", loss: float) -> None:
+        if self.steps is not None and self.events is not None:
+            self.steps.add({"step": step.number, "loss": loss, "learning_rate": step.learning_rate})
+            self.events.add_scalar("step_loss", loss, step.number)
+
+    def _bad_step(self, what: str, step: "Step") -> None:
         """Record a step that would have corrupted the weights, up to the limit."""
         state, settings = self.state, self.config.train
         state.bad_steps += 1
-        samples = ", ".join(gather(self.fabric, names)[:8])
+        samples = ", ".join(gather(self.fabric, step.names)[:8])
         text = (
-            f"the {what} in epoch {state.epoch + 1}, batch {state.batch + 1} "
-            f"at learning rate {self.schedule.learning_rate:.3g} (samples: {samples}, …)"
+            f"the {what} in epoch {step.epoch}, batch {step.batch} "
+            f"at learning rate {step.learning_rate:.3g} (samples: {samples}, …)"
         )
         if state.bad_steps > settings.max_bad_steps:
             clip = "set" if settings.clip_grad_norm is None else "lower"
@@ -303,13 +334,20 @@ class Trainer:
             )
         logger.warning(f"{text}; the step is skipped")
 
-    def _total(self, values: list[float]) -> list[float]:
-        """The sums over all processes."""
-        if self.fabric.world_size == 1:
-            return values
-        return self.fabric.all_reduce(torch.tensor(values, device=self.fabric.device), reduce_op="sum").tolist()  # type: ignore[union-attr]
+    def _pause(self, stop: bool) -> None:
+        """Save, and stop if asked to. All processes agree."""
+        self._save("last")
+        self.saved_at = time.monotonic()
+        if stop:
+            signal, reason = self.stop.signal, self.stop.reason or "requested by another process"
+            text = (
+                f"stopped ({reason}) in epoch {self.state.epoch + 1} after batch {self.state.batch}; "
+                f"resume with: cbam3d train --resume --run.dir {self.folder}"
+            )
+            raise Stopped(text if self.fabric.is_global_zero else "", 128 + signal.value if signal else 0)
 
     def _save(self, *names: str) -> None:
+        self._read(everything=True)
         saved = {
             "model": self.model,
             "optimizer": self.optimizer,

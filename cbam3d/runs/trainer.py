@@ -74,7 +74,8 @@ def create_trainer(
         model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
     skipped.add(source.problems)
-    optimizer, schedule, average = create_training(config.train, model, len(train_loader), new)
+    fused = fabric.device.type == "cuda"
+    optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
     logger.info(_summary(config, source, model, fabric.device, new))
     if config.train.cached_views and keep:
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
@@ -111,7 +112,7 @@ def create_trainer(
 
 
 def create_training(
-    t: TrainConfig, model: nn.Module, steps_per_epoch: int, new: Collection[str] = ()
+    t: TrainConfig, model: nn.Module, steps_per_epoch: int, new: Collection[str] = (), fused: bool = False
 ) -> tuple[torch.optim.Optimizer, Schedule, MovingAverage | None]:
     """Optimiser, learning rate and moving average of a network.
 
@@ -120,6 +121,7 @@ def create_training(
         model: the network.
         steps_per_epoch: of the optimiser.
         new: names of parameters that pretrained weights did not give.
+        fused: one kernel for all parameters, where the optimiser has it.
 
     Raises:
         InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
@@ -136,7 +138,7 @@ def create_training(
     elif t.momentum != TrainConfig().momentum:
         raise InputError(f"train.momentum is of sgd: set train.optimizer_options for {t.optimizer}, got {t.momentum}")
     optimizer = create_optimizer(
-        model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor, t.layer_decay
+        model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor, t.layer_decay, fused
     )
     schedule = Schedule(
         optimizer,

@@ -8,11 +8,10 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cbam3d.config import Config
 from cbam3d.data.loader import Batch
-from cbam3d.engine.optim import create_optimizer
+from cbam3d.engine.optim import MovingAverage, create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import score
@@ -43,16 +42,18 @@ class Points:
             yield Batch(self.points[rows] * self.factor, self.labels[rows], self.labels[rows], names, self.problems)
 
 
-def trainer(folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, optimizer="sgd", every=1, **changes):
+def trainer(
+    folder, epochs=6, loader=None, limit=0, schedule=None, ema=None, optimizer="sgd", every=1, fused=False, **changes
+):
     usual = {"label_smoothing": 0.1, "clip_grad_norm": 1.0, "log_every": 1}
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu")
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
     options = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
-    optimizer = create_optimizer(model, optimizer, 0.1, 1e-4, options)
+    optimizer = create_optimizer(model, optimizer, 0.1, 1e-4, options, fused=fused)
     settings = {"total_steps": 6 * 4, "warmup_steps": 4} | (schedule or {"kind": "cosine"})
     chosen = Schedule(optimizer, **settings)
-    average = None if ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+    average = None if ema is None else MovingAverage(model, ema)
     model, optimizer = fabric.setup(model, optimizer)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return Trainer(
@@ -157,38 +158,66 @@ def test_a_loss_that_is_no_number_stops_and_keeps_a_checkpoint_from_before(tmp_p
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
-def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path):
-    loop = trainer(tmp_path, epochs=1, loader=Poisoned(), max_bad_steps=1)
-    before = {}
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fused", [False, True])  # where the host decides, and the device
+def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path, fused, optimizer, first):
+    bad = 0 if first else 2
+
+    class Poisoned(Points):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__(), self.start):
+                yield replace(batch, inputs=batch.inputs * float("nan")) if number == bad else batch
+
+    loop = trainer(tmp_path, epochs=1, loader=Poisoned(), max_bad_steps=1, optimizer=optimizer, fused=fused, ema=0.9)
+    assert loop.update.on_device == fused
+    seen = []
+
+    def everything():
+        return {
+            **loop.model.state_dict(),
+            **{f"average {key}": v for key, v in loop.average.module.state_dict().items()},
+        }
 
     def note(batch, step=loop.step):
+        before = {key: value.clone() for key, value in everything().items()}
+        step(batch)
+        unchanged = {key for key, value in everything().items() if torch.equal(value, before[key])}
         if batch.inputs.isnan().any():
-            before.update({key: value.clone() for key, value in loop.model.state_dict().items()})
-        loss = step(batch)
-        if batch.inputs.isnan().any():
-            assert all(torch.equal(value, before[key]) for key, value in loop.model.state_dict().items())
-        return loss
+            assert unchanged == set(before)
+        else:
+            assert not {"0.weight", "1.running_mean", "average 0.weight"} & unchanged
+        seen.append(batch)
 
     loop.step = note
     _, table = loop.fit()
-    assert before
+    assert len(seen) == loop.state.steps == 4
     assert loop.state.bad_steps == 1
-    assert loop.state.steps == 4
     assert float(table.rows[0]["train_loss"]) > 0
+    assert all(value.isfinite().all() for value in everything().values())
     with pytest.raises(InputError, match="is nan"):
-        trainer(tmp_path / "two", epochs=2, loader=Poisoned(), max_bad_steps=1).fit()
+        trainer(tmp_path / "two", epochs=2, loader=Poisoned(), max_bad_steps=1, fused=fused).fit()
+
+
+def test_a_fused_optimiser_takes_the_same_steps(tmp_path):
+    weights = []
+    for fused in (False, True):
+        loop = trainer(tmp_path / str(fused), epochs=3, fused=fused, ema=0.9)
+        loop.fit()
+        weights.append([*loop.model.state_dict().values(), *loop.average.module.state_dict().values()])
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 class StopAt:
-    """Asks to stop before a step of the run."""
+    """Asks to stop after a step of the run."""
 
-    def __init__(self, step):
-        self.step, self.asked, self.signal = step, 0, None
+    def __init__(self, step, state):
+        self.step, self.state, self.signal = step, state, None
 
     @property
     def reason(self):
-        self.asked += 1
-        return "test" if self.asked == self.step else ""
+        return "test" if self.state.steps == self.step else ""
 
     def listening(self):
         return nullcontext()
@@ -208,7 +237,7 @@ def test_stopping_within_an_epoch_and_going_on_is_the_run_that_was_never_stopped
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trainer(whole, **changes).fit()
     stopped = trainer(parts, **changes)
-    stopped.stop = StopAt(step)
+    stopped.stop = StopAt(step, stopped.state)
     with pytest.raises(Stopped, match="resume with: cbam3d train --resume"):
         stopped.fit()
     assert stopped.state.steps == step
