@@ -14,7 +14,7 @@ def sample(x: Tensor, places: Tensor) -> Tensor:
 
     Returns: (N, C, *S').
     """
-    size = torch.tensor(x.shape[2:], dtype=places.dtype, device=places.device)
-    grid = (2 * places + 1) / size - 1  # of grid_sample: from -1 to 1 between the outer edges, x first
+    along = zip(places.unbind(-1), x.shape[2:], strict=True)
+    grid = torch.stack([(2 * place + 1) / size - 1 for place, size in along], -1)  # -1 to 1 between the outer edges
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return F.grid_sample(wide, grid.flip(-1).to(wide.dtype), align_corners=False).to(x.dtype)

@@ -63,7 +63,7 @@ class STN(nn.Module):
         pooled = pooled.flatten(1)[:, None] if self.axes == 3 else pooled.transpose(1, 2).flatten(2)
         change = self.locate(pooled).unflatten(2, (self.axes, self.axes + 1))
         change = change.to(torch.promote_types(change.dtype, torch.float32))  # 1 + a small change, in bfloat16, is 1
-        return change + torch.eye(self.axes, self.axes + 1).to(change)
+        return change + _still(change)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""
@@ -74,9 +74,14 @@ class STN(nn.Module):
             theta = theta.expand(-1, x.shape[2], -1, -1)
             frames = x.transpose(1, 2).flatten(0, 1)
         theta = theta.flatten(0, 1)
-        still = torch.eye(self.axes, self.axes + 1).to(theta).expand_as(theta)
+        still = _still(theta).expand_as(theta)
         moved = frames + (_sampled(frames, theta) - _sampled(frames, still))
         return moved if frames is x else moved.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+
+
+def _still(theta: Tensor) -> Tensor:
+    """The map that moves nothing, in the shape of those of `theta`."""
+    return torch.eye(*theta.shape[-2:], dtype=theta.dtype, device=theta.device)
 
 
 def _sampled(x: Tensor, theta: Tensor) -> Tensor:

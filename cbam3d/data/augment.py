@@ -4,22 +4,22 @@ All frames of a clip share one set of random parameters, which depends only on (
 the batch, worker or process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.crops import PerView, RandomCrop, Size, sides
+from cbam3d.data.draw import Drawn, Transform, send
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
 _BATCH = 2**32 - 1  # distinguishes a batch's key from those of its samples' views
-Step = Callable[[Tensor, np.ndarray], Tensor]  # images (N, …, 3, H, W) and the samples' keys (N,) -> images
 
 
 def train_crops(
@@ -27,7 +27,7 @@ def train_crops(
     crop_scale: tuple[float, float] | None = None,
     crop_padding: int = 0,
     rand_augment: tuple[int, int] | None = None,
-) -> list[Step]:
+) -> list[Transform]:
     """Random training crops for views of the same shape: uint8 -> uint8 (N, …, 3, *size).
 
     Args:
@@ -38,12 +38,12 @@ def train_crops(
         rand_augment: number of operations, and their magnitude, 0 … 30 (https://arxiv.org/abs/1909.13719).
     """
     if crop_scale is None:
-        steps: list[Step] = [RandomCrop(size, crop_padding)]
+        steps: list[Transform] = [RandomCrop(size, crop_padding)]
     else:
         height, width = sides(size)
         ratio = (3 / 4 * (width / height), 4 / 3 * (width / height))  # of the crop's width to its height
         crop = v2.RandomResizedCrop((height, width), scale=crop_scale, ratio=ratio, antialias=True)
-        steps = [PerView(crop, Purpose.RESIZED_CROP)]
+        steps = [PerView(crop, Purpose.RESIZED_CROP, size)]
     if rand_augment is not None:
         steps.append(PerView(v2.RandAugment(*rand_augment), Purpose.RAND_AUGMENT))
     return steps
@@ -54,7 +54,7 @@ def train_transforms(
     color_jitter: Sequence[float] | None = None,
     rotation: float = 0.0,
     erasing: float = 0.0,
-) -> list[Step]:
+) -> list[Transform]:
     """Random training transforms for a batch of crops, floats in 0 … 1.
 
     Args:
@@ -63,7 +63,7 @@ def train_transforms(
         rotation: maximum angle in degrees, in either direction.
         erasing: probability of blackening a rectangle (https://arxiv.org/abs/1708.04896).
     """
-    steps: list[Step] = []
+    steps: list[Transform] = []
     if flip:
         steps.append(RandomHorizontalFlip())
     if color_jitter is not None:
@@ -86,7 +86,12 @@ class BatchTransform:
     """
 
     def __init__(
-        self, crops: Sequence[Step], transforms: Sequence[Step], mean: Sequence[float], std: Sequence[float], seed: int
+        self,
+        crops: Sequence[Transform],
+        transforms: Sequence[Transform],
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
     ) -> None:
         self.crops, self.transforms, self.seed = crops, transforms, seed
         self.numbers: np.ndarray | None = None
@@ -100,11 +105,17 @@ class BatchTransform:
 
     def __call__(self, packed: Packed) -> Tensor:
         keys = self._keys(packed)
-        squares, done = [], 0
-        for views in packed.views_of_one_shape():
-            squares.append(_apply(self.crops, views.movedim(1, -3), keys[done : done + len(views)]))
+        parts = [views.movedim(1, -3) for views in packed.views_of_one_shape()]
+        plans, size, done = [], (0, 0), 0
+        for views in parts:
+            plan, size = _draw(self.crops, keys[done : done + len(views)], (views.shape[-2], views.shape[-1]))
+            plans.append(plan)
             done += len(views)
-        x = _apply(self.transforms, torch.cat(squares).float().div_(255), keys)
+        plan, _ = _draw(self.transforms, keys, size)
+        arrays = [array for steps in (*plans, plan) for step in steps for array in step.parameters]
+        sent = iter(send(arrays, packed.data.device))
+        squares = [_apply(steps, views, sent) for steps, views in zip(plans, parts, strict=True)]
+        x = _apply(plan, torch.cat(squares).float().div_(255), sent)
         self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
         x = x.sub_(self.mean).div_(self.std)
         return x.movedim(-3, 1).contiguous()
@@ -117,9 +128,18 @@ class BatchTransform:
         return keys_of(self.seed, epochs[:, None], items[:, None], views).ravel()
 
 
-def _apply(steps: Sequence[Step], x: Tensor, keys: np.ndarray) -> Tensor:
+def _draw(steps: Sequence[Transform], keys: np.ndarray, size: tuple[int, int]) -> tuple[list[Drawn], tuple[int, int]]:
+    """Draw the parameters of transforms in sequence; returns the size of the result, too."""
+    drawn = []
     for step in steps:
-        x = step(x, keys)
+        drawn.append(step.draw(keys, size))
+        size = drawn[-1].size
+    return drawn, size
+
+
+def _apply(steps: Sequence[Drawn], x: Tensor, parameters: Iterator[Tensor]) -> Tensor:
+    for step in steps:
+        x = step.apply(x, *islice(parameters, len(step.parameters)))
     return x
 
 
@@ -143,6 +163,5 @@ class Mix:
     def __call__(self, indices: Sequence[SampleIndex], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix (N, C, *S) and (N,) into inputs of the same shape and class weights (N, K)."""
         with torch_seeded(int(keys_of(self.seed, *indices[0], Purpose.MIX, _BATCH))):
-            kind = tv_tensors.Video if inputs.ndim == 5 else tv_tensors.Image  # tells torchvision the rank
-            mixed, targets = self.transform(kind(inputs), labels)
-        return mixed.as_subclass(Tensor), targets
+            mixed, targets = self.transform(inputs.flatten(1, -3), labels)  # frames as channels of an image
+        return mixed.view_as(inputs), targets

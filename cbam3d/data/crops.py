@@ -1,7 +1,7 @@
 """Crops of uint8 views of the same shape.
 
-Each class maps views, frames first, (N, …, 3, H, W), and their keys, uint64 (N,), to (N, …, 3, *size); those
-of evaluation take K crops of each view, consecutive in the batch. A size is that of a square, or (height, width).
+Each class maps views, frames first, (N, …, 3, H, W), to (N, …, 3, *size); those of evaluation take K crops of each
+view, consecutive in the batch. A size is that of a square, or (height, width).
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from cbam3d.data.draw import Drawn, Transform
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded, uniforms
 from cbam3d.errors import InputError
 
@@ -21,15 +22,15 @@ def sides(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def check_room(x: Tensor, size: Size) -> None:
-    """Raise InputError if images (…, H, W) are smaller than a crop of `size` pixels."""
-    height, width = x.shape[-2:]
+def check_room(given: tuple[int, int], size: Size) -> None:
+    """Raise InputError if images of a given height and width are smaller than a crop of `size` pixels."""
+    height, width = given
     if height < sides(size)[0] or width < sides(size)[1]:
         pixels = size if isinstance(size, int) else "x".join(map(str, size))
         raise InputError(f"a crop of {pixels} pixels is larger than the image of {height}x{width}")
 
 
-class RandomCrop:
+class RandomCrop(Transform):
     """Random crop, without resizing.
 
     Args:
@@ -40,37 +41,46 @@ class RandomCrop:
     def __init__(self, size: Size, padding: int = 0) -> None:
         self.size, self.padding = size, padding
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        planes = F.pad(x, [self.padding] * 4).flatten(1, -3)
-        check_room(planes, self.size)
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        padded = size[0] + 2 * self.padding, size[1] + 2 * self.padding
+        check_room(padded, self.size)
         height, width = sides(self.size)
-        room = np.array(planes.shape[-2:]) - (height, width) + 1
-        top, left = torch.from_numpy(np.floor(uniforms(keys, 2, Purpose.CROP) * room).astype(np.int64)).to(x.device).T
-        windows = planes.unfold(2, height, 1).unfold(3, width, 1)  # every possible crop, without copying
-        cut = windows[torch.arange(len(x), device=x.device), :, top, left]
-        return cut.reshape(*x.shape[:-2], height, width)
+        room = np.array(padded) - (height, width) + 1
+        corners = np.floor(uniforms(keys, 2, Purpose.CROP) * room).astype(np.int64)
+
+        def apply(x: Tensor, corners: Tensor) -> Tensor:
+            planes = F.pad(x, [self.padding] * 4).flatten(1, -3)
+            windows = planes.unfold(2, height, 1).unfold(3, width, 1)  # every possible crop, without copying
+            cut = windows[torch.arange(len(x), device=x.device), :, corners[:, 0], corners[:, 1]]
+            return cut.reshape(*x.shape[:-2], height, width)
+
+        return Drawn([corners], apply, (height, width))
 
 
-class PerView:
+class PerView(Transform):
     """Apply a torchvision transform to each view separately, with its own random parameters.
 
     Args:
         transform: applied to each view.
         purpose: of its random numbers; two transforms with the same purpose would draw the same numbers.
+        size: of the result in pixels; None for that of the views.
     """
 
-    def __init__(self, transform: v2.Transform, purpose: Purpose) -> None:
-        self.transform, self.purpose = transform, purpose
+    def __init__(self, transform: v2.Transform, purpose: Purpose, size: Size | None = None) -> None:
+        self.transform, self.purpose, self.size = transform, purpose, size
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        changed = []
-        for view, key in zip(x, keys_of(keys, self.purpose), strict=True):
-            with torch_seeded(int(key)):
-                changed.append(self.transform(view))
-        return torch.stack(changed)
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        def apply(x: Tensor) -> Tensor:
+            changed = []
+            for view, key in zip(x, keys_of(keys, self.purpose), strict=True):
+                with torch_seeded(int(key)):
+                    changed.append(self.transform(view))
+            return torch.stack(changed)
+
+        return Drawn([], apply, size if self.size is None else sides(self.size))
 
 
-class TestCrops:
+class TestCrops(Transform):
     """Centre crop, or evenly spaced crops along the side with more room, each optionally followed by its mirror image.
 
     Args:
@@ -84,8 +94,11 @@ class TestCrops:
     def __init__(self, size: Size, num_crops: int = 1, flip: bool = False) -> None:
         self.size, self.num_crops, self.flip = size, num_crops, flip
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        check_room(x, self.size)
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        check_room(size, self.size)
+        return Drawn([], self._cut, sides(self.size))
+
+    def _cut(self, x: Tensor) -> Tensor:
         height, width = sides(self.size)
         down, right = x.shape[-2] - height, x.shape[-1] - width
         places = [0.5] if self.num_crops == 1 else [i / (self.num_crops - 1) for i in range(self.num_crops)]

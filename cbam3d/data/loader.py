@@ -130,17 +130,31 @@ class Loader:
         self.batches.epoch, self.batches.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.device.type != "cuda":
+            yield from map(self._on_device, self._packed())
+            return
+        beside = torch.cuda.Stream(self.device)  # copies and transforms, while the step before still computes
         for packed in self._packed():
-            packed = packed.to(self.device)
-            if not packed.indices:
-                yield Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
-                continue
-            inputs = self.transform(packed)
-            targets = packed.labels.repeat_interleave(len(inputs) // len(packed.labels))
-            if self.mix is not None:
-                inputs, targets = self.mix(packed.indices, inputs, targets)
-            names = [self.data.name(index.item) for index in packed.indices]
-            yield Batch(inputs, packed.labels, targets, names, packed.problems)
+            with torch.cuda.stream(beside):
+                batch = self._on_device(packed)
+            now = torch.cuda.current_stream(self.device)
+            now.wait_stream(beside)
+            for tensor in (batch.inputs, batch.labels, batch.targets):
+                tensor.record_stream(now)
+            yield batch
+
+    def _on_device(self, packed: Packed) -> Batch:
+        packed = packed.to(self.device)
+        if not packed.indices:
+            return Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
+        inputs = self.transform(packed)
+        targets = packed.labels
+        if len(inputs) > len(targets):  # several views of a sample
+            targets = targets.repeat_interleave(len(inputs) // len(targets), output_size=len(inputs))
+        if self.mix is not None:
+            inputs, targets = self.mix(packed.indices, inputs, targets)
+        names = [self.data.name(index.item) for index in packed.indices]
+        return Batch(inputs, packed.labels, targets, names, packed.problems)
 
     def _packed(self) -> Iterator[Packed]:
         try:

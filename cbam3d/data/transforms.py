@@ -6,25 +6,27 @@ transforms of the same names, whose results are reproduced up to rounding for eq
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cbam3d.data.draw import Drawn, Transform, send
 from cbam3d.data.rng import Purpose, uniforms
 
 
-class RandomHorizontalFlip:
+class RandomHorizontalFlip(Transform):
     """Flip half of the samples."""
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        flipped = torch.from_numpy(uniforms(keys, 1, Purpose.FLIP)[:, 0] < 0.5)
-        return torch.where(_like(flipped, x), x.flip(-1), x)
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        flipped = (uniforms(keys, 1, Purpose.FLIP)[:, 0] < 0.5).astype(np.int64)
+        return Drawn([flipped], lambda x, flipped: torch.where(_like(flipped.bool(), x), x.flip(-1), x), size)
 
 
-class ColorJitter:
+class ColorJitter(Transform):
     """Brightness, contrast, saturation and hue, in a random order.
 
     Args:
@@ -36,22 +38,30 @@ class ColorJitter:
         self.strengths = np.array([brightness, contrast, saturation, hue])
         self.centres = np.array([1.0, 1.0, 1.0, 0.0])
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
         numbers = uniforms(keys, 8, Purpose.COLOR)
         amounts = self.centres + self.strengths * (2 * numbers[:, :4] - 1)
         order = numbers[:, 4:].argsort(axis=1)
-        x = x.clone()
-        for place in order.T:
-            for number, adjust in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)):
+        changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+        steps: list[Callable[[Tensor, Tensor], Tensor]] = []
+        parameters: list[np.ndarray] = []
+        for place in order.T:  # samples with the same change at the same place take it together
+            for number, change in enumerate(changes):
                 chosen = np.flatnonzero(place == number)
                 if self.strengths[number] and len(chosen):
-                    where = torch.from_numpy(chosen).to(x.device)
-                    amount = torch.from_numpy(amounts[chosen, number]).to(x.dtype)
-                    x[where] = adjust(x[where], _like(amount, x))
-        return x
+                    steps.append(change)
+                    parameters += [chosen, amounts[chosen, number]]
+
+        def apply(x: Tensor, *drawn: Tensor) -> Tensor:
+            x = x.clone()
+            for change, chosen, amount in zip(steps, drawn[::2], drawn[1::2], strict=True):
+                x[chosen] = change(x[chosen], _like(amount.to(x.dtype), x))
+            return x
+
+        return Drawn(parameters, apply, size)
 
 
-class RandomRotation:
+class RandomRotation(Transform):
     """Rotate images about the centre; nearest-neighbour, black corners.
 
     Args:
@@ -61,11 +71,12 @@ class RandomRotation:
     def __init__(self, degrees: float) -> None:
         self.degrees = degrees
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        return rotate(x, self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1))
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        degrees = self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1)
+        return Drawn([_rotations(degrees, size)], _rotate, size)
 
 
-class RandomErasing:
+class RandomErasing(Transform):
     """Blacken a rectangle (https://arxiv.org/abs/1708.04896) of 2 to 33 % of the area, aspect ratio 0.3 to 3.3.
 
     Args:
@@ -77,8 +88,8 @@ class RandomErasing:
     def __init__(self, probability: float) -> None:
         self.probability = probability
 
-    def __call__(self, x: Tensor, keys: np.ndarray) -> Tensor:
-        height, width = x.shape[-2:]
+    def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
+        height, width = size
         numbers = uniforms(keys, 3 + 2 * self.tries, Purpose.ERASING)
         chance, down, right = numbers[:, :3].T
         areas, shapes = numbers[:, 3 : 3 + self.tries], numbers[:, 3 + self.tries :]
@@ -91,11 +102,15 @@ class RandomErasing:
         top, left = np.floor(down * (height - h + 1)), np.floor(right * (width - w + 1))
         erased = (chance < self.probability) & fits.any(axis=1)
         bounds = np.stack([top, top + h * erased, left, left + w], 1)  # no rows where nothing is erased
-        first_row, last_row, first_column, last_column = torch.from_numpy(bounds).to(x.device).T[:, :, None]
-        rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-        black = ((rows >= first_row) & (rows < last_row))[:, :, None]
-        black = black & ((columns >= first_column) & (columns < last_column))[:, None, :]
-        return x.masked_fill(black.reshape(len(x), *(1,) * (x.ndim - 3), height, width), 0.0)
+
+        def apply(x: Tensor, bounds: Tensor) -> Tensor:
+            first_row, last_row, first_column, last_column = bounds.T[:, :, None]
+            rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+            black = ((rows >= first_row) & (rows < last_row))[:, :, None]
+            black = black & ((columns >= first_column) & (columns < last_column))[:, None, :]
+            return x.masked_fill(black.reshape(len(x), *(1,) * (x.ndim - 3), height, width), 0.0)
+
+        return Drawn([bounds], apply, size)
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -123,27 +138,39 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     difference = torch.where(brightest == 0, green - blue, torch.where(brightest == 1, blue - red, red - green))
     sextants = 2.0 * brightest + difference / chroma.clamp_min(torch.finfo(x.dtype).tiny)
     sextants = sextants + 6 * shift
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=x.dtype, device=x.device).view(3, 1, 1)
+    offsets = torch.arange(5, 0, -2, dtype=x.dtype, device=x.device).view(3, 1, 1)
     place = (offsets + sextants) % 6
     return value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
 
 
 def rotate(x: Tensor, degrees: np.ndarray) -> Tensor:
     """Rotate images (N, …, H, W) anticlockwise, one angle each; nearest-neighbour, black corners."""
+    height, width = x.shape[-2:]
+    return _rotate(x, *send([_rotations(degrees, (height, width))], x.device))
+
+
+def _rotations(degrees: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Matrices of `affine_grid`, (N, 2, 3)."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    zero, (height, width) = np.zeros_like(cos), x.shape[-2:]
+    zero, (height, width) = np.zeros_like(cos), size
     rows = [cos, -sin * (height / width), zero], [sin * (width / height), cos, zero]
-    matrices = np.stack([np.stack(row, 1) for row in rows], 1)
-    theta = torch.from_numpy(matrices).to(x.device, x.dtype)
+    return np.stack([np.stack(row, 1) for row in rows], 1)
+
+
+def _rotate(x: Tensor, matrices: Tensor) -> Tensor:
     planes = x.flatten(1, -3)
-    grid = F.affine_grid(theta, list(planes.shape), align_corners=False)
+    grid = F.affine_grid(matrices.to(x.dtype), list(planes.shape), align_corners=False)
     return F.grid_sample(planes, grid, mode="nearest", align_corners=False).reshape(x.shape)
 
 
 def _gray(x: Tensor) -> Tensor:
     """Luma of ITU-R 601, (…, 3, H, W) -> (…, 1, H, W)."""
-    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=x.dtype, device=x.device)
-    return (x * weights.view(3, 1, 1)).sum(-3, keepdim=True)
+    return (x * _luma(x.device, x.dtype)).sum(-3, keepdim=True)
+
+
+@cache
+def _luma(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([0.2989, 0.587, 0.114], dtype=dtype, device=device).view(3, 1, 1)
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -151,8 +178,5 @@ def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
-    """(N,) -> (N, 1, …) on the device of x."""
-    return values.to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
-
-
-Changes = Sequence[RandomHorizontalFlip | ColorJitter | RandomRotation | RandomErasing]
+    """(N,) -> (N, 1, …), with the rank of x."""
+    return values.reshape(-1, *(1,) * (x.ndim - 1))

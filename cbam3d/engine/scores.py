@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 REPEATS = 2000  # of the bootstrap
 MIN_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of which 2.5 % is one
@@ -36,15 +38,15 @@ class Predictions:
 
     def hits(self, k: int = 1) -> np.ndarray:
         """Whether the true class is among the k most probable, bool (N,)."""
-        return ranks(self.probabilities, self.labels) < k
+        return ranks(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels)).numpy() < k
 
 
-def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The rank of the true class, 0 for the most probable, (N,); ties go to the first class, and nan is
     last."""
-    own = np.take_along_axis(probabilities, labels[:, None], 1)
-    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
-    return ((probabilities > own) | ((probabilities == own) & earlier) | np.isnan(own)).sum(1)
+    own = probabilities.gather(1, labels[:, None])
+    earlier = torch.arange(probabilities.shape[1], device=labels.device) < labels[:, None]
+    return ((probabilities > own) | ((probabilities == own) & earlier) | own.isnan()).sum(1)
 
 
 def class_accuracies(hits: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

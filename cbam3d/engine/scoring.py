@@ -54,9 +54,11 @@ def score(
     """
     model.eval()
     top5 = min(5, num_classes)
-    sums = np.zeros(4)  # over views: number, loss, right, right among five
+    num_views, names = 0, list[str]()
     problems: list[tuple[str, str]] = []
-    rows: list[tuple[str, int, np.ndarray]] = []  # name, label, probabilities
+    sums: list[Tensor] = []  # over the views of a batch: loss, right, right among five
+    labels: list[Tensor] = []  # of the items of a batch, and their probabilities; all are read at the end
+    probabilities: list[Tensor] = []
     for batch in loader:
         problems += batch.problems
         if not len(batch.labels):
@@ -64,13 +66,21 @@ def score(
         with fabric.autocast():
             logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
         views = rearrange(logits.softmax(1), "(n v) k -> n v k", n=len(batch.labels))
-        labels = repeat(batch.labels, "n -> (n v)", v=views.shape[1])
-        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
-        order = ranks(logits.cpu().numpy(), labels.cpu().numpy())
-        sums += [len(labels), loss, (order < 1).sum(), (order < top5).sum()]
-        rows += zip(batch.names, batch.labels.tolist(), views.mean(1).cpu().numpy(), strict=True)
+        classes = repeat(batch.labels, "n -> (n v)", v=views.shape[1])
+        order = ranks(logits, classes)
+        right = [(order < k).sum() for k in (1, top5)]
+        sums.append(torch.stack([F.cross_entropy(logits, classes, reduction="sum"), *right]))
+        labels.append(batch.labels)
+        probabilities.append(views.mean(1))
+        names += batch.names
+        num_views += len(logits)
 
-    sums = np.sum(gather(fabric, [sums]), axis=0)
+    rows: list[tuple[str, int, np.ndarray]] = []
+    total = np.array([num_views, 0.0, 0.0, 0.0])
+    if names:
+        total[1:] = torch.stack(sums).cpu().double().sum(0).numpy()
+        rows = [*zip(names, torch.cat(labels).tolist(), torch.cat(probabilities).cpu().numpy(), strict=True)]
+    total = np.sum(gather(fabric, [total]), axis=0)
     problems, rows = gather(fabric, problems), gather(fabric, rows)
     if not rows:
         raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
@@ -81,7 +91,7 @@ def score(
             f"the network's outputs are not finite for {(~finite).sum()} of {len(rows)} items, the first is {first}: "
             "training has diverged, or the precision does not suffice"
         )
-    num_views, loss, top1_views, top5_views = (float(value) for value in sums)
+    num_views, loss, top1_views, top5_views = (float(value) for value in total)
     of_items = [float(given.hits(k).mean()) for k in (1, top5)]
     if images:
         scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}

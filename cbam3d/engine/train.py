@@ -229,7 +229,7 @@ class Trainer:
             idle.ends()
             self.step(batch)
             idle.begins()
-        self._read(everything=True)
+        self.read(everything=True)
         seconds = time.perf_counter() - started
         return {
             "train_loss": state.loss_sum / state.num_clips if state.num_clips else math.nan,
@@ -262,7 +262,7 @@ class Trainer:
             self._log(about, math.nan)
         state.batch += 1
         self.schedule.step()
-        self._read()
+        self.read()
 
     def _learn(self, inputs: Tensor, targets: Tensor, total: float) -> Tensor:
         """Take a step on the samples of all processes; returns their mean loss and the gradient's norm, (2,)."""
@@ -298,8 +298,8 @@ class Trainer:
             norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         return torch.zeros(()) if self.scaled or norm is None else norm
 
-    def _read(self, everything: bool = False) -> None:
-        """Count and record steps whose numbers have arrived."""
+    def read(self, everything: bool = False) -> None:
+        """Count and record the steps whose numbers have arrived, or, waiting for the device, all."""
         state = self.state
         for (loss, norm), step in self.readings.take(everything):
             self.last_loss = loss
@@ -347,7 +347,7 @@ class Trainer:
             raise Stopped(text if self.fabric.is_global_zero else "", 128 + signal.value if signal else 0)
 
     def _save(self, *names: str) -> None:
-        self._read(everything=True)
+        self.read(everything=True)
         saved = {
             "model": self.model,
             "optimizer": self.optimizer,

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from cbam3d.config import Config, ConfigSource, load_config
-from cbam3d.data.augment import BatchTransform, Mix, Step, train_crops, train_transforms
+from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.crops import TestCrops
+from cbam3d.data.draw import Transform
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.engine.progress import Progress
@@ -116,8 +117,8 @@ def create_loaders(
     def loader(
         items: Samples,
         batches: TrainBatches | EvalBatches,
-        crops: Sequence[Step],
-        transforms: Sequence[Step] = (),
+        crops: Sequence[Transform],
+        transforms: Sequence[Transform] = (),
         mix: Mix | None = None,
     ) -> Loader:
         if isinstance(items, ImageDataset) and data.on_device:

@@ -32,8 +32,9 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     source = by_first_process(fabric, lambda: open_source(settings))
     with TemporaryDirectory() as folder:
         trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)
-        batch = next(iter(trainer.loader))
-        loss = trainer.step(batch)
+        batch, rate = next(iter(trainer.loader)), trainer.schedule.learning_rate
+        trainer.step(batch)
+        trainer.read(everything=True)
         evaluation = score_test(trainer.model_to_score(), loader=islice(score_test.keywords["loader"], 1))
     model = trainer.model
     return {
@@ -43,7 +44,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
         "peak memory": f"{peak_memory_gib(fabric.device):.2f} GiB",
         "steps an epoch": f"{len(trainer.loader):,}",
         "steps in all": f"{len(trainer.loader) * settings.train.epochs:,}",
-        "learning rate of the first step": f"{trainer.schedule.learning_rate:.3g}",
-        "loss of the first step": f"{loss:.3f}",
+        "learning rate of the first step": f"{rate:.3g}",
+        "loss of the first step": f"{trainer.last_loss:.3f}",
         "scored": ", ".join(f"{count} {name.removeprefix('num_')}" for name, count in evaluation.counts.items()),
     }

@@ -38,7 +38,7 @@ def test_top_k_is_scikit_learns(k):
 
 def test_ties_go_to_the_first_class_as_argmax_does():
     probabilities = np.array([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [1 / 3, 1 / 3, 1 / 3]])
-    assert ranks(probabilities, np.array([0, 1, 2])).tolist() == [0, 1, 2]
+    assert ranks(torch.from_numpy(probabilities), torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
     assert (probabilities.argmax(1) == 0).all()
 
 

@@ -362,7 +362,7 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(videos, tmp_path):
 
 
 def test_time_that_is_over_stops_the_run_without_an_error(videos):
-    with pytest.raises(Stopped, match=r"train\.max_hours is over\) in epoch 1 after batch 1") as stopped:
+    with pytest.raises(Stopped, match=r"train\.max_hours is over\) in epoch 1 after batch 0") as stopped:
         short(videos, train__max_hours=1e-7)
     assert stopped.value.status == 0
 
