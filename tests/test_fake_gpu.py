@@ -83,6 +83,17 @@ def test_every_mechanism(name, ndim):
         assert copies.number == 0
 
 
+@pytest.mark.parametrize("name", list_attentions())
+def test_backward_passes_read_nothing(name):
+    """On tensors without values of the device "meta": those of a GPU have no backward pass without one."""
+    options = {"num_frames": 4} if name == "tam" else {}
+    with torch.device("meta"):
+        block, x = create_attention(name, 16, ndim=3, **options), torch.randn(2, 16, 4, 8, 8, requires_grad=True)
+    block(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+
+
 @pytest.mark.parametrize("name", ["resnet10", "resnet50"])
 def test_networks(name):
     with fake_gpu() as copies:

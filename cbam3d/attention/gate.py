@@ -59,6 +59,8 @@ def wide(x: Tensor) -> Tensor:
 def without_float16(x: Tensor) -> AbstractContextManager[Any]:
     """Disable autocast to float16 within the context; other dtypes are unaffected."""
     kind = x.device.type
+    if kind == "meta":  # without values, and unknown to autocast
+        return nullcontext()
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
         return torch.autocast(kind, enabled=False)
     return nullcontext()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from cbam3d.engine.scores import (
