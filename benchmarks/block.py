@@ -8,7 +8,6 @@ and the spatial gate here, with the port's 7x7(x7) kernel; the default kernel of
 """
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from usual import UsualCBAM
 
 from cbam3d import CBAM, create_attention, list_attentions
+from cbam3d.engine.memory import peak_memory_gib
 
 CLIP = (4, 64, 16, 56, 56)
 SMALL = (2, 64, 8, 14, 14)  # for what compares all positions with all
@@ -152,9 +152,9 @@ def peak_of(name: str, shape: tuple[int, ...]) -> float:
 def _grown(name: str, shape: tuple[int, ...]) -> float:
     options = {"num_frames": shape[2]} if name == "tam" else {}
     run = job(create_attention(name, shape[1], ndim=3, **options), shape, torch.device("cpu"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_gib(torch.device("cpu"))
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    return peak_memory_gib(torch.device("cpu")) - before
 
 
 def against_timm(device: torch.device, repeats: int) -> None:

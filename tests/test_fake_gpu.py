@@ -83,7 +83,7 @@ def test_every_mechanism(name, ndim):
         assert copies.number == 0
 
 
-@pytest.mark.parametrize("name", list_attentions())
+@pytest.mark.parametrize("name", [name for name in list_attentions() if name != "stn"])  # no affine_grid on "meta"
 def test_backward_passes_read_nothing(name):
     """On tensors without values of the device "meta": those of a GPU have no backward pass without one."""
     options = {"num_frames": 4} if name == "tam" else {}

@@ -23,20 +23,21 @@ def check(shape, dtype, layout, has_a, has_b):
     plane = (shape[0], 1, *shape[2:])
     a = torch.rand(shape[:2]).to(dtype) if has_a else None
     b = torch.rand(plane).to(dtype) if has_b else None
-    for found, expected in zip(triton_kernels.pool_positions(x), reference.pool_positions(x), strict=True):
+    for found, expected in zip(triton_kernels.pool_positions(x, True)[:2], reference.pool_positions(x), strict=True):
         near(found, expected, dtype, 1)
     highest = reference.pool_positions(x)[1]
-    given = (x, highest, *(torch.randn(*shape[:2], 1, 1, 1).to(dtype) for _ in range(2)))
+    grads = [torch.randn(*shape[:2], 1, 1, 1).to(dtype) for _ in range(2)]
+    none = torch.empty(0, dtype=torch.int64)
     added = dx.clone(memory_format=torch.preserve_format)
-    triton_kernels.pool_positions_backward_(*given, added)
-    near(added, dx + reference.pool_positions_backward(*given), dtype, 4)
+    triton_kernels.pool_positions_backward_(x, highest, none, *grads, added)
+    near(added, dx + reference.pool_positions_backward(x, highest, *grads), dtype, 4)
     exact, of_channels = x.float(), None if a is None else a.float()  # rounding may move a maximum
     pooled = reference.pool_channels(exact, of_channels)
-    for found, expected in zip(triton_kernels.pool_channels(x, a), pooled, strict=True):
+    for found, expected in zip(triton_kernels.pool_channels(x, a, True)[:2], pooled, strict=True):
         near(found, expected, dtype, 1)
     grads = [torch.randn(plane).to(dtype) for _ in range(2)]
     added = dx.clone(memory_format=torch.preserve_format)
-    da = triton_kernels.pool_channels_backward_(x, a, pooled[1].to(dtype), *grads, added)
+    da = triton_kernels.pool_channels_backward_(x, a, pooled[1].to(dtype), none, *grads, added)
     more, of_a = reference.pool_channels_backward(exact, of_channels, pooled[1], *(grad.float() for grad in grads))
     near(added, dx + more, dtype, 4)
     near(da, of_a, dtype, dx[0, 0].numel() ** 0.5 * 4)

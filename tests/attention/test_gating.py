@@ -77,13 +77,16 @@ def arguments(layout: torch.memory_format = torch.contiguous_format, dtype: torc
     a, plane = torch.rand(3, 8, dtype=dtype), (3, 1, 4, 6, 5)
     b, d_mean, d_maximum = (torch.rand(plane, dtype=dtype) for _ in range(3))
     of_channels = torch.randn(2, 3, 8, 1, 1, 1, dtype=dtype)
-    _, highest = reference.pool_positions(x)
-    yield "pool_positions", (x,)
-    yield "pool_positions_backward_", (x, highest, *of_channels, dx)
+    x[0, 0], x[1, :, 2] = x.amax(), x.amin()  # tied maxima of a channel, and of positions
+    for finds in (True, False):
+        yield "pool_positions", (x, finds)
+    _, highest, which = torch.ops.cbam3d.pool_positions(x, True)
+    yield "pool_positions_backward_", (x, highest, which, *of_channels, dx)
     for gate in (a, None):
-        yield "pool_channels", (x, gate)
-        _, highest = reference.pool_channels(x, gate)
-        yield "pool_channels_backward_", (x, gate, highest, d_mean, d_maximum, dx)
+        for finds in (True, False):
+            yield "pool_channels", (x, gate, finds)
+        _, highest, which = torch.ops.cbam3d.pool_channels(x, gate, True)
+        yield "pool_channels_backward_", (x, gate, highest, which, d_mean, d_maximum, dx)
     for gates in ((a, b), (a, None), (None, b)):
         yield "scale", (x, *gates)
         yield "scale_backward", (x, *gates, grad)
@@ -96,17 +99,18 @@ def planes_and_weight(dtype: torch.dtype = torch.float64):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kernels_are_the_reference(layout):
     for name, given in arguments(layout):
-        given = list(given)
+        operator, written = getattr(torch.ops.cbam3d, name), getattr(reference, name.removesuffix("_"))
         if name.endswith("_"):  # adds to its last argument
-            *others, dx = given
+            *others, which, d_mean, d_maximum, dx = given
             found = [dx.clone()]
-            more = getattr(torch.ops.cbam3d, name)(*others, found[0])
-            expected = getattr(reference, name[:-1])(*others)
-            expected = expected if isinstance(expected, tuple) else (expected,)
-            found += [] if more is None else [more]
-            expected = [dx + expected[0], *expected[1:]]
+            found += [more for more in [operator(*others, which, d_mean, d_maximum, *found)] if more is not None]
+            expected = written(*others, d_mean, d_maximum)
+            expected = list(expected) if isinstance(expected, tuple) else [expected]
+            expected[0] = dx + expected[0]
+        elif name.startswith("pool"):
+            found, expected = operator(*given)[:2], written(*given[:-1])
         else:
-            found, expected = getattr(torch.ops.cbam3d, name)(*given), getattr(reference, name)(*given)
+            found, expected = operator(*given), written(*given)
             found, expected = ((one,) if isinstance(one, torch.Tensor) else one for one in (found, expected))
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):

@@ -1,7 +1,9 @@
 """CPU kernels of the operators of `gating`: single passes over the features in blocks that fit the cache.
 
 Within a block they are ordinary operations of PyTorch. Comparisons that write floats run at memory bandwidth, those
-that write booleans do not.
+that write booleans do not. `argmax` is not vectorised; a comparison and a product with the indices are.
+
+With `finds`, pools return the place of every maximum for their derivatives, -1 where several values are equal to it.
 """
 
 from collections.abc import Iterator
@@ -11,56 +13,79 @@ from torch import Tensor
 
 from cbam3d.attention.nd import CHANNELS_LAST
 
-_CACHE = 2**20  # bytes of a block; less than two blocks are not split
+_CACHE = 2**22  # bytes of a block; less than two blocks are not split
 
 
-def pool_positions(x: Tensor) -> tuple[Tensor, Tensor]:
+def pool_positions(x: Tensor, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     flat, shape = dense(x).flatten(2), (*x.shape[:2], *[1] * (x.ndim - 2))
-    return flat.mean(2).view(shape), flat.amax(2).view(shape)
+    maximum = flat.amax(2)
+    which = _which_position(flat, maximum) if finds else _nothing(x)
+    return flat.mean(2).view(shape), maximum.view(shape), which
 
 
-def pool_positions_backward_(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor) -> None:
+def pool_positions_backward_(
+    x: Tensor, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+) -> None:
     flat, out = dense(x).flatten(2), dx.flatten(2)
-    maximum, d_mean, d_maximum = (one.flatten(1)[:, :, None] for one in (maximum, d_mean / flat.shape[2], d_maximum))
-    for here in _rows(flat):
-        block, block_out = flat[here], out[here]
-        at_maximum = torch.eq(block, maximum[here], out=torch.empty_like(block))
-        share = d_maximum[here] / at_maximum.sum(2, keepdim=True)
-        block_out.addcmul_(at_maximum, share).add_(d_mean[here])
+    d_mean, d_maximum = d_mean.flatten(1) / flat.shape[2], d_maximum.flatten(1)
+    out.add_(d_mean[:, :, None])
+    unique = which >= 0
+    out.scatter_add_(2, which.clamp(min=0)[:, :, None], torch.where(unique, d_maximum, 0)[:, :, None])
+    if unique.all():
+        return
+    n, c = (~unique).nonzero(as_tuple=True)
+    at_maximum = (flat[n, c] == maximum.flatten(1)[n, c, None]).to(x.dtype)
+    out[n, c] += at_maximum * (d_maximum[n, c] / at_maximum.sum(1))[:, None]
 
 
-def pool_channels(x: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
+def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     flat = dense(x).flatten(2)
-    n, _, s = flat.shape
+    n, c, s = flat.shape
     mean, maximum = flat.new_empty(n, s), flat.new_empty(n, s)
-    for i, j in _blocks(flat):
-        block = flat[i, :, j]
-        if a is not None:
-            block = block * a[i, :, None]
-        torch.mean(block, 1, out=mean[i, j])
-        torch.amax(block, 1, out=maximum[i, j])
+    found, counting = torch.empty(n, 2, s), _counting(c)
+    with torch.autocast("cpu", enabled=False):  # it would round the products of matrices
+        for i, j in _blocks(flat):
+            block = flat[i, :, j]
+            if a is not None:
+                block = block * a[i, :, None]
+            torch.mean(block, 1, out=mean[i, j])
+            torch.amax(block, 1, out=maximum[i, j])
+            if finds:
+                own = a is not None and block.dtype == torch.float32  # no longer needed
+                equal = _equal(block, maximum[i, None, j], block if own else None)
+                torch.matmul(counting, equal, out=found[i, :, j])
     shape = (n, 1, *x.shape[2:])
-    return mean.view(shape), maximum.view(shape)
+    which = _unique(found[:, 0], found[:, 1]) if finds else _nothing(x)
+    return mean.view(shape), maximum.view(shape), which
 
 
 def pool_channels_backward_(
-    x: Tensor, a: Tensor | None, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+    x: Tensor, a: Tensor | None, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
 ) -> Tensor:
     flat, out = dense(x).flatten(2), dx.flatten(2)
-    n, c, s = flat.shape
-    maximum, d_mean, d_maximum = (plane.reshape(n, s) for plane in (maximum, d_mean / c, d_maximum))
-    da = _sums(flat, a)
-    for i, j in _blocks(flat):
-        block, block_out = flat[i, :, j], out[i, :, j]
-        gated = block if a is None else block * a[i, :, None]
-        at_maximum = torch.eq(gated, maximum[i, None, j], out=torch.empty_like(block) if a is None else gated)
-        share = d_maximum[i, j] / at_maximum.sum(1)
-        d_gated = torch.addcmul(d_mean[i, None, j], at_maximum, share[:, None], out=at_maximum)
-        if a is None or da is None:
-            block_out.add_(d_gated)
-        else:
-            block_out.addcmul_(d_gated, a[i, :, None])
-            da[i] += d_gated.mul_(block).sum(2)
+    d_mean, d_maximum = d_mean.flatten(1) / flat.shape[1], d_maximum.flatten(1)
+    unique = which >= 0
+    at = which.clamp(min=0)
+    of_unique = torch.where(unique, d_maximum, 0)
+    da = None
+    if a is None:
+        out.add_(d_mean[:, None])
+        out.scatter_add_(1, at[:, None], of_unique[:, None])
+    else:
+        out.addcmul_(a[:, :, None], d_mean[:, None])
+        out.scatter_add_(1, at[:, None], (of_unique * a.gather(1, at))[:, None])
+        with torch.autocast("cpu", enabled=False):
+            da = torch.matmul(flat, d_mean[:, :, None])[:, :, 0].to(_wide(x))
+        da.scatter_add_(1, at, (flat.gather(1, at[:, None])[:, 0] * of_unique).to(da.dtype))
+    if not unique.all():
+        n, s = (~unique).nonzero(as_tuple=True)
+        features = flat[n, :, s]
+        gated = features if a is None else features * a[n]
+        at_maximum = (gated == maximum.flatten(1)[n, s, None]).to(x.dtype)
+        d_gated = at_maximum * (d_maximum[n, s] / at_maximum.sum(1))[:, None]
+        out[n, :, s] += d_gated if a is None else d_gated * a[n]
+        if da is not None:
+            da.index_add_(0, n, (features * d_gated).to(da.dtype))
     return _as_gate(da, x, a)
 
 
@@ -115,8 +140,13 @@ def _plane(b: Tensor | None) -> Tensor | None:
 
 
 def _sums(flat: Tensor, a: Tensor | None) -> Tensor | None:
-    """Zeros for sums over positions, at least in float32."""
-    return None if a is None else flat.new_zeros(flat.shape[:2], dtype=torch.promote_types(flat.dtype, torch.float32))
+    """Zeros for sums over positions."""
+    return None if a is None else flat.new_zeros(flat.shape[:2], dtype=_wide(flat))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """In which many terms are added: at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _as_gate(sums: Tensor | None, x: Tensor, a: Tensor | None) -> Tensor:
@@ -133,6 +163,35 @@ def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
     for i in range(0, n, samples):
         for j in range(0, s, columns):
             yield slice(i, i + samples), slice(j, j + columns)
+
+
+def _which_position(flat: Tensor, maximum: Tensor) -> Tensor:
+    """The position of each channel's maximum, (N, C); -1 where several, or none of nan, are equal to it."""
+    n, c, s = flat.shape
+    found, counting = torch.empty(n, c, 2), _counting(s).T
+    with torch.autocast("cpu", enabled=False):
+        for here in _rows(flat):
+            found[here] = torch.matmul(_equal(flat[here], maximum[here][:, :, None]), counting)
+    return _unique(found[:, :, 0], found[:, :, 1])
+
+
+def _counting(count: int) -> Tensor:
+    """Rows whose product with the result of `_equal` is the sum of the matching indices, and their number."""
+    return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count)])
+
+
+def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
+    """1 where they are equal, else 0, as float32."""
+    return torch.eq(block, maximum, out=torch.empty(block.shape) if out is None else out)
+
+
+def _unique(indices: Tensor, counts: Tensor) -> Tensor:
+    """Indices where the count is 1, else -1; those above 2^24, float32's largest exact integer, count as several."""
+    return torch.where((counts == 1) & (indices < 2**24), indices, -1).long()
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return torch.empty(0, dtype=torch.int64, device=x.device)
 
 
 def _rows(flat: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -93,15 +93,16 @@ def must_be_plain(x: Tensor) -> bool:
 class _PoolPositions(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
-        mean, maximum = _OPERATORS.pool_positions(x)
-        ctx.save_for_backward(x, maximum)
+        mean, maximum, which = _OPERATORS.pool_positions(x, ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, maximum, which)
         return x, mean, maximum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         dx, *of_pooled = grads
         if torch.is_grad_enabled():  # for second derivatives
-            return dx + reference.pool_positions_backward(*ctx.saved_tensors, *of_pooled)
+            x, maximum, _ = ctx.saved_tensors
+            return dx + reference.pool_positions_backward(x, maximum, *of_pooled)
         dx = cpu.dense(dx)
         _OPERATORS.pool_positions_backward_(*ctx.saved_tensors, *of_pooled, dx)
         return dx
@@ -110,15 +111,16 @@ class _PoolPositions(torch.autograd.Function):
 class _PoolChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor | None) -> tuple[Tensor, ...]:
-        mean, maximum = _OPERATORS.pool_channels(x, a)
-        ctx.save_for_backward(x, a, maximum)
+        mean, maximum, which = _OPERATORS.pool_channels(x, a, any(ctx.needs_input_grad))
+        ctx.save_for_backward(x, a, maximum, which)
         return x, mean, maximum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         dx, *of_pooled = grads
         if torch.is_grad_enabled():
-            more, da = reference.pool_channels_backward(*ctx.saved_tensors, *of_pooled)
+            x, a, maximum, _ = ctx.saved_tensors
+            more, da = reference.pool_channels_backward(x, a, maximum, *of_pooled)
             dx = dx + more
         else:
             dx = cpu.dense(dx)
@@ -144,21 +146,25 @@ class _Fake:
     """Shapes, dtypes and layouts of the outputs."""
 
     @staticmethod
-    def pool_positions(x: Tensor) -> tuple[Tensor, Tensor]:
+    def pool_positions(x: Tensor, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
         shape = (*x.shape[:2], *[1] * (x.ndim - 2))
-        return x.new_empty(shape), x.new_empty(shape)
+        places = x.shape[:2] if finds and x.device.type == "cpu" else 0
+        return x.new_empty(shape), x.new_empty(shape), x.new_empty(places, dtype=torch.int64)
 
     @staticmethod
-    def pool_positions_backward_(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor) -> None: ...
+    def pool_positions_backward_(
+        x: Tensor, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+    ) -> None: ...
 
     @staticmethod
-    def pool_channels(x: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
         shape = (x.shape[0], 1, *x.shape[2:])
-        return x.new_empty(shape), x.new_empty(shape)
+        places = (x.shape[0], x.shape[2:].numel()) if finds and x.device.type == "cpu" else 0
+        return x.new_empty(shape), x.new_empty(shape), x.new_empty(places, dtype=torch.int64)
 
     @staticmethod
     def pool_channels_backward_(
-        x: Tensor, a: Tensor | None, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+        x: Tensor, a: Tensor | None, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
     ) -> Tensor:
         return x.new_empty(0 if a is None else a.shape)
 
@@ -184,11 +190,12 @@ def _on_gpu(name: str) -> Any:
 
 
 for _schema in (
-    "pool_positions(Tensor x) -> (Tensor, Tensor)",
-    "pool_positions_backward_(Tensor x, Tensor maximum, Tensor d_mean, Tensor d_maximum, Tensor(a!) dx) -> ()",
-    "pool_channels(Tensor x, Tensor? a) -> (Tensor, Tensor)",
-    "pool_channels_backward_(Tensor x, Tensor? a, Tensor maximum, Tensor d_mean, Tensor d_maximum, Tensor(a!) dx)"
-    " -> Tensor",
+    "pool_positions(Tensor x, bool finds) -> (Tensor, Tensor, Tensor)",
+    "pool_positions_backward_(Tensor x, Tensor maximum, Tensor which, Tensor d_mean, Tensor d_maximum, Tensor(a!) dx)"
+    " -> ()",
+    "pool_channels(Tensor x, Tensor? a, bool finds) -> (Tensor, Tensor, Tensor)",
+    "pool_channels_backward_(Tensor x, Tensor? a, Tensor maximum, Tensor which, Tensor d_mean, Tensor d_maximum,"
+    " Tensor(a!) dx) -> Tensor",
     "scale(Tensor x, Tensor? a, Tensor? b) -> Tensor",
     "scale_backward(Tensor x, Tensor? a, Tensor? b, Tensor grad) -> (Tensor, Tensor, Tensor)",
 ):

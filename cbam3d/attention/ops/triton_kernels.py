@@ -172,17 +172,19 @@ def _scale_backward(
         tl.store(db + n * S + s, total, mask=s < S)
 
 
-def pool_positions(x: Tensor) -> tuple[Tensor, Tensor]:
+def pool_positions(x: Tensor, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     flat = dense(x).flatten(2)
     n, c, s = flat.shape
     tile, parts, shape = _sides(flat), triton.cdiv(s, _SPLIT), (n, c, *[1] * (x.ndim - 2))
     sums, maximum = (torch.empty(n, parts, c, device=x.device) for _ in range(2))
     grid = (n, triton.cdiv(c, tile["BC"]), parts)
     _launch(_pool_positions, grid, flat, sums, maximum, c, s, _SPLIT, *flat.stride(), **tile)
-    return (sums.sum(1) / s).to(x.dtype).view(shape), maximum.amax(1).to(x.dtype).view(shape)
+    return (sums.sum(1) / s).to(x.dtype).view(shape), maximum.amax(1).to(x.dtype).view(shape), _not_found(x)
 
 
-def pool_positions_backward_(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor) -> None:
+def pool_positions_backward_(
+    x: Tensor, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+) -> None:
     flat, out, top = dense(x).flatten(2), dx.flatten(2), maximum.flatten(1).contiguous()
     n, c, s = flat.shape
     tile, parts = _sides(flat), triton.cdiv(s, _SPLIT)
@@ -195,7 +197,7 @@ def pool_positions_backward_(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maxim
     _launch(_add_of_positions, grid, flat, top, mean, share, out, c, s, *flat.stride(), *out.stride(), **tile)
 
 
-def pool_channels(x: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
+def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     flat = dense(x).flatten(2)
     n, c, s = flat.shape
     tile, shape = _sides(flat), (n, 1, *x.shape[2:])
@@ -203,11 +205,11 @@ def pool_channels(x: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
     gate = flat if a is None else a.contiguous()
     grid = (n, triton.cdiv(s, tile["BS"]))
     _launch(_pool_channels, grid, flat, gate, mean, maximum, c, s, *flat.stride(), HAS_A=a is not None, **tile)
-    return mean, maximum
+    return mean, maximum, _not_found(x)
 
 
 def pool_channels_backward_(
-    x: Tensor, a: Tensor | None, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
+    x: Tensor, a: Tensor | None, maximum: Tensor, which: Tensor, d_mean: Tensor, d_maximum: Tensor, dx: Tensor
 ) -> Tensor:
     flat, out = dense(x).flatten(2), dx.flatten(2)
     n, c, s = flat.shape
@@ -249,6 +251,11 @@ def scale_backward(x: Tensor, a: Tensor | None, b: Tensor | None, grad: Tensor) 
     _launch(_scale_backward, grid, flat, flat_grad, *gates, out, da, db, c, s, *strides, **flags, **tile)
     none = x.new_empty(0)
     return dx, none if a is None else da.sum(1).to(a.dtype), none if b is None else db.to(b.dtype).view(b.shape)
+
+
+def _not_found(x: Tensor) -> Tensor:
+    """Places of the maxima: derivatives find them again, in the same pass."""
+    return torch.empty(0, dtype=torch.int64, device=x.device)
 
 
 def _sides(flat: Tensor) -> dict[str, int]:
