@@ -108,8 +108,8 @@ PARTS = {
         "timm": "zoo",
     },
     "video": {"encode": "decode"},
-    "data": {"annotations": "listing", "batch": "loader", "workers": "loader"},
-    "engine": {"progress": "train"},
+    "data": {"annotations": "listing", "batch": "loader", "draw": "augment", "workers": "loader"},
+    "engine": {"progress": "train", "update": "train", "waiting": "train"},
     "config": {"section": "reading", "keys": "schema", "bundled": "reading"},
     "runs": {
         "annotate": "predictor",

@@ -282,21 +282,22 @@ class Trainer:
                 loss += losses.detach().float() / total
         except (RuntimeError, ValueError) as error:
             raise advise(error, inputs, settings.accumulate) from error
-        values = torch.stack([loss, self._clipped_norm().to(loss)])
+        norm = self._clipped_norm()
+        values = torch.stack([loss, torch.zeros_like(loss) if norm is None else norm.to(loss)])
         if self.fabric.world_size > 1:
             torch.distributed.all_reduce(values)
         self.update.take(self.optimizer.step, values.isfinite().all())
         return values
 
-    def _clipped_norm(self) -> Tensor:
+    def _clipped_norm(self) -> Tensor | None:
         """Clip the gradient where configured, and return its norm before clipping. A gradient scaler does its own
-        checks, and skips steps while it searches for its scale: 0 then."""
+        checks, and skips steps while it searches for its scale: None then."""
         max_norm, norm = self.config.train.clip_grad_norm, None
         if max_norm is not None:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         elif not self.scaled:
             norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return torch.zeros(()) if self.scaled or norm is None else norm
+        return None if self.scaled else norm
 
     def read(self, everything: bool = False) -> None:
         """Count and record the steps whose numbers have arrived, or, waiting for the device, all."""
@@ -337,7 +338,6 @@ class Trainer:
     def _pause(self, stop: bool) -> None:
         """Save, and stop if asked to. All processes agree."""
         self._save("last")
-        self.saved_at = time.monotonic()
         if stop:
             signal, reason = self.stop.signal, self.stop.reason or "requested by another process"
             text = (
@@ -359,6 +359,7 @@ class Trainer:
         }
         for name in names:
             save_checkpoint(self.fabric, checkpoint_path(self.folder, name), saved)
+        self.saved_at = time.monotonic()
 
 
 def weights_of(saved: dict[str, Any]) -> dict[str, Tensor]:
