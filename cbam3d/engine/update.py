@@ -24,15 +24,19 @@ class Update:
     def __init__(
         self, optimizer: torch.optim.Optimizer, model: nn.Module, average: MovingAverage | None, scaled: bool
     ) -> None:
-        self.optimizer, self.model, self.average = optimizer, model, average
-        groups = optimizer.param_groups
-        self.on_device = not scaled and all(one.get("fused") and not one.get("dampening") for one in groups)
+        self.optimizer, self.model, self.average, self.scaled = optimizer, model, average, scaled
         self.buffers: dict[torch.dtype, list[Tensor]] = {}
         for buffer in model.buffers():
             self.buffers.setdefault(buffer.dtype, []).append(buffer)
         if self.on_device and isinstance(optimizer, torch.optim.SGD):
             _start_momentum(optimizer)
         self.before = self._packed()
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the device decides. A checkpoint may bring back an optimiser that is not fused."""
+        groups = self.optimizer.param_groups
+        return not self.scaled and all(one.get("fused") and not one.get("dampening") for one in groups)
 
     def begin(self) -> None:
         """Remember what the forward pass is about to change."""

@@ -199,6 +199,17 @@ def test_a_loss_that_is_no_number_changes_nothing_up_to_the_limit(tmp_path, fuse
         trainer(tmp_path / "two", epochs=2, loader=Poisoned(), max_bad_steps=1, fused=fused).fit()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_goes_on_with_the_optimiser_of_its_checkpoint(tmp_path, first):
+    """Begun on a CPU and resumed on a GPU, or the other way: fused or not."""
+    trainer(tmp_path, epochs=2, fused=first).fit()
+    other = trainer(tmp_path, epochs=3, fused=not first)
+    other.resume(last_checkpoint(other))
+    assert other.update.on_device == first
+    other.fit()
+    assert other.state.steps == 12
+
+
 def test_a_fused_optimiser_takes_the_same_steps(tmp_path):
     weights = []
     for fused in (False, True):
