@@ -65,15 +65,10 @@ def check_channels(x: Tensor, channels: int) -> None:
         raise ValueError(f"expected {channels} channels, got a tensor of shape {tuple(x.shape)}")
 
 
-def check_features(x: Tensor) -> None:
-    """Raise ValueError unless `x` is (N, C, *spatial) with at least one spatial axis."""
-    if x.ndim < 3:
-        raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
-
-
 def spatial_axes(x: Tensor) -> tuple[int, ...]:
     """The axes after (N, C); raises ValueError if there are none."""
-    check_features(x)
+    if x.ndim < 3:
+        raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
     return tuple(range(2, x.ndim))
 
 

@@ -30,7 +30,7 @@ class Update:
             self.buffers.setdefault(buffer.dtype, []).append(buffer)
         if self.on_device and isinstance(optimizer, torch.optim.SGD):
             _start_momentum(optimizer)
-        self.before = self._packed()
+        self.before: dict[torch.dtype, Tensor] = {}  # the buffers, packed
 
     @property
     def on_device(self) -> bool:

@@ -92,7 +92,9 @@ def pool_channels_backward_(
 def scale(x: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
     x = dense(x)
     y = torch.empty_like(x)
-    _scale(x.flatten(2), a, _plane(b), y.flatten(2))
+    flat, out, plane = x.flatten(2), y.flatten(2), _plane(b)
+    for i, j in _blocks(flat):
+        _scale_block(flat[i, :, j], a if a is None else a[i], plane if plane is None else plane[i, j], out[i, :, j])
     return y
 
 
@@ -118,11 +120,6 @@ def dense(x: Tensor) -> Tensor:
     """x, or a contiguous copy unless its positions are dense in memory: (N, C, S) is a view then."""
     layout = CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
     return x if x.is_contiguous() or x.is_contiguous(memory_format=layout) else x.contiguous()
-
-
-def _scale(flat: Tensor, a: Tensor | None, plane: Tensor | None, out: Tensor) -> None:
-    for i, j in _blocks(flat):
-        _scale_block(flat[i, :, j], a if a is None else a[i], plane if plane is None else plane[i, j], out[i, :, j])
 
 
 def _scale_block(block: Tensor, a: Tensor | None, plane: Tensor | None, out: Tensor) -> None:
