@@ -10,7 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, positive, zero_
-from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding, spatial_axes
+from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding
+from cbam3d.attention.ops.gating import mean_positions
 
 
 class BAM(Gate):
@@ -63,5 +64,5 @@ class BAM(Gate):
 
     def logits(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
-        channel, spatial = expand_as(self.channel(x.mean(spatial_axes(x))), x), self.spatial(x)
+        channel, spatial = expand_as(self.channel(mean_positions(x)), x), self.spatial(x)
         return channel + spatial if self.combine == "sum" else channel * spatial

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as, zero_
-from cbam3d.attention.nd import CONV, check_ndim, check_rank, spatial_axes
+from cbam3d.attention.nd import CONV, check_ndim, check_rank
+from cbam3d.attention.ops.gating import mean_positions
 
 
 class SCSE(Gate):
@@ -56,7 +57,7 @@ class SCSE(Gate):
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The maps "channel", (N, C, 1, …), and "spatial", (N, 1, *S)."""
         check_rank(x, self.ndim)
-        channel = expand_as(self.channel(x.mean(spatial_axes(x))), x)
+        channel = expand_as(self.channel(mean_positions(x)), x)
         return {"channel": self.squash(channel), "spatial": self.squash(self.spatial(x))}
 
     def forward(self, x: Tensor) -> Tensor:
