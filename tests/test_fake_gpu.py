@@ -31,9 +31,9 @@ def test_mistakes_are_seen(mistake):
         mistake(torch.ones(4, device="cuda"))
 
 
-def packed(shapes) -> Packed:
+def packed(shapes, epoch=0) -> Packed:
     sizes = sum(torch.Size(shape).numel() for shape in shapes)
-    indices = [SampleIndex(0, i) for i in range(len(shapes))]
+    indices = [SampleIndex(epoch, i) for i in range(len(shapes))]
     labels = torch.zeros(len(shapes), dtype=torch.long)
     return Packed(indices, labels, torch.zeros(sizes, dtype=torch.uint8), shapes, [])
 
@@ -54,7 +54,10 @@ def test_a_batch_travels_in_three_copies(name, shapes):
     with fake_gpu() as copies:
         copies.allowed = True
         transform(packed(shapes).to(torch.device("cuda")))  # mean, std: once
-        copies.allowed, copies.number = False, 0
+        copies.allowed = False
+        for epoch in range(10 * (name == "rand_augment")):  # until each operation has been drawn
+            transform(packed(shapes, epoch).to(torch.device("cuda")))
+        copies.number = 0
         there = packed(shapes).to(torch.device("cuda"))
         inputs = transform(there)
         assert inputs.device.type == "cuda"

@@ -14,8 +14,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.crops import PerView, RandomCrop, Size, sides
+from cbam3d.data.crops import RandomCrop, RandomResizedCrop, Size
 from cbam3d.data.draw import Drawn, Transform, send
+from cbam3d.data.rand_augment import RandAugment
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation
 
@@ -40,12 +41,9 @@ def train_crops(
     if crop_scale is None:
         steps: list[Transform] = [RandomCrop(size, crop_padding)]
     else:
-        height, width = sides(size)
-        ratio = (3 / 4 * (width / height), 4 / 3 * (width / height))  # of the crop's width to its height
-        crop = v2.RandomResizedCrop((height, width), scale=crop_scale, ratio=ratio, antialias=True)
-        steps = [PerView(crop, Purpose.RESIZED_CROP, size)]
+        steps = [RandomResizedCrop(size, crop_scale)]
     if rand_augment is not None:
-        steps.append(PerView(v2.RandAugment(*rand_augment), Purpose.RAND_AUGMENT))
+        steps.append(RandAugment(*rand_augment))
     return steps
 
 

@@ -4,17 +4,20 @@ Each class maps views, frames first, (N, …, 3, H, W), to (N, …, 3, *size); t
 view, consecutive in the batch. A size is that of a square, or (height, width).
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
 
 from cbam3d.data.draw import Drawn, Transform
-from cbam3d.data.rng import Purpose, keys_of, torch_seeded, uniforms
+from cbam3d.data.rng import Purpose, uniforms
 from cbam3d.errors import InputError
 
 Size = int | tuple[int, int]
+_SMALL = 2**14  # values of a view below which a batch is resized at once on a CPU, too (measured: benchmarks/loader.py)
 
 
 def sides(size: Size) -> tuple[int, int]:
@@ -57,27 +60,72 @@ class RandomCrop(Transform):
         return Drawn([corners], apply, (height, width))
 
 
-class PerView(Transform):
-    """Apply a torchvision transform to each view separately, with its own random parameters.
+class RandomResizedCrop(Transform):
+    """Random crop of a random area and aspect ratio, resized with bilinear interpolation and antialiasing; the
+    distribution is that of torchvision's transform of this name.
 
     Args:
-        transform: applied to each view.
-        purpose: of its random numbers; two transforms with the same purpose would draw the same numbers.
-        size: of the result in pixels; None for that of the views.
+        size: of the result in pixels.
+        scale: minimum and maximum fraction of the view's area.
+        ratio: minimum and maximum width of the crop by its height, relative to those of the result.
     """
 
-    def __init__(self, transform: v2.Transform, purpose: Purpose, size: Size | None = None) -> None:
-        self.transform, self.purpose, self.size = transform, purpose, size
+    tries = 10  # crops drawn before the largest one in the centre is taken
+
+    def __init__(self, size: Size, scale: tuple[float, float], ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
+        self.size, self.scale, self.ratio = size, scale, ratio
 
     def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
-        def apply(x: Tensor) -> Tensor:
-            changed = []
-            for view, key in zip(x, keys_of(keys, self.purpose), strict=True):
-                with torch_seeded(int(key)):
-                    changed.append(self.transform(view))
-            return torch.stack(changed)
+        boxes = self.boxes(keys, size)
 
-        return Drawn([], apply, size if self.size is None else sides(self.size))
+        def apply(x: Tensor, sent: Tensor) -> Tensor:
+            if x.is_cuda or x[0].numel() < _SMALL:
+                return _resized_crops(x, sent, sides(self.size))
+            resize = partial(tv.resized_crop, size=list(sides(self.size)), antialias=True)
+            return torch.stack([resize(view, *box) for view, box in zip(x, boxes.tolist(), strict=True)])
+
+        return Drawn([boxes], apply, sides(self.size))
+
+    def boxes(self, keys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Top, left, height and width of the crops of views of a size, int64 (N, 4)."""
+        height, width = size
+        proportions = sides(self.size)[1] / sides(self.size)[0]
+        numbers = uniforms(keys, 2 + 2 * self.tries, Purpose.RESIZED_CROP)
+        areas, shapes = numbers[:, 2 : 2 + self.tries], numbers[:, 2 + self.tries :]
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * areas)
+        low, high = np.log(self.ratio)
+        aspect = proportions * np.exp(low + (high - low) * shapes)
+        heights, widths = np.round(np.sqrt(area / aspect)), np.round(np.sqrt(area * aspect))
+        fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+        first = fits.argmax(axis=1)[:, None]
+        h, w = (np.take_along_axis(values, first, 1)[:, 0] for values in (heights, widths))
+        top, left = np.floor(numbers[:, 0] * (height - h + 1)), np.floor(numbers[:, 1] * (width - w + 1))
+        narrow, wide = (proportions * bound for bound in self.ratio)
+        most = round(min(height, width / narrow)), round(min(width, height * wide))
+        centre = ((height - most[0]) // 2, (width - most[1]) // 2, *most)
+        boxes = np.stack([top, left, h, w], 1)
+        return np.where(fits.any(axis=1)[:, None], boxes, centre).astype(np.int64)
+
+
+def _resized_crops(x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop and resize all views at once, by a matrix product along each axis."""
+    planes = x.flatten(1, -3)
+    top, left, height, width = boxes.float().T
+    rows = _resizing(top, height, x.shape[-2], size[0])[:, None]
+    columns = _resizing(left, width, x.shape[-1], size[1])
+    narrow = (planes.flatten(1, 2).float() @ columns.mT).unflatten(1, planes.shape[1:3])
+    resized = rows @ narrow
+    return resized.round_().clamp_(0, 255).to(x.dtype).reshape(*x.shape[:-2], *size)
+
+
+def _resizing(start: Tensor, length: Tensor, given: int, wanted: int) -> Tensor:
+    """Weights of the pixels of an axis, (N, wanted, given), where `length` pixels from `start` on are resized."""
+    places, start, length = torch.arange(given, device=start.device) + 0.5, start[:, None, None], length[:, None, None]
+    factor = length / wanted
+    centres = start + (torch.arange(wanted, device=start.device)[:, None] + 0.5) * factor
+    weights = (1 - (places - centres).abs() / factor.clamp_min(1)).clamp_min(0)
+    weights = weights * ((places > start) & (places < start + length))
+    return weights / weights.sum(-1, keepdim=True)
 
 
 class TestCrops(Transform):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cbam3d.data.draw import Drawn, Transform, send
+from cbam3d.data.draw import Drawn, Transform
 from cbam3d.data.rng import Purpose, uniforms
 
 
@@ -72,8 +72,8 @@ class RandomRotation(Transform):
         self.degrees = degrees
 
     def draw(self, keys: np.ndarray, size: tuple[int, int]) -> Drawn:
-        degrees = self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1)
-        return Drawn([_rotations(degrees, size)], _rotate, size)
+        angles = np.radians(self.degrees * (2 * uniforms(keys, 1, Purpose.ROTATION)[:, 0] - 1))
+        return Drawn([rotations(angles, size)], warp, size)
 
 
 class RandomErasing(Transform):
@@ -143,21 +143,22 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     return value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
 
 
-def rotate(x: Tensor, degrees: np.ndarray) -> Tensor:
-    """Rotate images (N, …, H, W) anticlockwise, one angle each; nearest-neighbour, black corners."""
-    height, width = x.shape[-2:]
-    return _rotate(x, *send([_rotations(degrees, (height, width))], x.device))
+def rotations(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Matrices of `warp` that rotate images of a size anticlockwise, (N,) in radians -> (N, 2, 3)."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    zero = np.zeros_like(cos)
+    return relative(np.array([[cos, -sin, zero], [sin, cos, zero]]).transpose(2, 0, 1), size)
 
 
-def _rotations(degrees: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Matrices of `affine_grid`, (N, 2, 3)."""
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    zero, (height, width) = np.zeros_like(cos), size
-    rows = [cos, -sin * (height / width), zero], [sin * (width / height), cos, zero]
-    return np.stack([np.stack(row, 1) for row in rows], 1)
+def relative(matrices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Matrices of positions (x, y, 1) in pixels from the centre, (N, 2, 3) -> of positions from -1 to 1."""
+    half = np.array([size[1] / 2, size[0] / 2, 1])
+    return matrices * half / half[:2, None]
 
 
-def _rotate(x: Tensor, matrices: Tensor) -> Tensor:
+def warp(x: Tensor, matrices: Tensor) -> Tensor:
+    """Sample images (N, …, H, W) at the positions that the matrices of `affine_grid`, (N, 2, 3), name; nearest
+    neighbour, black outside."""
     planes = x.flatten(1, -3)
     grid = F.affine_grid(matrices.to(x.dtype), list(planes.shape), align_corners=False)
     return F.grid_sample(planes, grid, mode="nearest", align_corners=False).reshape(x.shape)

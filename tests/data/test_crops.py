@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from cbam3d.data.crops import PerView, RandomCrop, TestCrops
-from cbam3d.data.rng import Purpose, keys_of
+from cbam3d.data import crops
+from cbam3d.data.crops import RandomCrop, RandomResizedCrop, TestCrops, sides
+from cbam3d.data.rng import keys_of, torch_seeded
 from cbam3d.errors import InputError
 
 
@@ -34,13 +36,49 @@ def test_padding_is_black_and_all_around():
     assert (shown == 16).any()
 
 
-def test_views_one_by_one_are_torchvisions():
-    x, keys = pictures(3, 2, 3, 12, 16), keys_of(0, np.arange(3))
-    step = PerView(v2.RandomResizedCrop(8, scale=(0.2, 1.0)), Purpose.RESIZED_CROP)
-    whole = step(x, keys)
-    assert whole.shape == (3, 2, 3, 8, 8)
-    assert torch.equal(step(x[1:2], keys[1:2]), whole[1:2])
-    assert not torch.equal(step(x[1:2], keys[2:3]), whole[1:2])
+@pytest.mark.parametrize("size", [8, (6, 10), (30, 40)])
+@pytest.mark.parametrize("shape", [(3, 2, 3, 12, 16), (3, 3, 24, 90)])
+def test_resized_crops_are_torchvisions(shape, size, monkeypatch):
+    x, keys = pictures(*shape), keys_of(0, np.arange(3))
+    step = RandomResizedCrop(size, (0.2, 1.0))
+    expected = torch.stack(
+        [
+            v2.functional.resized_crop(view.float(), *box, list(sides(size)), antialias=True)
+            for view, box in zip(x, step.boxes(keys, shape[-2:]).tolist(), strict=True)
+        ]
+    )
+    for small in (0, 2**30):  # one by one, and all at once
+        monkeypatch.setattr(crops, "_SMALL", small)
+        whole = step(x, keys)
+        assert whole.dtype == torch.uint8
+        assert (whole.float() - expected).abs().max() < 1.01  # rounding
+        assert torch.equal(step(x[1:2], keys[1:2]), whole[1:2])
+        assert not torch.equal(step(x[1:2], keys[2:3]), whole[1:2])
+    at_once = crops._resized_crops(x.float(), torch.from_numpy(step.boxes(keys, shape[-2:])), sides(size))
+    assert (at_once - expected).abs().max() <= 0.5 + 1e-3  # of which 0.5 for rounding
+
+
+def test_the_distribution_of_resized_crops_is_torchvisions():
+    """Area, aspect ratio and corner of 4000 crops, against those of torchvision's transform."""
+    size, view = (60, 80), torch.zeros(3, 60, 80)
+    ours = RandomResizedCrop(8, (0.2, 1.0)).boxes(keys_of(0, np.arange(4000)), size)
+    transform = v2.RandomResizedCrop(8, scale=(0.2, 1.0))
+    with torch_seeded(0):
+        drawn = [transform.make_params([view]) for _ in range(4000)]
+    theirs = np.array([[one[name] for name in ("top", "left", "height", "width")] for one in drawn])
+    assert ((ours >= 0) & (ours[:, :2] + ours[:, 2:] <= size).all(axis=1, keepdims=True)).all()
+    for measure in (
+        *(lambda boxes, i=i: boxes[:, i] for i in range(4)),
+        lambda boxes: boxes[:, 2] * boxes[:, 3],
+        lambda boxes: boxes[:, 2] / boxes[:, 3],
+    ):
+        assert ks_2samp(measure(ours), measure(theirs)).pvalue > 1e-4
+
+
+def test_where_no_crop_fits_the_largest_one_in_the_centre_is_taken():
+    step = RandomResizedCrop(8, (0.9, 1.0))
+    assert (step.boxes(keys_of(0, np.arange(5)), (10, 100)) == [0, 43, 10, 13]).all()  # 10 x 4/3 pixels wide
+    assert (step.boxes(keys_of(0, np.arange(5)), (100, 12)) == [42, 0, 16, 12]).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 30), (30, 16), (16, 16)])
@@ -59,18 +97,6 @@ def test_mirror_images_follow_their_squares():
     assert torch.equal(out[0], view[0, ..., 1:7])
     assert torch.equal(out[1], out[0].flip(-1))
     assert torch.equal(out[2], view[1, ..., 1:7])
-
-
-def test_two_transforms_of_a_view_draw_apart():
-    """The shape of the cut and the sign of the next operation have nothing to do with each other."""
-    keys = keys_of(0, np.arange(400))
-    draws = {}
-    for purpose in (Purpose.RESIZED_CROP, Purpose.RAND_AUGMENT):
-        draws[purpose] = PerView(v2.Lambda(lambda view: torch.rand(4)), purpose)(torch.zeros(400, 1), keys)
-    first, second = draws.values()
-    for i in range(4):
-        related = torch.corrcoef(torch.stack([first[:, i], second[:, i]]))[0, 1]
-        assert abs(related) < 0.2  # four standard errors
 
 
 @pytest.mark.parametrize("cut", [RandomCrop(9), TestCrops(9)])
