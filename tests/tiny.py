@@ -10,6 +10,7 @@ from cbam3d import Run, train
 TINY = {
     "config": "folder",
     "run.accelerator": "cpu",
+    "run.precision": "32-true",
     "data.num_frames": 4,
     "data.short_side": 32,
     "data.size": 32,

@@ -40,12 +40,13 @@ class RunConfig(Section):
     """Kind of device."""
     devices: Count = 1
     """Number of processes, one per device."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Floating-point precision of the forward and backward pass."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Floating-point precision of the forward and backward pass; auto is bf16-mixed where the hardware computes
+    bfloat16 natively, and 32-true elsewhere and on a CPU for a network with grouped convolutions."""
     compile: Switch = False
     """Compile the network with torch.compile."""
-    channels_last: Switch = False
-    """Keep feature maps in channels-last memory format, faster on most GPUs."""
+    channels_last: Switch | Literal["auto"] = False
+    """Keep feature maps in channels-last memory format, faster on most GPUs; auto: with every precision but 32-true."""
     sync_batchnorm: Switch = False
     """Synchronize BatchNorm over all processes; needs GPUs."""
     wandb: str | None = None

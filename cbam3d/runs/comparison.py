@@ -26,6 +26,7 @@ from cbam3d.files import make_folder, parse_yaml
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source
+from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import create_fabric, environments
 from cbam3d.runs.table import with_manifest_of
@@ -97,6 +98,7 @@ def compare(
             all the same.
     """
     base = load_config(config)
+    base = with_precision(base, precision_of(base))  # the same for every variant
     if (attentions is None) == (heads is None):
         raise InputError("compare: name either mechanisms (--attention) or heads (--head)")
     part: Part = "attention" if heads is None else "head"
@@ -132,7 +134,7 @@ def compare(
     compared = None
     if variants[0].word in folders and len(folders) > 1:
         configs = {variant.word: variant.config(base) for variant in variants}
-        compared = measure(create_fabric(base), folders, configs, num_classes, images, part)
+        compared = measure(create_fabric(base)[0], folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
         text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"

@@ -28,7 +28,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     settings = load_config(config)
     check_names(settings)
     settings = with_own_input(settings)
-    fabric = create_fabric(settings)
+    fabric, settings = create_fabric(settings)
     source = by_first_process(fabric, lambda: open_source(settings))
     with TemporaryDirectory() as folder:
         trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)

@@ -29,7 +29,7 @@ def evaluate(
     for key in ("split", "groups", "test_fraction"):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
-    fabric = create_fabric(config)
+    fabric, config = create_fabric(config)
     same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)

@@ -85,7 +85,7 @@ def features(
     if views < 0:
         raise InputError(f"views must be at least 0, got {views}")
     config, network = _opened(model, data, checkpoint, trust_code)
-    fabric = create_fabric(config)
+    fabric, config = create_fabric(config)
     source = by_first_process(fabric, lambda: open_source(config, progress=progress))
     if network is None:
         network = build_model(config, len(source.classes), source.images)

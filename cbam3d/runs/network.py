@@ -77,7 +77,7 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
     if run.sync_batchnorm:
         network = keep_hooks_and_sync_batchnorm(network)
-    if run.channels_last:
+    if run.channels_last is True:
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.ndim in CHANNELS_LAST:
                 tensor.data = tensor.data.contiguous(memory_format=CHANNELS_LAST[tensor.ndim])
@@ -114,9 +114,9 @@ def input_shape(config: Config, images: bool) -> tuple[int, ...]:
 
 def memory_format(config: Config, images: bool) -> torch.memory_format:
     """Of feature maps."""
-    if not config.run.channels_last:
-        return torch.contiguous_format
-    return torch.channels_last if images else torch.channels_last_3d
+    if config.run.channels_last is True:
+        return torch.channels_last if images else torch.channels_last_3d
+    return torch.contiguous_format
 
 
 def new_parameters(model: nn.Module) -> list[str]:

@@ -7,19 +7,31 @@ from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from cbam3d.config import Config, RunConfig
 from cbam3d.engine.memory import keep_freed_memory
 from cbam3d.errors import InputError, Stopped
+from cbam3d.runs.hardware import precision_of, with_precision
 
 T = TypeVar("T")
 
 
-def create_fabric(config: Config) -> Fabric:
-    """Device, precision and processes, launched; torchrun and `fabric run` decide the number of processes."""
-    run = config.run
+def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fabric, Config]:
+    """Device, precision and processes, launched; torchrun and `fabric run` decide the number of processes.
+
+    Args:
+        config: of the run.
+        network: in place of the one that the configuration names.
+
+    Returns: the configuration, too, with what the hardware decides.
+
+    Raises:
+        InputError: a device that does not exist, or that refuses.
+    """
     by_fabric_run = "LT_CLI_USED" in os.environ
-    options: dict[str, Any] = {"accelerator": run.accelerator, "precision": run.precision, "devices": run.devices}
+    run, precision = config.run, config.run.precision if by_fabric_run else precision_of(config, network)
+    options: dict[str, Any] = {"accelerator": run.accelerator, "precision": precision, "devices": run.devices}
     if by_fabric_run:  # it has options of its own, and refuses others than the defaults here
         options = {key: options[key] for key in ("accelerator", "precision") if options[key] not in ("auto", "32-true")}
     elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
@@ -36,7 +48,11 @@ def create_fabric(config: Config) -> Fabric:
         raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    return fabric
+    if fabric.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches of a run have one shape
+        if run.precision == "auto":
+            torch.set_float32_matmul_precision("high")  # TF32, for what bfloat16 leaves out
+    return fabric, with_precision(config, fabric.strategy.precision.precision)  # `fabric run` decides on its own
 
 
 def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:

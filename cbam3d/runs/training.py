@@ -78,7 +78,7 @@ def train(
                 f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone"
             )
     check_names(settings)
-    fabric = create_fabric(settings)
+    fabric, settings = create_fabric(settings, model)
     if resume:
         logger.info(f"run folder {folder}")
         begun = read_checkpoint(checkpoint_path(folder))

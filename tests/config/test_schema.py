@@ -54,7 +54,7 @@ def test_defaults_and_choices_are_as_yaml_writes_them():
     assert found["run.compile"].choices == ("true", "false")
     assert found["augment.flip"].choices == ("true", "false", "null")
     assert found["data.mean"].default == "null"
-    assert found["run.precision"].choices == ("32-true", "bf16-mixed", "16-mixed")
+    assert found["run.precision"].choices == ("auto", "32-true", "bf16-mixed", "16-mixed")
     defaults = Config().plain()
     for key in keys():
         section, name = key.name.split(".")

@@ -19,12 +19,12 @@ import yaml
 from PIL import Image
 
 from cbam3d import create_model, load_run, open_run, prepare, train
-from cbam3d.config import Config
+from cbam3d.config import Config, load_config
 from cbam3d.config.keys import keys
 from cbam3d.data import motion
 from cbam3d.errors import InputError, Stopped
 from cbam3d.files import load_tensors
-from cbam3d.runs import dry_run
+from cbam3d.runs import dry_run, hardware
 from cbam3d.runs.training import new_folder
 from tests.tiny import TINY, as_arguments, train_tiny
 
@@ -453,6 +453,17 @@ def test_bfloat16_trains_on_a_cpu(videos):
     assert np.isfinite(run.metrics["loss"])
     weights = load_tensors(Path("run/checkpoints/last.ckpt"), "checkpoint")["model"]
     assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_what_the_hardware_decides_is_recorded_and_stays(videos, monkeypatch):
+    auto = {"run__precision": "auto", "run__channels_last": "auto"}
+    with monkeypatch.context() as patched:
+        patched.setattr(hardware, "computes_bfloat16", lambda device: True)
+        run = short(videos, data__num_frames=16, train__epochs=1, **auto)
+    assert (run.config.run.precision, run.config.run.channels_last) == ("bf16-mixed", True)
+    assert load_config("run/config.yaml").run == run.config.run.model_copy(update={"dir": None})
+    again = open_run("run").evaluate()  # elsewhere
+    assert again.scores["loss"] == pytest.approx(run.metrics["loss"], rel=1e-6)
 
 
 def test_momentum_belongs_to_sgd(videos):
