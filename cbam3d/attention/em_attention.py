@@ -73,7 +73,7 @@ class EMAttention(nn.Module):
         for step in range(self.num_steps):
             if step:
                 weights = (y.transpose(1, 2) @ bases).softmax(2)
-            bases = F.normalize(y @ (weights / (1e-6 + weights.sum(1, keepdim=True))), dim=1)
+            bases = F.normalize(y @ weights, dim=1)  # to which a division by ΣZ makes no difference
         if self.training:
             with torch.no_grad():
                 self.bases.lerp_(bases.mean(0).to(self.bases.dtype), 1 - self.momentum)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, zero_
 from cbam3d.attention.nd import BATCH_NORM, check_ndim, check_rank, same_padding
+from cbam3d.attention.ops.gating import multiply, pool_axis
 from cbam3d.attention.ops.planes import PLANE_CONV
 
 
@@ -46,15 +47,28 @@ class Triplet(Gate):
 
     def attention_maps(self, x: Tensor) -> list[Tensor]:
         """One map per axis pooled away, of size 1 there; that of C first."""
+        return self._pooled(x)[1]
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        return _mean(self.attention_maps(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, maps = self._pooled(x)
+        return multiply(x, _mean(maps))
+
+    def _pooled(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """x, as the pools return it, and the maps."""
         check_rank(x, self.ndim)
         maps = []
         for axis, branch in enumerate(self.branches, start=1):
-            pooled = torch.stack([x.amax(axis), x.mean(axis)], dim=1)
+            x, mean, maximum = pool_axis(x, axis)
+            pooled = torch.stack([maximum.squeeze(axis), mean.squeeze(axis)], dim=1)
             maps.append(self.squash(branch(pooled)).movedim(1, axis))
-        return maps
+        return x, maps
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        first, *others = self.attention_maps(x)
-        for other in others:
-            first = first + other
-        return first / (len(others) + 1)
+
+def _mean(maps: list[Tensor]) -> Tensor:
+    first, *others = [one / len(maps) for one in maps]  # while they are small
+    for other in others:
+        first = first + other
+    return first

@@ -40,6 +40,9 @@ class RunConfig(Section):
     """Kind of device."""
     devices: Count = 1
     """Number of processes, one per device."""
+    strategy: Literal["replicate", "shard"] = "replicate"
+    """What several processes do with the network: each has a replica (DDP), or a part of the weights, the gradients and
+    the optimizer's state (FSDP), for networks that do not fit otherwise."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Floating-point precision of the forward and backward pass; auto is bf16-mixed where the hardware computes
     bfloat16 natively, and 32-true elsewhere and on a CPU for a network with grouped convolutions."""

@@ -28,6 +28,7 @@ from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import Evaluation, gather
+from cbam3d.engine.sharding import gathered, load_model, load_optimizer, whole
 from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.update import Update
 from cbam3d.engine.waiting import Idle, Readings
@@ -135,20 +136,21 @@ class Trainer:
         self.events: SummaryWriter | None = None
         self.last_loss, self.saved_at = math.nan, time.monotonic()
 
-    def model_to_score(self) -> nn.Module:
-        """The averaged model where there is one, with the running statistics of the first process, as saved."""
+    def score(self, evaluate: Callable[[nn.Module], Evaluation]) -> Evaluation:
+        """Score the averaged model where there is one, with the running statistics of the first process, as saved."""
         model = _inner(self.model) if self.average is None else self.average.module
         if self.fabric.world_size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        return model
+        with gathered(model):
+            return evaluate(model)
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Continue from a checkpoint of the folder, as it was read."""
         path = checkpoint_path(self.folder)
         try:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            load_model(self.model, saved["model"])
+            load_optimizer(self.optimizer, saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.fabric.strategy.precision.load_state_dict(saved["precision"])
             if self.average is not None:
@@ -182,7 +184,7 @@ class Trainer:
                 state.loss_sum, state.num_clips = 0.0, 0
                 evaluation = None
                 if state.epoch % self.config.eval.every_epochs == 0 or state.epoch == epochs:
-                    evaluation = self.evaluate(self.model_to_score())
+                    evaluation = self.score(self.evaluate)
                     self.skipped.add(evaluation.problems)
                     row |= evaluation.scores
                     self.schedule.report_loss(evaluation.scores["loss"])
@@ -192,7 +194,7 @@ class Trainer:
                         events.add_scalar(name, value, state.steps)
                 self._save(*self._judge(row.get(self.primary)), "last")  # the best first: a kill loses neither
                 logger.info(_epoch_line(row, epochs))
-        return evaluation or self.evaluate(self.model_to_score()), table
+        return evaluation or self.score(self.evaluate), table
 
     def _given_up(self) -> bool:
         limit = self.config.train.early_stopping
@@ -297,7 +299,7 @@ class Trainer:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         elif not self.scaled:
             norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return None if self.scaled else norm
+        return None if self.scaled else whole(norm)
 
     def read(self, everything: bool = False) -> None:
         """Count and record the steps whose numbers have arrived, or, waiting for the device, all."""

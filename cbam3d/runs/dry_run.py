@@ -1,5 +1,6 @@
 """Would a configuration train, and what would it take?"""
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
         batch, rate = next(iter(trainer.loader)), trainer.schedule.learning_rate
         trainer.step(batch)
         trainer.read(everything=True)
-        evaluation = score_test(trainer.model_to_score(), loader=islice(score_test.keywords["loader"], 1))
+        evaluation = trainer.score(partial(score_test, loader=islice(score_test.keywords["loader"], 1)))
     model = trainer.model
     return {
         "input of a step": " x ".join(map(str, batch.inputs.shape)),

@@ -11,6 +11,7 @@ from torch import nn
 
 from cbam3d.config import Config, RunConfig
 from cbam3d.engine.memory import keep_freed_memory
+from cbam3d.engine.sharding import Sharded
 from cbam3d.errors import InputError, Stopped
 from cbam3d.runs.hardware import precision_of, with_precision
 
@@ -37,6 +38,10 @@ def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fab
     elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
         options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
         options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
+    if run.strategy == "shard":
+        count = options["devices"] * options.get("num_nodes", 1)
+        if count > 1:
+            options["strategy"] = Sharded(count)
     main = sys.modules["__main__"]
     if run.devices > 1 and "LOCAL_RANK" not in os.environ and not hasattr(main, "__file__"):
         raise InputError(f"run.devices {run.devices}: several processes need a script, the command line, or torchrun")

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -74,8 +74,7 @@ def create_trainer(
         model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
     skipped.add(source.problems)
-    fused = fabric.device.type == "cuda"
-    optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
+    freeze_layers(config.train, model, new)
     logger.info(_summary(config, source, model, fabric.device, new))
     if config.train.cached_views and keep:
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
@@ -87,13 +86,19 @@ def create_trainer(
         model.takes_features = True  # type: ignore[assignment]
     if config.run.compile:
         model.compile()
-    model, optimizer = fabric.setup(model, optimizer)
+    divided = config.run.strategy == "shard" and fabric.world_size > 1
+    if divided and config.train.ema is not None:
+        raise InputError("train.ema averages whole weights: set run.strategy replicate, or train.ema null")
+    wrapped = fabric.setup_module(model)
+    fused = fabric.device.type == "cuda" and not divided
+    optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
+    optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
     facts = {"config": config.plain(), "kind": source.recipe.kind, "classes": source.classes}
     facts |= {"versions": _versions(), "new_parameters": new}
     scorer = partial(score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images)
     trainer = Trainer(
         fabric,
-        model,
+        wrapped,
         optimizer,
         schedule,
         train_loader,
@@ -111,6 +116,19 @@ def create_trainer(
     return trainer, partial(scorer, loader=test_loader)
 
 
+def freeze_layers(t: TrainConfig, model: nn.Module, new: Collection[str] = ()) -> None:
+    """Freeze what is not to be trained.
+
+    Raises:
+        InputError: a pattern of train.freeze that fits nothing, or train.head_epochs where all parameters are new.
+    """
+    if t.head_epochs and not new:
+        raise InputError("train.head_epochs: no pretrained weights, so that all parameters are new")
+    if t.freeze_norms:
+        freeze_norms(model, new)
+    freeze(model, t.freeze, new)
+
+
 def create_training(
     t: TrainConfig, model: nn.Module, steps_per_epoch: int, new: Collection[str] = (), fused: bool = False
 ) -> tuple[torch.optim.Optimizer, Schedule, MovingAverage | None]:
@@ -124,13 +142,8 @@ def create_training(
         fused: one kernel for all parameters, where the optimiser has it.
 
     Raises:
-        InputError: no such optimiser or option, or a pattern of train.freeze that fits nothing.
+        InputError: no such optimiser or option.
     """
-    if t.head_epochs and not new:
-        raise InputError("train.head_epochs: no pretrained weights, so that all parameters are new")
-    if t.freeze_norms:
-        freeze_norms(model, new)
-    freeze(model, t.freeze, new)
     rate = t.learning_rate * (t.batch_size / t.base_batch_size if t.base_batch_size else 1.0)
     options = t.optimizer_options
     if t.optimizer in ("sgd", "SGD"):

@@ -103,7 +103,7 @@ def train(
         _report_to_wandb(settings, folder)
     evaluation, table = trainer.fit()
     if source.validation is not source.test:
-        evaluation = score_test(trainer.model_to_score())
+        evaluation = trainer.score(score_test)
         trainer.skipped.add(evaluation.problems)
     result = Result.of(evaluation, source, len(trainer.skipped.reasons))
     if fabric.is_global_zero:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cbam3d import CBAM, create_attention
 from cbam3d.attention.ops import cpu, gating, planes, reference
-from cbam3d.attention.ops.gating import pool_channels, pool_positions, scale
+from cbam3d.attention.ops.gating import pool_axis, pool_channels, pool_positions, scale
 from cbam3d.attention.ops.planes import PLANE_CONV
 
 GATES = [
@@ -238,6 +238,19 @@ def test_mixed_precision(features, plain):
     assert found[0].dtype == features
     for one, other in zip(found, expected, strict=True):  # on the whole: rounding may move a maximum
         assert (one.float() - other).abs().mean() <= 0.1 * other.abs().mean()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 4, 5, 6)])
+def test_pooling_an_axis(shape):
+    x = torch.randint(0, 4, shape).double().requires_grad_()  # with equal maxima
+    for axis in range(1, len(shape)):
+        passed, mean, maximum = pool_axis(x, axis)
+        expected = x.mean(axis, keepdim=True), x.amax(axis, keepdim=True)
+        weights = [torch.randn_like(passed), *(torch.randn_like(one) for one in expected)]
+        torch.testing.assert_close((mean, maximum), expected)
+        (found,) = torch.autograd.grad((scale(passed), mean, maximum), x, weights)
+        (wanted,) = torch.autograd.grad((x * 1, *expected), x, weights)
+        torch.testing.assert_close(found, wanted)
 
 
 def test_equal_maxima_share_the_gradient():

@@ -11,7 +11,7 @@ from cbam3d.config.bundled import bundled
 from cbam3d.config.keys import json_schema, keys
 
 KEYS = """
-run.dir run.seed run.accelerator run.devices run.precision run.compile run.channels_last run.sync_batchnorm
+run.dir run.seed run.accelerator run.devices run.strategy run.precision run.compile run.channels_last run.sync_batchnorm
 run.wandb
 data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction
 data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling

@@ -297,7 +297,7 @@ def test_the_average_is_what_is_scored_and_saved(tmp_path):
     average = history[0]  # the first update copies
     for weight in history[1:]:
         average = 0.5 * average + 0.5 * weight
-    torch.testing.assert_close(loop.model_to_score()[0].weight, average)
+    torch.testing.assert_close(loop.score(lambda model: model[0].weight), average)
     saved = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
     torch.testing.assert_close(weights_of(saved)["0.weight"], average)
     assert not torch.allclose(saved["model"]["0.weight"], average)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,21 +144,23 @@ from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.engine.scoring import score
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
+from cbam3d.engine.sharding import Sharded
 from cbam3d.engine.schedule import Schedule
 from cbam3d.config import Config
 from cbam3d.engine.train import Trainer
 import os
 
 folder, world_size, strategy = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")), sys.argv[2]
+strategy = Sharded(world_size) if strategy == "shard" else strategy
 fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
 fabric.launch()
 torch.manual_seed(0)
 images = torch.randint(0, 256, (50, 3, 12, 12), dtype=torch.uint8)
 data = ImageDataset(images, (images.float().mean((1, 2, 3)) > 127.5).long(), [str(i) for i in range(50)])
 model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2))
-optimizer = create_optimizer(model, "sgd", 0.05, 1e-3, {"momentum": 0.9})
+model = fabric.setup_module(model)
+optimizer = fabric.setup_optimizers(create_optimizer(model, "sgd", 0.05, 1e-3, {"momentum": 0.9}))
 schedule = Schedule(optimizer, "cosine", 12, 2)
-model, optimizer = fabric.setup(model, optimizer)
 rank = fabric.global_rank
 
 def loader(batches, crops, transforms):
@@ -202,6 +205,50 @@ def test_any_number_of_processes_has_the_same_losses(tmp_path, processes):
     others, other = run_in(processes, tmp_path / str(processes))
     assert others == pytest.approx(losses, rel=1e-4)
     assert other == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_network_divided_among_processes_has_the_same_losses_and_checkpoint(tmp_path):
+    """Batches that the processes do not divide evenly are scored, too."""
+    losses, loss = run_in(1, tmp_path / "whole")
+    others, other = run_in(2, tmp_path / "divided", "shard")
+    assert others == pytest.approx(losses, rel=1e-4)
+    assert other == pytest.approx(loss, rel=1e-4)
+    one, two = (
+        load_tensors(tmp_path / name / "checkpoints" / "last.ckpt", "checkpoint") for name in ("whole", "divided")
+    )
+    for key, value in one["model"].items():
+        torch.testing.assert_close(two["model"][key], value, rtol=1e-3, atol=1e-5)
+    for number, entry in one["optimizer"]["state"].items():
+        momentum = two["optimizer"]["state"][number]["momentum_buffer"]
+        torch.testing.assert_close(momentum, entry["momentum_buffer"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_divided_run_resumes_divided_and_whole(videos, tmp_path):
+    values = ("--run.devices", "2", "--run.strategy", "shard", "--train.ema", "null", "--train.optimizer", "adamw")
+    folder, half = tmp_path / "run", tmp_path / "half"
+    finish(start(arguments(videos, folder, *values)))
+    process = start(arguments(videos, half, *values))
+    wait_for_step(process, half, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    shutil.copytree(half, tmp_path / "other")
+    finish(start(["train", "--resume", "--run.dir", str(half)]))
+    tables = [(each / "steps.csv").read_text() for each in (folder, half)]
+    assert tables[0] == tables[1]
+    saved = [load_tensors(each / "checkpoints" / "last.ckpt", "checkpoint")["model"] for each in (folder, half)]
+    for name, value in saved[0].items():
+        assert torch.equal(value, saved[1][name]), name
+    run = train({"run.devices": 1, "run.strategy": "replicate"}, run_dir=tmp_path / "other", resume=True)
+    assert run.evaluate().scores["loss"] == pytest.approx(run.metrics["loss"])
+
+
+def test_the_average_needs_whole_weights(videos, tmp_path):
+    process = start(arguments(videos, tmp_path / "run", "--run.devices", "2", "--run.strategy", "shard"))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "train.ema averages whole weights" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow

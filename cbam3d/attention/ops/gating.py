@@ -51,6 +51,17 @@ def pool_channels(x: Tensor, a: Tensor | None = None) -> tuple[Tensor, Tensor, T
     return (x, *reference.pool_channels(x, a)) if is_plain(x) else _PoolChannels.apply(x, a)  # type: ignore[return-value]
 
 
+def pool_axis(x: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x (N, C, *S), and its mean and maximum over an axis above 0, of size 1 there."""
+    if is_plain(x):
+        return x, x.mean(axis, keepdim=True), x.amax(axis, keepdim=True)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    is_last = axis == x.ndim - 1
+    planes = x.reshape(before.numel(), 1 if is_last else x.shape[axis], x.shape[axis] if is_last else after.numel())
+    planes, mean, maximum = pool_positions(planes) if is_last else pool_channels(planes)
+    return planes.view(x.shape), mean.view(*before, 1, *after), maximum.view(*before, 1, *after)
+
+
 def scale(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
     """a·b·x, for weights of channels a (N, C, 1, …) and of positions b, broadcastable to (N, 1, *S), or None for 1."""
     a = _of_channels(a, x)
