@@ -109,7 +109,7 @@ PARTS = {
     },
     "video": {"encode": "decode"},
     "data": {"annotations": "listing", "batch": "loader", "draw": "augment", "workers": "loader"},
-    "engine": {"progress": "train", "sharding": "processes", "update": "train", "waiting": "train"},
+    "engine": {"progress": "train", "sharding": "train", "update": "train", "waiting": "train"},
     "config": {"section": "reading", "keys": "schema", "bundled": "reading"},
     "runs": {
         "annotate": "predictor",

@@ -23,6 +23,8 @@ from cbam3d.video.probe import Copies, VideoInfo, file_state, probe_video
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
 
+_BYTES = ("fingerprint", "packets", "copied_packets")
+
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -32,6 +34,8 @@ class Scan:
 
     manifest: Manifest  # sorted by path
     fingerprints: list[bytes]  # of its rows, see fingerprint.py
+    packets: list[bytes]  # of its rows, and of their copies, see index.py
+    copied_packets: list[bytes]
 
 
 class Journal:
@@ -54,7 +58,7 @@ class Journal:
         for line in self.path.read_text(encoding="ascii", errors="replace").split("\n"):
             try:
                 note = json.loads(line)
-                info = note["info"] | {"fingerprint": bytes.fromhex(note["info"]["fingerprint"])}
+                info = note["info"] | {name: bytes.fromhex(note["info"][name]) for name in _BYTES}
                 if note["state"] == self._state(note["path"]) and note["facts"] == self.facts:
                     known[note["path"]] = VideoInfo(**info)
             except (ValueError, KeyError, TypeError, OSError):
@@ -65,7 +69,7 @@ class Journal:
         """Append the result for a file."""
         if self.path is None:
             return
-        plain = asdict(info) | {"fingerprint": info.fingerprint.hex()}
+        plain = {name: value.hex() if name in _BYTES else value for name, value in asdict(info).items()}
         note = {"path": path, "state": self._state(path), "facts": self.facts, "info": plain}
         with open(self.path, "a", encoding="ascii") as file:
             file.write(json.dumps(note) + "\n")
@@ -108,19 +112,22 @@ def scan_videos(
     for row in measured:
         row["problem"] = row["problem"] or found[row["path"]].problem
     measured.sort(key=lambda row: row["path"])
-    return Scan(from_rows(measured), [row["fingerprint"] for row in measured])
+    return Scan(from_rows(measured), *([row[name] for row in measured] for name in _BYTES))
 
 
-def copies_manifest(copies: Copies, originals: Manifest) -> Manifest:
-    """Create the manifest of the copies of the usable videos."""
+def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
+    """The manifest of the copies of the usable videos, and the packets of its rows."""
     rows = []
-    for row in originals.select(originals.usable).rows():
+    for row, packets in zip(scan.manifest.rows(), scan.copied_packets, strict=True):
+        if not row["num_frames"]:
+            continue
         path = copies.path(row["path"])
         height, width = copies.size(row["height"], row["width"])
         num_bytes, changed_ns = file_state(path)
         facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
-        rows.append({**row, **facts, "path": path.relative_to(copies.root).as_posix()})
-    return from_rows(sorted(rows, key=lambda row: row["path"]))
+        rows.append({**row, **facts, "path": path.relative_to(copies.root).as_posix(), "packets": packets})
+    rows.sort(key=lambda row: row["path"])
+    return from_rows(rows), [row["packets"] for row in rows]
 
 
 def _probe_all(

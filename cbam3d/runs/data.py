@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes, split_manifest
+from cbam3d.video.index import INDEX_NAME, PacketIndex
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,11 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
     test_clips = partial(_test_clips, sampling=sampling, num_clips=config.eval.num_clips, order=config.eval.frame_order)
 
-    options = {} if data.decoder == "torchcodec" else {"timeout_seconds": data.timeout_seconds}
+    options: dict[str, Any] = {}
+    if data.decoder != "torchcodec":
+        place = Path(data.root) / INDEX_NAME
+        index = PacketIndex(place) if place.is_file() else None
+        options = {"timeout_seconds": data.timeout_seconds, "index": index}
 
     def dataset(split: str, clips: Clips) -> VideoDataset:
         return VideoDataset(

@@ -21,6 +21,7 @@ from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
 from cbam3d.video.fingerprint import near_duplicates
+from cbam3d.video.index import INDEX_NAME, Indexed, write_index
 from cbam3d.video.probe import Copies
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,9 @@ def prepare(
     copies: str | None = None,
     progress: Progress = show_progress,
 ) -> Preparation:
-    """Read every video once, and write what is known of it to ROOT/manifest.csv: training then opens no video ahead.
-    When interrupted, the same call resumes.
+    """Read every video once, and write what is known of it to ROOT/manifest.csv, and where its packets are to
+    ROOT/manifest.packets: training then opens no video ahead, and reads no packets but those of its clips. When
+    interrupted, the same call resumes.
 
     Args:
         recipe: name of a recipe, or path of a folder with a recipe.yaml.
@@ -112,8 +114,11 @@ def prepare(
         scan = scan_videos(root, listing, workers, timeout_seconds, journal, written, show)
         if not path.exists():
             write_manifest(scan.manifest, path)
+        _write_index(root, scan.manifest, scan.packets)
         if written is not None:
-            write_manifest(copies_manifest(written, scan.manifest), written.root / "manifest.csv")
+            copied, packets = copies_manifest(written, scan)
+            write_manifest(copied, written.root / "manifest.csv")
+            _write_index(written.root, copied, packets)
         journal.unlink(missing_ok=True)
     except KeyboardInterrupt:
         logger.warning("interrupted; the same command resumes from here")
@@ -149,6 +154,15 @@ def _listed(root: Path, manifest: Manifest, allow_outside: bool) -> Listing:
         outside = not allow_outside and leads_out(root / row["path"], real_root)
         row["problem"] = "a link that leads out of the folder" if outside else ""
     return Listing(rows, [])
+
+
+def _write_index(root: Path, manifest: Manifest, packets: list[bytes]) -> None:
+    videos = (
+        Indexed(row["path"], row["num_bytes"], row["changed_ns"], kept)
+        for row, kept in zip(manifest.rows(), packets, strict=True)
+        if row["num_frames"]
+    )
+    write_index(root / INDEX_NAME, videos)
 
 
 def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Path) -> None:

@@ -23,6 +23,7 @@ from av.packet import Packet
 from torch import Tensor
 
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.video.index import PacketIndex
 from cbam3d.video.packets import PacketTable, Span, entry_of, plan, seek_time, tabulate
 from cbam3d.video.pixels import upright_size, write_rgb
 from cbam3d.video.torchcodec import read_frames
@@ -39,6 +40,7 @@ def read_clip(
     corrupt: Literal["keep", "drop"] = "keep",
     timeout_seconds: float | None = None,
     decoder: Literal["pyav", "torchcodec"] = "pyav",
+    index: PacketIndex | None = None,
 ) -> Tensor:
     """Decode the given frames of a video.
 
@@ -52,7 +54,9 @@ def read_clip(
         corrupt: handling of frames that the decoder marks as corrupt: "keep" returns them, "drop" returns the last
             intact frame instead (the first intact one if there is none before).
         timeout_seconds: time limit for reading; None for 60.
-        decoder: torchcodec does not support seek, corrupt, timeout_seconds or AVI files (torchcodec.py).
+        decoder: torchcodec does not support seek, corrupt, timeout_seconds, index or AVI files (torchcodec.py).
+        index: of the packets of many videos, as `cbam3d prepare` writes it; without one, or where it does not have the
+            file as it is now, all packets are read once.
 
     Returns: uint8 (3, len(frames), height, width), RGB, upright (rotation metadata is applied).
 
@@ -63,13 +67,13 @@ def read_clip(
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
     if decoder == "torchcodec":
-        if not seek or corrupt != "keep" or timeout_seconds is not None:
-            raise ValueError("seek, corrupt and timeout_seconds have no effect with the decoder torchcodec")
+        if not seek or corrupt != "keep" or timeout_seconds is not None or index is not None:
+            raise ValueError("seek, corrupt, timeout_seconds and index have no effect with the decoder torchcodec")
         return read_frames(path, frames, size)
     deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
     clip = _Clip(frames, size)
     try:
-        complete = seek and _read_by_table(path, clip, deadline)
+        complete = seek and _read_by_table(path, clip, deadline, index)
     except VideoError:
         complete = False
     if not complete:
@@ -161,7 +165,23 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
     raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
 
 
-def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
+def read_packets(path: Path, timeout_seconds: float = 60.0) -> PacketTable | None:
+    """The packet table of a video, without decoding; None where its packets do not determine its frames.
+
+    Raises:
+        VideoError: what `open_video` raises.
+    """
+    deadline = Deadline(path, timeout_seconds)
+    with open_video(path, deadline, trust_header=True) as (container, stream):
+        return _table_of(container, stream, deadline)
+
+
+def _table_of(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> PacketTable | None:
+    facts = stream_facts(container, stream)
+    return tabulate([entry_of(packet, *facts) for packet in demux(container, stream, deadline)], *facts[:2])
+
+
+def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, index: PacketIndex | None) -> bool:
     """Whether all requested frames were decoded, intact and as the table predicts. A file that contradicts its table
     is treated as having none from then on."""
     with open_video(path, deadline, trust_header=True) as (container, stream):
@@ -169,9 +189,10 @@ def _read_by_table(path: Path, clip: _Clip, deadline: Deadline) -> bool:
         key = (os.fspath(path), file.st_mtime_ns, file.st_size)
         known, table = _tables.look_up(key)
         if not known:
-            facts = stream_facts(container, stream)
-            entries = [entry_of(packet, *facts) for packet in demux(container, stream, deadline)]
-            table = tabulate(entries, *facts[:2])
+            if index is not None:
+                known, table = index.look_up(key[0], file.st_size, file.st_mtime_ns)
+            if not known:
+                table = _table_of(container, stream, deadline)
             _tables.add(key, table)
         if table is None or max(clip.missing) >= len(table.places) or table.gaps:
             return False

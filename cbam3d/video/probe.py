@@ -19,9 +19,10 @@ from av.packet import Packet
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
-from cbam3d.video.decode import ReadingLog, all_frames, demux, stream_facts
+from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
+from cbam3d.video.index import encode
 from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
 from cbam3d.video.pixels import grey_thumbnail, upright_size, write_rgb
 from cbam3d.video.truncation import cut_off
@@ -45,6 +46,8 @@ class VideoInfo:
     num_bytes: int = 0  # of the file, and its modification time
     changed_ns: int = 0
     fingerprint: bytes = b""  # see fingerprint.py
+    packets: bytes = b""  # of an intact file and of its copy, see index.py
+    copied_packets: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,18 @@ def probe_video(
             if first is None:
                 return VideoInfo(problem=f"no frame can be decoded{f' ({log.errors[0]})' if log.errors else ''}")
             height, width = upright_size(first)
+            copied = b""
             known = stream.average_rate or stream.guessed_rate
             rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
             if copies is None:
                 deque(frames, maxlen=0)
             else:
                 copies.write(name, chain([first], frames), copies.size(height, width), rate or Fraction(25))
+                copied = encode(read_packets(copies.path(name)))
             problems = log.problems(count.frames)
             problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
             problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
+        packets = b"" if problems else encode(read_packets(path, timeout_seconds))
     except VideoError as error:
         return VideoInfo(problem=error.reason)
     return VideoInfo(
@@ -139,6 +145,8 @@ def probe_video(
         ", ".join(problems),
         *file_state(path),
         fingerprint(count.thumbnails),
+        packets,
+        copied,
     )
 
 

@@ -15,6 +15,8 @@ from cbam3d.data.scan import Journal
 from cbam3d.data.split import assign_splits
 from cbam3d.errors import InputError
 from cbam3d.video import probe_video, read_clip
+from cbam3d.video.decode import read_packets
+from cbam3d.video.index import decode
 from cbam3d.video.probe import Copies
 from tests.conftest import read_numbers
 
@@ -154,12 +156,14 @@ def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
     make_video("root/a/1.avi", 30, "mpeg4")
     (tmp_path / "root" / "a" / "bad.mp4").write_bytes(b"")
     copies = Copies(tmp_path / "copies", short_side=24, gop=5)
-    table = scan.copies_manifest(copies, run(tmp_path / "root", copies=copies))
+    found = scan.scan_videos(tmp_path / "root", list_videos(tmp_path / "root", FOLDER), copies=copies)
+    table, packets = scan.copies_manifest(copies, found)
     assert list(table.path) == ["a/1.avi", "a/1.mp4.avi"]
     assert table.num_frames.tolist() == [30, 40]
     assert (table.height.tolist(), table.width.tolist()) == ([24, 24], [32, 32])
-    for path, count in zip(table.path, (30, 40), strict=True):
+    for path, count, kept in zip(table.path, (30, 40), packets, strict=True):
         copy = copies.root / path
+        assert decode(kept) == read_packets(copy)
         info = probe_video(copy)
         assert (info.num_frames, info.height, info.width, info.fps, info.problem) == (count, 24, 32, 25.0, "")
         assert read_numbers(read_clip(copy, range(count))) == list(range(count))

@@ -16,8 +16,9 @@ from cbam3d.data.manifest import read_manifest
 from cbam3d.data.videos import VideoDataset
 from cbam3d.errors import InputError
 from cbam3d.runs.data import open_source
-from cbam3d.video import container, read_clip
+from cbam3d.video import container, decode, read_clip
 from cbam3d.video.encode import write_video
+from cbam3d.video.index import PacketIndex
 from tests.conftest import numbered_frames, read_numbers
 from tests.tiny import train_tiny
 
@@ -163,3 +164,24 @@ def test_a_link_that_leads_out_is_refused_when_it_is_read(videos, tmp_path, make
         problems = [sample.problem for sample in samples if sample.problem]
         reason = "a link that leads out of the folder (data.allow_outside accepts it)"
         assert problems == ([] if allowed else [("run/0.mp4", reason)])
+
+
+def test_packets_are_kept_for_originals_and_copies(videos, monkeypatch):
+    """Training reads no packets but those of its clips; a file that has changed is read as if nothing were kept."""
+    (videos / "run" / "0.avi").write_bytes((videos / "run" / "1.mp4").read_bytes()[:-2000])  # damaged
+    copies = prepare("folder", videos, short_side=24).copies
+    tabulated = []
+    tabulate = decode._table_of
+    monkeypatch.setattr(decode, "_table_of", lambda *given: tabulated.append(given) or tabulate(*given))
+    for root in (videos, copies):
+        monkeypatch.setattr(decode, "_tables", decode._Tables(2**20))
+        source = open_source(Config(data=DataConfig(recipe="folder", root=str(root), num_frames=4, test_fraction=0.5)))
+        for data in (source.train, source.test):
+            for i in range(len(data)):
+                assert data.read(SampleIndex(0, i)).views
+    assert not tabulated
+    shutil.copy(videos / "walk" / "2.mp4", videos / "run" / "2.mp4")
+    monkeypatch.setattr(decode, "_tables", decode._Tables(2**20))
+    index = PacketIndex(videos / "manifest.packets")
+    assert read_numbers(read_clip(videos / "run" / "2.mp4", [20], index=index)) == [20]
+    assert len(tabulated) == 1

@@ -1,0 +1,96 @@
+"""A clip of a long file that the process has not read before: with and without the index of packets.
+
+    python benchmarks/index.py [VIDEO …]        # without videos: two of ten minutes, rendered (a minute)
+
+Job: 16 frames at a random start, scaled to 112x112, on one thread, each in a process of its own that has read another
+file before; and the same clip again, from the table that the process then has. Medians.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+from tables import table
+
+from cbam3d.video import read_clip
+from cbam3d.video.decode import read_packets
+from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, encode, write_index
+from cbam3d.video.probe import file_state
+
+REPEATS = 15
+FORMATS = {
+    "MPEG-4, GOP 12, in AVI": ("a.avi", ["-c:v", "mpeg4", "-q:v", "5", "-g", "12"]),
+    "H.264, GOP 250, in MP4": ("a.mp4", ["-c:v", "libx264", "-preset", "veryfast", "-g", "250"]),
+}
+
+
+def render(path: Path, seconds: int, options: list[str]) -> Path:
+    source = f"testsrc2=size=320x240:rate=25:duration={seconds},noise=alls=8"
+    command = [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-y",
+        "-f",
+        "lavfi",
+        "-i",
+        source,
+        "-pix_fmt",
+        "yuv420p",
+        *options,
+        path,
+    ]
+    subprocess.run(command, check=True)
+    return path
+
+
+def measure(path: Path, other: Path, start: int, indexed: bool) -> tuple[float, float]:
+    """Milliseconds of the first and of the second time, in this process."""
+    read_clip(other, [0], (112, 112))
+    kept = PacketIndex(path.parent / INDEX_NAME) if indexed else None
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        read_clip(path, range(start, start + 16), (112, 112), index=kept)
+        times.append(1e3 * (time.perf_counter() - started))
+    return times[0], times[1]
+
+
+def main() -> None:
+    given = {Path(name).name: Path(name) for name in sys.argv[1:]}
+    with tempfile.TemporaryDirectory() as folder:
+        files = given or {name: render(Path(folder) / file, 600, options) for name, (file, options) in FORMATS.items()}
+        other = render(Path(folder) / "other.mp4", 1, FORMATS["H.264, GOP 250, in MP4"][1])
+        rows = []
+        for name, path in files.items():
+            packets = encode(found := read_packets(path))
+            count = len(found.places) if found else 0
+            write_index(path.parent / INDEX_NAME, [Indexed(path.name, *file_state(path), packets)])
+            starts = np.random.default_rng(0).integers(0, count - 16, REPEATS).tolist()
+            medians = []
+            for indexed in (False, True):
+                command = [sys.executable, __file__, "--one", str(path), str(other)]
+                done = [
+                    subprocess.run([*command, str(s), str(int(indexed))], capture_output=True, check=True)
+                    for s in starts
+                ]
+                first, again = zip(*(json.loads(one.stdout) for one in done), strict=True)
+                medians += [statistics.median(first), statistics.median(again)]
+            without, _, kept, hit = medians
+            bytes_a_frame = f"{len(packets) / count:.2f}"
+            rows.append([name, f"{without:.1f}", f"{kept:.1f}", f"{hit:.1f}", f"{kept / hit:.2f}", bytes_a_frame])
+    table(["", "no index, ms", "index, ms", "again, ms", "index / again", "bytes a frame"], rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        video, another, where, whether = sys.argv[2:]
+        print(json.dumps(measure(Path(video), Path(another), int(where), whether == "1")))
+    else:
+        main()

@@ -1,0 +1,165 @@
+"""The packet tables of many videos, kept in one file: a clip is then read without reading the packets before it.
+
+The file is memory-mapped, so that processes share it, and a video is found in it by its path. An entry holds size and
+time of the video's file, and is not used once they have changed.
+"""
+
+import hashlib
+import os
+import zlib
+from array import array
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cbam3d.errors import InputError
+from cbam3d.files import atomic_write
+from cbam3d.video.packets import PacketTable
+
+INDEX_NAME = "manifest.packets"  # beside the table of the videos
+_MAGIC = b"cbam3d packets 1"
+_HEAD = len(_MAGIC) + 8
+_MOST_BYTES = 1 << 28  # of a table
+
+
+class Indexed(NamedTuple):
+    """A video of an index."""
+
+    path: str  # relative to the index's folder
+    num_bytes: int  # size of the file
+    changed_ns: int  # its modification time
+    packets: bytes  # see `encode`
+
+
+def encode(table: PacketTable | None) -> bytes:
+    """A packet table in few bytes; None, for a file whose packets do not determine its frames, in none."""
+    if table is None:
+        return b""
+    ranks = np.array(table.ranks, "<i4")
+    hidden = np.ones(len(ranks), np.uint8)
+    hidden[np.array(table.places)] = 0
+    parts = (
+        np.array([table.skippable, table.gaps, len(ranks), len(table.keyframes)], "<i8"),
+        np.diff(np.array(table.times, "<i8"), prepend=0),
+        ranks - np.arange(len(ranks), dtype="<i4"),
+        np.array(table.keyframes, "<i4"),
+        hidden,
+    )
+    return zlib.compress(b"".join(part.tobytes() for part in parts))
+
+
+def decode(packets: bytes) -> PacketTable | None:
+    """Undo `encode`.
+
+    Raises:
+        ValueError: no such bytes.
+    """
+    if not packets:
+        return None
+    try:
+        unpacked = zlib.decompressobj().decompress(packets, _MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    skippable, gaps, count, num_keyframes = np.frombuffer(unpacked, "<i8", 4).tolist()
+    steps, at = np.frombuffer(unpacked, "<i8", count, 32), 32 + 8 * count
+    places = np.arange(count, dtype="<i4")
+    ranks, at = np.frombuffer(unpacked, "<i4", count, at) + places, at + 4 * count
+    keyframes, at = np.frombuffer(unpacked, "<i4", num_keyframes, at), at + 4 * num_keyframes
+    hidden = np.frombuffer(unpacked, np.uint8, count, at)
+    if count < 1 or ranks.min() < 0 or ranks.max() >= count or (np.bincount(ranks, minlength=count) != 1).any():
+        raise ValueError("not an order of packets")
+    if num_keyframes < 1 or keyframes[0] != 0 or keyframes[-1] >= count or (np.diff(keyframes) < 1).any():
+        raise ValueError("not places of keyframes")
+    presented = np.empty_like(places)
+    presented[ranks] = places
+    shown = presented[hidden[presented] == 0]
+    of_32, times = (_array("i", each) for each in (shown, ranks, keyframes)), _array("q", steps.cumsum())
+    of_places, of_ranks, of_keyframes = of_32
+    return PacketTable(of_places, of_ranks, times, of_keyframes, bool(skippable), bool(gaps))
+
+
+def _array(kind: str, values: np.ndarray) -> "array[int]":
+    """Whose elements, unlike those of NumPy's arrays, are Python's own integers."""
+    made: array[int] = array(kind)
+    made.frombytes(values.tobytes())
+    return made
+
+
+def write_index(path: Path, videos: Iterable[Indexed]) -> None:
+    """Write an index atomically."""
+    videos = sorted(videos, key=lambda video: _key(video.path))
+    keys = np.array([_key(video.path) for video in videos], "<u8")
+    stops = np.cumsum([len(video.packets) for video in videos], dtype="<i8")
+    states = (np.array([video[i] for video in videos], "<i8") for i in (1, 2))
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(_MAGIC + len(videos).to_bytes(8, "little"))
+        for column in (keys, *states, stops):
+            file.write(column.tobytes())
+        for video in videos:
+            file.write(video.packets)
+
+
+class PacketIndex:
+    """Reads an index. It may be passed to other processes, which open the file anew.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: not an index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.prefix = path, os.path.join(path.parent, "")
+        *_, stops = self._columns
+        if len(stops) and len(self._packets) != stops[-1]:
+            raise InputError(f"{path}: not a whole index of packets: remove it")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PacketIndex, (self.path,)
+
+    def look_up(self, path: str, num_bytes: int, changed_ns: int) -> tuple[bool, PacketTable | None]:
+        """Whether the index has a file as it is now, and its table."""
+        if not path.startswith(self.prefix):
+            return False, None
+        keys, sizes, times, stops = self._columns
+        key = np.uint64(_key(path[len(self.prefix) :]))
+        place = int(np.searchsorted(keys.view("<u8"), key))
+        if (
+            place == len(keys)
+            or keys.view("<u8")[place] != key
+            or (sizes[place], times[place]) != (num_bytes, changed_ns)
+        ):
+            return False, None
+        try:
+            return True, decode(self._packets[stops[place - 1] if place else 0 : stops[place]].tobytes())
+        except ValueError:
+            return False, None
+
+    @cached_property
+    def _file(self) -> np.ndarray:
+        try:
+            return np.memmap(self.path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: not a readable index of packets ({error})") from None
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        """Key, size, time, and where its packets end, of each video, (4, N); sorted by key."""
+        head = self._file[:_HEAD].tobytes()
+        count = int.from_bytes(head[len(_MAGIC) :], "little")
+        if not head.startswith(_MAGIC) or len(self._file) < _HEAD + 32 * count:
+            raise InputError(f"{self.path}: not an index of packets of this version: remove it")
+        return self._file[_HEAD : _HEAD + 32 * count].view("<i8").reshape(4, count)
+
+    @cached_property
+    def _packets(self) -> np.ndarray:
+        return self._file[_HEAD + self._columns.nbytes :]
+
+
+def _key(path: str) -> int:
+    """A number of 64 bits for a path."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
