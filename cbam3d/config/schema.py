@@ -48,8 +48,8 @@ class RunConfig(Section):
     bfloat16 natively, and 32-true elsewhere and on a CPU for a network with grouped convolutions."""
     compile: Switch = False
     """Compile the network with torch.compile."""
-    channels_last: Switch | Literal["auto"] = False
-    """Keep feature maps in channels-last memory format, faster on most GPUs; auto: with every precision but 32-true."""
+    channels_last: Switch | None = False
+    """Keep feature maps in channels-last memory format, faster on most GPUs; null: with every precision but 32-true."""
     sync_batchnorm: Switch = False
     """Synchronize BatchNorm over all processes; needs GPUs."""
     wandb: str | None = None

@@ -27,9 +27,9 @@ def precision_of(config: Config, network: nn.Module | None = None) -> str:
 
 
 def with_precision(config: Config, precision: str) -> Config:
-    """The configuration with a precision, and the memory format that goes with it in place of "auto"."""
+    """The configuration with a precision, and the memory format that goes with it in place of null."""
     channels_last = config.run.channels_last
-    if channels_last == "auto":
+    if channels_last is None:
         channels_last = precision != "32-true"
     return config.override({"run.precision": precision, "run.channels_last": channels_last})
 

@@ -77,7 +77,7 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         raise InputError(f"model: {' '.join(str(error).split())}{advice}") from None
     if run.sync_batchnorm:
         network = keep_hooks_and_sync_batchnorm(network)
-    if run.channels_last is True:
+    if run.channels_last:
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.ndim in CHANNELS_LAST:
                 tensor.data = tensor.data.contiguous(memory_format=CHANNELS_LAST[tensor.ndim])
@@ -114,7 +114,7 @@ def input_shape(config: Config, images: bool) -> tuple[int, ...]:
 
 def memory_format(config: Config, images: bool) -> torch.memory_format:
     """Of feature maps."""
-    if config.run.channels_last is True:
+    if config.run.channels_last:
         return torch.channels_last if images else torch.channels_last_3d
     return torch.contiguous_format
 

@@ -10,6 +10,7 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,12 +42,16 @@ def encode(table: PacketTable | None) -> bytes:
     ranks = np.array(table.ranks, "<i4")
     hidden = np.ones(len(ranks), np.uint8)
     hidden[np.array(table.places)] = 0
+    times = np.array(table.times, "<i8")
+    steps = np.diff(times)
+    is_long = bool(len(steps)) and int(np.abs(steps).max()) >= 2**31
+    flags = table.skippable + 2 * table.gaps + 4 * is_long + 8 * bool(hidden.any())
     parts = (
-        np.array([table.skippable, table.gaps, len(ranks), len(table.keyframes)], "<i8"),
-        np.diff(np.array(table.times, "<i8"), prepend=0),
+        np.array([flags, len(ranks), len(table.keyframes), times[0]], "<i8"),
+        steps.astype("<i8" if is_long else "<i4"),
         ranks - np.arange(len(ranks), dtype="<i4"),
         np.array(table.keyframes, "<i4"),
-        hidden,
+        hidden if hidden.any() else hidden[:0],
     )
     return zlib.compress(b"".join(part.tobytes() for part in parts))
 
@@ -63,22 +68,34 @@ def decode(packets: bytes) -> PacketTable | None:
         unpacked = zlib.decompressobj().decompress(packets, _MOST_BYTES)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-    skippable, gaps, count, num_keyframes = np.frombuffer(unpacked, "<i8", 4).tolist()
-    steps, at = np.frombuffer(unpacked, "<i8", count, 32), 32 + 8 * count
-    places = np.arange(count, dtype="<i4")
-    ranks, at = np.frombuffer(unpacked, "<i4", count, at) + places, at + 4 * count
-    keyframes, at = np.frombuffer(unpacked, "<i4", num_keyframes, at), at + 4 * num_keyframes
-    hidden = np.frombuffer(unpacked, np.uint8, count, at)
-    if count < 1 or ranks.min() < 0 or ranks.max() >= count or (np.bincount(ranks, minlength=count) != 1).any():
+    flags, count, num_keyframes, first = np.frombuffer(unpacked, "<i8", 4).tolist()
+    kinds = [("<i8" if flags & 4 else "<i4", count - 1), ("<i4", count), ("<i4", num_keyframes)]
+    kinds += [("u1", count)] if flags & 8 else []
+    arrays, at = [], 32
+    for kind, length in kinds:
+        arrays.append(np.frombuffer(unpacked, kind, length, at))
+        at += arrays[-1].nbytes
+    steps, ranks, keyframes, *hidden = arrays
+    places, presented = np.arange(count, dtype="<i4"), np.full(count, -1, "<i4")
+    ranks = ranks + places
+    try:
+        presented[ranks] = places
+    except IndexError as error:
+        raise ValueError(str(error)) from None
+    if count < 1 or presented.min() < 0 or ranks.min() < 0:
         raise ValueError("not an order of packets")
     if num_keyframes < 1 or keyframes[0] != 0 or keyframes[-1] >= count or (np.diff(keyframes) < 1).any():
         raise ValueError("not places of keyframes")
-    presented = np.empty_like(places)
-    presented[ranks] = places
-    shown = presented[hidden[presented] == 0]
-    of_32, times = (_array("i", each) for each in (shown, ranks, keyframes)), _array("q", steps.cumsum())
-    of_places, of_ranks, of_keyframes = of_32
-    return PacketTable(of_places, of_ranks, times, of_keyframes, bool(skippable), bool(gaps))
+    times = np.cumsum(np.concatenate([[first], steps]), dtype="<i8")
+    shown = presented[hidden[0][presented] == 0] if hidden else presented
+    return PacketTable(
+        _array("i", shown),
+        _array("i", ranks),
+        _array("q", times),
+        _array("i", keyframes),
+        bool(flags & 1),
+        bool(flags & 2),
+    )
 
 
 def _array(kind: str, values: np.ndarray) -> "array[int]":
@@ -142,7 +159,8 @@ class PacketIndex:
     @cached_property
     def _file(self) -> np.ndarray:
         try:
-            return np.memmap(self.path, np.uint8, "r")
+            with open(self.path, "rb") as file:
+                return np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), np.uint8)
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path}: not a readable index of packets ({error})") from None
 

@@ -456,7 +456,7 @@ def test_bfloat16_trains_on_a_cpu(videos):
 
 
 def test_what_the_hardware_decides_is_recorded_and_stays(videos, monkeypatch):
-    auto = {"run__precision": "auto", "run__channels_last": "auto"}
+    auto = {"run__precision": "auto", "run__channels_last": None}
     with monkeypatch.context() as patched:
         patched.setattr(hardware, "computes_bfloat16", lambda device: True)
         run = short(videos, data__num_frames=16, train__epochs=1, **auto)
