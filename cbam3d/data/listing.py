@@ -11,6 +11,7 @@ from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
 from cbam3d.files import leads_out
 from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.frames import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def list_videos(
         InputError: no such folder, no video in it, none that matches the recipe, or lists that do not match
             the folder.
     """
-    files = find_videos(root, allow_outside)
+    files = find_videos(root, allow_outside, frames=recipe.kind == "frames")
     paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
     matches = [recipe.match(path) for path in paths]
@@ -94,8 +95,13 @@ class Found:
     ignored: list[str]
 
 
-def find_videos(root: Path, allow_outside: bool = False) -> Found:
-    """Find videos by their suffixes.
+def find_videos(root: Path, allow_outside: bool = False, frames: bool = False) -> Found:
+    """Find videos by their suffixes, or folders that hold images.
+
+    Args:
+        root: the folder.
+        allow_outside: follow links to outside.
+        frames: find folders of images.
 
     Raises:
         InputError: a missing or unreadable folder, or no video in it.
@@ -119,6 +125,10 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
                 inside.append(name)
                 seen.add(real)
         folders[:] = inside
+        if frames:
+            if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names) and below.parts:
+                found.videos.append(below.as_posix())
+            continue
         for name in (name for name in names if not name.startswith(".")):
             path = (below / name).as_posix()
             if Path(name).suffix.lower() not in VIDEO_SUFFIXES:
@@ -130,7 +140,7 @@ def find_videos(root: Path, allow_outside: bool = False) -> Found:
                 found.outside.append(path)
     if not found.videos:
         other = f"; {counted(len(found.ignored), 'other file')}, e.g. {min(found.ignored)}" if found.ignored else ""
-        raise InputError(f"{root}: no video in this folder{other}")
+        raise InputError(f"{root}: no {'folder of images' if frames else 'video'} in this folder{other}")
     return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
 
 

@@ -1,6 +1,6 @@
 """Recipes: a data set is a folder with a `recipe.yaml` and no code.
 
-    kind: video                     # or image
+    kind: video                     # or image, or frames: a video is a folder of numbered images
     patterns: ["{label}/v_{name}_g{group}_c{clip}.avi"]
     group: "{label}_g{group}"       # the source of a clip; never divided between splits
     test_groups:                    # split number -> values of the field {group} that are held out
@@ -8,6 +8,7 @@
     classes: [Archery, Biking]      # default: the labels found
     flip_keeps_label: true          # default: unknown
     torchvision: CIFAR10            # for images that torchvision can download
+    fps: 12                         # of frames, which do not tell; default: unknown
     video: "{name}"                 # a video's name in the annotation lists; default: its path
     annotations:                    # how the lists are read, see annotations.py
       files: ["{split}.csv"]
@@ -20,6 +21,7 @@ A pattern is a path below the root with fields in braces: `{label}`, `{split}` (
 and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -47,15 +49,21 @@ class Recipe:
     """A data set's properties; see the module docstring for the keys."""
 
     name: str
-    kind: Literal["video", "image"]
+    kind: Literal["video", "image", "frames"]
     patterns: list[str] = field(default_factory=list)
     group: str | None = None
     test_groups: dict[int, list[str]] = field(default_factory=dict)
     classes: list[str] | None = None
     flip_keeps_label: bool | None = None
     torchvision: str | None = None
+    fps: float = 0.0
     video: str | None = None
     annotations: Annotations | None = None
+
+    @property
+    def item(self) -> str:
+        """What a row is: a video or an image."""
+        return "image" if self.kind == "image" else "video"
 
     @property
     def lists_have_labels(self) -> bool:
@@ -94,8 +102,11 @@ def load_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     facts = load_mapping(path, "recipe")
     _check_keys(str(path), facts, {f.name for f in fields(Recipe)} - {"name"})
-    if facts.get("kind") not in ("video", "image"):
-        raise InputError(f"{path}: kind must be video or image, got {facts.get('kind')!r}")
+    if facts.get("kind") not in ("video", "image", "frames"):
+        raise InputError(f"{path}: kind must be video, image or frames, got {facts.get('kind')!r}")
+    fps = facts.get("fps", 0.0)
+    if not isinstance(fps, (int, float)) or not 0 <= fps < math.inf or (fps and facts["kind"] != "frames"):
+        raise InputError(f"{path}: fps is a number of frames a second, for kind frames, got {fps!r}")
     patterns = facts.get("patterns")
     if not isinstance(patterns, list) or not patterns:
         raise InputError(f"{path}: patterns must be a list, got {patterns!r}")

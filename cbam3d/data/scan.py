@@ -85,6 +85,7 @@ def scan_videos(
     timeout_seconds: float = 600.0,
     journal: Path | None = None,
     copies: Copies | None = None,
+    fps: float = 0.0,
     progress: Progress = lambda items, total: items,
 ) -> Scan:
     """Read every listed video once. A file that crashes or hangs the decoder is reported, and the scan continues.
@@ -96,6 +97,7 @@ def scan_videos(
         timeout_seconds: time limit per file.
         journal: file that records results as they come; an interrupted scan resumes from it.
         copies: copies to write as well.
+        fps: of folders of images.
         progress: wraps the iterable of results, given it and the number of files.
 
     Raises:
@@ -104,8 +106,8 @@ def scan_videos(
     rows = listing.found
     names = [row["path"] for row in rows if not row["problem"]]
     settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
-    notes = Journal(journal, root, {"copies": settings})
-    infos = _probe_all(root, names, copies, workers or os.cpu_count() or 1, timeout_seconds, notes)
+    notes = Journal(journal, root, {"copies": settings, "fps": fps})
+    infos = _probe_all(root, names, copies, fps, workers or os.cpu_count() or 1, timeout_seconds, notes)
     found = dict(zip(names, progress(infos, len(names)), strict=True))
     # files with a problem are not read
     measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
@@ -131,14 +133,20 @@ def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
 
 
 def _probe_all(
-    root: Path, names: list[str], copies: Copies | None, workers: int, timeout_seconds: float, journal: Journal
+    root: Path,
+    names: list[str],
+    copies: Copies | None,
+    fps: float,
+    workers: int,
+    timeout_seconds: float,
+    journal: Journal,
 ) -> Iterator[VideoInfo]:
     known = {
         name: info
         for name, info in journal.read().items()
         if copies is None or not info.num_frames or copies.path(name).exists()
     }
-    todo = [(root / name, timeout_seconds, copies, name) for name in names if name not in known]
+    todo = [(root / name, timeout_seconds, copies, name, fps) for name in names if name not in known]
     workers, context = max(1, min(workers, len(todo))), fresh_processes("cbam3d.video.probe")
     meeting = context.Barrier(workers), context.Event()
     pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
@@ -170,7 +178,7 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
         return VideoInfo(problem=f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]})")
 
 
-def _probe(task: tuple[Path, float, Copies | None, str]) -> VideoInfo:
+def _probe(task: tuple[Path, float, Copies | None, str, float]) -> VideoInfo:
     return probe_video(*task)
 
 

@@ -60,7 +60,7 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
     for section in ("augment", "eval"):
         if getattr(config, section).flip and recipe.flip_keeps_label is False:
             raise InputError(f"{section}.flip: in {recipe.name} a mirror image has another label")
-    if config.data.on_device and recipe.kind == "video":
+    if config.data.on_device and recipe.kind != "image":
         raise InputError(f"data.on_device holds images, {recipe.name} has videos")
     if recipe.kind == "image":
         source = _open_images(config, recipe, progress)
@@ -69,7 +69,7 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
     refuse_other_classes(source.classes, expected, config.data.root)
     for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
         if not len(data):
-            text = f"{config.data.root}: no usable {split} {recipe.kind}"
+            text = f"{config.data.root}: no usable {split} {recipe.item}"
             if len(other):
                 text += f": the {len(other)} usable ones are {'held out' if split == 'training' else 'for training'}"
             if source.problems:

@@ -150,4 +150,4 @@ def first_inputs(config: Config, source: Source) -> Tensor:
     for batch in Loader(source.train, batches, transform, 0, torch.device("cpu")):
         if len(batch.labels):
             return batch.inputs
-    raise InputError(f"{data.root}: no training {source.recipe.kind} can be read")
+    raise InputError(f"{data.root}: no training {source.recipe.item} can be read")

@@ -9,6 +9,7 @@ from PIL import Image
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.frames import IMAGE_SUFFIXES
 from cbam3d.video.stream import is_stream
 
 
@@ -24,6 +25,8 @@ def find_files(paths: list[str], images: bool) -> list[Path]:
         path = Path(text)
         if path.is_dir():
             matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            if not matches and not images:  # videos as folders of images
+                matches = sorted({file.parent for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES})
         else:
             matches = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(text, recursive=True))
         if not matches:

@@ -94,7 +94,7 @@ def prepare(
             raise InputError(f"prepare: --{name} must be at least 1, got {value}")
     if copies and short_side is None:
         raise InputError("prepare: --copies has no effect without --short-side")
-    if facts.kind != "video":
+    if facts.kind == "image":
         raise InputError(f"{facts.name} holds images, which need no preparation")
     written = None if short_side is None else _copies(root, short_side, gop, copies)
     path = root / "manifest.csv"
@@ -111,7 +111,7 @@ def prepare(
     text = f"reading every video of {root}" + (f", writing copies to {written.root}" if written else "")
     try:
         show = over_files(progress, text)
-        scan = scan_videos(root, listing, workers, timeout_seconds, journal, written, show)
+        scan = scan_videos(root, listing, workers, timeout_seconds, journal, written, facts.fps, show)
         if not path.exists():
             write_manifest(scan.manifest, path)
         _write_index(root, scan.manifest, scan.packets)

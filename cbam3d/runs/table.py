@@ -44,7 +44,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         logger.info(f"videos as listed in {path}")
         manifest = read_manifest(path, data.allow_outside)
         if not data.manifest:
-            _report_added(data, path, manifest)
+            _report_added(data, path, manifest, recipe)
         return manifest
     rendered = render_missing(recipe.name, root)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
@@ -53,7 +53,8 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
     if not recipe.classes and not set(labels) >= set(expected or ()):  # further ones may be of unreadable files
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
-    manifest = scan_videos(root, listing, progress=over_files(progress, f"reading every video of {root}")).manifest
+    show = over_files(progress, f"reading every video of {root}")
+    manifest = scan_videos(root, listing, fps=recipe.fps, progress=show).manifest
     if rendered:
         write_manifest(manifest, path)
     return manifest
@@ -130,7 +131,7 @@ def report_listing(listing: Listing) -> None:
         logger.warning(f"the label {several[0]!r} {text}")
 
 
-def _report_added(data: DataConfig, path: Path, manifest: Manifest) -> None:
+def _report_added(data: DataConfig, path: Path, manifest: Manifest, recipe: Recipe) -> None:
     """Report videos that were added after a table was written. The folders are searched only where one has
     changed since, or is new."""
     root, written, listed = Path(data.root), path.stat().st_mtime_ns, set(manifest.path)
@@ -143,7 +144,7 @@ def _report_added(data: DataConfig, path: Path, manifest: Manifest) -> None:
     if not changed:
         return
     try:
-        found = find_videos(root, data.allow_outside)
+        found = find_videos(root, data.allow_outside, recipe.kind == "frames")
     except InputError:  # none is left: reading reports it
         return
     if added := [name for name in found.videos if name not in listed and name not in found.outside]:

@@ -93,7 +93,7 @@ def create_trainer(
     fused = fabric.device.type == "cuda" and not divided
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
     optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-    facts = {"config": config.plain(), "kind": source.recipe.kind, "classes": source.classes}
+    facts = {"config": config.plain(), "kind": source.recipe.item, "classes": source.classes}
     facts |= {"versions": _versions(), "new_parameters": new}
     scorer = partial(score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images)
     trainer = Trainer(
@@ -176,7 +176,7 @@ def _summary(config: Config, source: Source, model: nn.Module, device: torch.dev
     validation = "" if source.validation is source.test else f"{len(source.validation):,} to validate, "
     return (
         f"{name}{attention}, {_count(model, new)}, on {device}; "
-        f"{train:,} {source.recipe.kind}s for training, {validation}{test:,} to test, {len(source.classes)} classes"
+        f"{train:,} {source.recipe.item}s for training, {validation}{test:,} to test, {len(source.classes)} classes"
     )
 
 

@@ -23,6 +23,7 @@ from av.packet import Packet
 from torch import Tensor
 
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.video.frames import read_sequence
 from cbam3d.video.index import PacketIndex
 from cbam3d.video.packets import PacketTable, Span, entry_of, plan, seek_time, tabulate
 from cbam3d.video.pixels import upright_size, write_rgb
@@ -45,7 +46,7 @@ def read_clip(
     """Decode the given frames of a video.
 
     Args:
-        path: a file that FFmpeg reads.
+        path: a file that FFmpeg reads, or a folder of numbered images (frames.py).
         frames: numbers in presentation order from 0, in any order, repeats allowed.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
         seek: False decodes from the file's start. Use it for files known to be damaged: frames lost before the
@@ -66,6 +67,8 @@ def read_clip(
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
+    if os.path.isdir(path):
+        return torch.from_numpy(read_sequence(path, frames, size))
     if decoder == "torchcodec":
         if not seek or corrupt != "keep" or timeout_seconds is not None or index is not None:
             raise ValueError("seek, corrupt, timeout_seconds and index have no effect with the decoder torchcodec")

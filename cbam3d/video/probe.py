@@ -22,6 +22,7 @@ from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
 from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
+from cbam3d.video.frames import frames_of, list_frames
 from cbam3d.video.index import encode
 from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
 from cbam3d.video.pixels import grey_thumbnail, upright_size, write_rgb
@@ -100,42 +101,47 @@ class Copies:
 
 
 def probe_video(
-    path: str | os.PathLike[str], timeout_seconds: float = 600.0, copies: Copies | None = None, name: str = ""
+    path: str | os.PathLike[str],
+    timeout_seconds: float = 600.0,
+    copies: Copies | None = None,
+    name: str = "",
+    fps: float = 0.0,
 ) -> VideoInfo:
-    """Decode a whole file. Never raises for a bad file: see `problem`.
+    """Decode a whole file, or a folder of numbered images. Never raises for a bad one: see `problem`.
 
     Args:
-        path: the file.
+        path: the file or folder.
         timeout_seconds: time limit.
         copies: where to write a copy, under `name`; None for none.
+        fps: frame rate of a folder; 0 where it is not known.
 
     Raises:
         InputError: the copy cannot be written.
     """
-    count, log = _Count(), _Log()
-    deadline = Deadline(path, timeout_seconds)
+    count, packets = _Count(), b""
     try:
-        with open_video(path, deadline) as (container, stream):
-            log.open(container, stream)
-            frames = count.over(all_frames(container, stream, deadline, log))
-            first = next(frames, None)
-            if first is None:
-                return VideoInfo(problem=f"no frame can be decoded{f' ({log.errors[0]})' if log.errors else ''}")
-            height, width = upright_size(first)
-            copied = b""
-            known = stream.average_rate or stream.guessed_rate
-            rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
-            if copies is None:
-                deque(frames, maxlen=0)
-            else:
-                copies.write(name, chain([first], frames), copies.size(height, width), rate or Fraction(25))
-                copied = encode(read_packets(copies.path(name)))
-            problems = log.problems(count.frames)
-            problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
-            problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
-        packets = b"" if problems else encode(read_packets(path, timeout_seconds))
+        if os.path.isdir(path):
+            files, gaps = list_frames(path)
+            rate, problems = Fraction(fps).limit_denominator(1001), [gaps] if gaps else []
+            size, copied = _consume(count.over(frames_of(path, files)), rate, copies, name)
+        else:
+            log, deadline = _Log(), Deadline(path, timeout_seconds)
+            with open_video(path, deadline) as (container, stream):
+                log.open(container, stream)
+                known = stream.average_rate or stream.guessed_rate
+                rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
+                frames = count.over(all_frames(container, stream, deadline, log))
+                size, copied = _consume(frames, rate, copies, name)
+                if size is None:
+                    reason = f" ({log.errors[0]})" if log.errors else ""
+                    return VideoInfo(problem=f"no frame can be decoded{reason}")
+                problems = log.problems(count.frames)
+                problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
+                problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
+            packets = b"" if problems else encode(read_packets(path, timeout_seconds))
     except VideoError as error:
         return VideoInfo(problem=error.reason)
+    height, width = size or (0, 0)
     return VideoInfo(
         count.frames,
         float(rate),
@@ -150,6 +156,21 @@ def probe_video(
     )
 
 
+def _consume(
+    frames: Iterator[VideoFrame], rate: Fraction, copies: Copies | None, name: str
+) -> tuple[tuple[int, int] | None, bytes]:
+    """Go through all frames, and write the copy; returns height and width, None without a frame, and its packets."""
+    first = next(frames, None)
+    if first is None:
+        return None, b""
+    size = upright_size(first)
+    if copies is None:
+        deque(frames, maxlen=0)
+        return size, b""
+    copies.write(name, chain([first], frames), copies.size(*size), rate or Fraction(25))
+    return size, encode(read_packets(copies.path(name)))
+
+
 def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Size of a file in bytes and its modification time in nanoseconds; zeros if there is no file."""
     try:
@@ -160,10 +181,11 @@ def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
-    """Like `probe_video`, but without fingerprint; if the packets alone determine the number of frames, and none is
-    missing, only the first frame is decoded. Damage within packets is then not detected."""
+    """Like `probe_video`, but without fingerprint. If the packets alone determine the number of frames, and none is
+    missing, and for a folder, only the first frame is decoded: damage elsewhere is then not detected."""
     try:
-        info = _measure_packets(path, Deadline(path, timeout_seconds))
+        measure = _measure_folder if os.path.isdir(path) else _measure_packets
+        info = measure(path, Deadline(path, timeout_seconds))
     except (VideoError, StopIteration):
         info = None
     return info or probe_video(path, timeout_seconds)  # which reports the problem
@@ -182,6 +204,12 @@ def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoI
         height, width = upright_size(next(all_frames(container, stream, deadline)))
     count = len(table.places)
     return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
+
+
+def _measure_folder(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+    files, problem = list_frames(path)
+    height, width = upright_size(next(frames_of(path, files)))
+    return VideoInfo(len(files), 0.0, width, height, 0.0, problem, *file_state(path))
 
 
 class _Count:

@@ -39,7 +39,7 @@ def test_every_bundled_recipe_loads():
     folders = sorted(path.parent for path in bundled("datasets").glob("*/recipe.yaml"))
     assert {"ucf101", "folder", "motion", "cifar10", "image_folder"} <= {folder.name for folder in folders}
     for folder in folders:
-        assert load_recipe(folder).kind in ("video", "image")
+        assert load_recipe(folder).kind in ("video", "image", "frames")
 
 
 def test_ucf101_has_its_classes_and_splits():
@@ -56,7 +56,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
     for text, message in (
         ('kind: video\npatterns: ["{label}/{name}"]\nannotations: list.csv', "annotations must be a mapping"),
         ("- a list", "a recipe holds keys with values, not a list"),
-        ("kind: vidoe", "kind must be video or image, got 'vidoe'"),
+        ("kind: vidoe", "kind must be video, image or frames, got 'vidoe'"),
         ("kind: video\npatterns: '{label}/{name}'", "patterns must be a list"),
         ("kind: video\npatterns: ['{name}']", r"has no \{label\}"),
         ("kind: video\npatterns: ['{label}/{nam}']", "unknown field 'nam': did you mean 'name'"),

@@ -144,7 +144,7 @@ def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):
     with open(journal, "a") as file:
         file.write('{"path": "a/2.mp4", "sta')  # killed while it wrote
     os.utime(root / "a" / "1.mp4", (0, 0))  # changed in the meantime
-    known = Journal(journal, root, {"copies": []}).read()
+    known = Journal(journal, root, {"copies": [], "fps": 0.0}).read()
     assert {path: info.num_frames for path, info in known.items()} == {"a/0.mp4": 5}
     # A number of frames that only the journal can tell shows that what it knows is not read again.
     journal.write_text(journal.read_text().replace('"num_frames": 5', '"num_frames": 99'))
@@ -182,5 +182,5 @@ def test_names_of_every_kind_and_links_to_nowhere(tmp_path, make_video):
     table = run(tmp_path / "root", journal=journal)
     found = dict(zip(table.path, table.problem, strict=True))
     assert found == {**dict.fromkeys(names, ""), "a/gone.mp4": "no such file"}
-    assert set(Journal(journal, tmp_path / "root", {"copies": []}).read()) == set(found)
+    assert set(Journal(journal, tmp_path / "root", {"copies": [], "fps": 0.0}).read()) == set(found)
     assert assign_splits(table, FOLDER, 1, 0.5).split.equals("test").sum() >= 1

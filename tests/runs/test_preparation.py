@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import pytest
+from PIL import Image
 
 from cbam3d import prepare, train
 from cbam3d.config import Config, DataConfig
@@ -16,6 +17,7 @@ from cbam3d.data.manifest import read_manifest
 from cbam3d.data.videos import VideoDataset
 from cbam3d.errors import InputError
 from cbam3d.runs.data import open_source
+from cbam3d.runs.inputs import find_files
 from cbam3d.video import container, decode, read_clip
 from cbam3d.video.encode import write_video
 from cbam3d.video.index import PacketIndex
@@ -185,3 +187,31 @@ def test_packets_are_kept_for_originals_and_copies(videos, monkeypatch):
     index = PacketIndex(videos / "manifest.packets")
     assert read_numbers(read_clip(videos / "run" / "2.mp4", [20], index=index)) == [20]
     assert len(tabulated) == 1
+
+
+def test_folders_of_images_are_videos(tmp_path, make_video, caplog):
+    """Prepared, trained, scored and predicted as the videos that they are of; copies are videos."""
+    root = tmp_path / "frames"
+    for label in ("run", "walk"):
+        for i in range(4):
+            whole = read_clip(make_video(f"videos/{label}/{i}.mp4", 10 + i), range(10 + i))
+            (root / label / str(i)).mkdir(parents=True)
+            for number, frame in enumerate(whole.movedim(0, -1).numpy(), start=7):
+                Image.fromarray(frame).save(root / label / str(i) / f"{number:06d}.png")
+    (root / "run" / "0" / "000009.png").unlink()
+    (root / "walk" / "1" / "000008.png").write_bytes(b"")
+    done = prepare("frames", root, short_side=32)
+    assert "run/0: 1 missing frame, the first is 9" in caplog.text
+    assert "walk/1: 000008.png is no JPEG, PNG, WebP or BMP image" in caplog.text
+    assert done.manifest.num_frames.tolist() == [9, 11, 12, 13, 10, 0, 12, 13]
+    copied = read_manifest(done.copies / "manifest.csv")
+    assert list(copied.path)[:2] == ["run/0.avi", "run/1.avi"]
+    assert read_numbers(read_clip(done.copies / "run" / "3.avi", range(13))) == list(range(13))
+    assert read_numbers(read_clip(root / "run" / "0", [1, 2])) == [1, 3]
+    run = train_tiny(root, tmp_path / "run", {"data.recipe": "frames"})
+    assert run.metrics["num_videos"] >= 2
+    found = find_files([str(root / "walk" / "2"), str(root / "run")], images=False)
+    assert [path.relative_to(root).as_posix() for path in found] == ["walk/2", "run/0", "run/1", "run/2", "run/3"]
+    assert {label for label, _ in run.predictor()(found[0])} == {"run", "walk"}
+    again = train_tiny(done.copies, tmp_path / "other", {"data.recipe": "frames"})
+    assert again.metrics["num_videos"] == run.metrics["num_videos"]
