@@ -108,7 +108,7 @@ PARTS = {
         "timm": "zoo",
     },
     "video": {"encode": "decode"},
-    "data": {"annotations": "listing", "batch": "loader", "draw": "augment", "workers": "loader"},
+    "data": {"annotations": "listing", "batch": "loader", "draw": "augment", "memory": "loader", "workers": "loader"},
     "engine": {"progress": "train", "sharding": "train", "update": "train", "waiting": "train"},
     "config": {"section": "reading", "keys": "schema", "bundled": "reading"},
     "runs": {

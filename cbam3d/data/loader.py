@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import BatchTransform, Mix
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.workers import WorkerSignals, loader_processes
+from cbam3d.data.workers import Worker, loader_processes
 
 
 class Samples(Sized, Protocol):
@@ -118,7 +118,7 @@ class Loader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # a data set reads whole batches
             pin_memory=device.type == "cuda",
             persistent_workers=num_workers > 0,
-            worker_init_fn=WorkerSignals(),
+            worker_init_fn=Worker(),
             multiprocessing_context=loader_processes() if num_workers else None,
         )
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from cbam3d.data.memory import return_freed_memory
 
-class WorkerSignals:
-    """Signal handling of loader workers; called in each worker as it starts.
+
+class Worker:
+    """Signals and memory of loader workers; called in each worker as it starts.
 
     A signal to the process group must not kill the workers before the main process has stopped. At exit, after an
     exception for example, the main process sends them SIGTERM and waits for them: only then do they end.
@@ -33,6 +35,7 @@ class WorkerSignals:
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, end)
+        return_freed_memory()
 
 
 def fresh_processes(preload: str) -> BaseContext:

@@ -1,6 +1,5 @@
 """Memory use of training, and errors that tell what to change when a step fails."""
 
-import ctypes
 import math
 import sys
 from pathlib import Path
@@ -43,20 +42,3 @@ def advise(error: Exception, inputs: Tensor, accumulate: int) -> Exception:
         f"out of memory with {len(inputs)} samples of {shape} a process, computed in {accumulate} parts: raise "
         "train.accumulate (same result, more time), or lower train.batch_size, data.num_frames or data.size"
     )
-
-
-def keep_freed_memory() -> None:
-    """Let a process on a CPU keep the memory of feature maps that it has freed.
-
-    glibc gives large blocks back to the system at once, and each new one costs a page fault for every 4 KiB of it: half
-    of the time of a network in float32. Other C libraries are left as they are.
-    """
-    if sys.platform != "linux":
-        return
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    if change is not None:
-        change(_M_MMAP_MAX, 0)
-        change(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h

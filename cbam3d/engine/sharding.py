@@ -94,6 +94,6 @@ def gathered(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
+        for i, part in enumerate(parts):
+            part.set_reshard_after_forward(i > 0, recurse=False)  # as `fully_shard` does: not the network's own part
             part.reshard()

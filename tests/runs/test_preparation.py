@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -119,6 +121,47 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path):
     prepare("folder", root)
     assert read_manifest(root / "manifest.csv").num_frames.tolist() == [60] * 24
     assert not journal.exists()
+
+
+@pytest.mark.slow
+def test_a_preparation_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
+    """kill -9 at ten random moments; only the parent is killed, as by a system that runs out of memory."""
+    root, other, rng = tmp_path / "videos", tmp_path / "other", np.random.default_rng(0)
+    (root / "run").mkdir(parents=True)
+    for i in range(40):
+        write_video(root / "run" / f"{i:03d}.mp4", np.roll(numbered_frames(40, 480, 640), i, 0), 25)
+    shutil.copytree(root, other)  # with the files' times
+    prepare("folder", other, short_side=64)
+    command = [sys.executable, "-m", "cbam3d", "prepare", "folder", "--root", str(root), "--short-side", "64"]
+    kills, journal = 0, root / "manifest.csv.unfinished"
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        known = len(journal.read_text().splitlines()) if journal.exists() else 0
+        while process.poll() is None and kills < 10:
+            if journal.exists() and len(journal.read_text().splitlines()) > known:
+                time.sleep(rng.uniform(0, 0.3))
+                process.kill()
+                break
+            time.sleep(0.005)
+        out, _ = process.communicate(timeout=120)
+        if process.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+    assert process.returncode == 0, out
+    assert kills == 10
+    expected = {path.relative_to(other): path for path in other.rglob("*") if path.is_file()}
+    found = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+    assert found.keys() == expected.keys()
+    for name, path in found.items():
+        assert path.read_bytes() == expected[name].read_bytes(), name
+    ours, theirs = (Path(f"{folder}-64p") for folder in (root, other))
+    assert len(list(ours.rglob("*.avi"))) == 40
+    for copy in theirs.rglob("*.avi"):
+        assert (ours / copy.relative_to(theirs)).read_bytes() == copy.read_bytes()
+    first, second = (read_manifest(folder / "manifest.csv").rows() for folder in (ours, theirs))
+    for row, other_row in zip(first, second, strict=True):
+        assert row | {"changed_ns": 0} == other_row | {"changed_ns": 0}
+    assert not list(ours.rglob("*.part*"))
 
 
 @pytest.mark.parametrize(
