@@ -2,6 +2,7 @@ import os
 import pickle
 import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +146,25 @@ def test_probing_keeps_the_packets_of_whole_files(make_video, tmp_path):
     info = probe_video(cut)
     assert info.problem
     assert info.packets == b""
+
+
+def test_real_and_odd_files_by_the_index(shared_data, tmp_path, forgetful):
+    rng = np.random.default_rng(0)
+    files = [*(shared_data / "ucf101").glob("*.avi"), *(shared_data / "odd").iterdir()]
+    files += (
+        sorted((shared_data / "fight").rglob("*.mp4"))[::60] + sorted((shared_data / "avletters").rglob("*.mp4"))[::200]
+    )
+    copies = [Path(shutil.copy(file, tmp_path / file.name)) for file in files]
+    infos = {path: probe_video(path) for path in copies}
+    write_index(
+        tmp_path / "manifest.packets",
+        [Indexed(path.name, *file_state(path), info.packets) for path, info in infos.items()],
+    )
+    kept = PacketIndex(tmp_path / "manifest.packets")
+    forgetful.clear()
+    for path, info in infos.items():
+        whole = read_clip(path, range(info.num_frames), seek=False)
+        for _ in range(3):
+            numbers = rng.integers(0, info.num_frames, 4).tolist()
+            assert torch.equal(read_clip(path, numbers, index=kept), whole[:, numbers]), path
+    assert not forgetful
