@@ -67,11 +67,9 @@ def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """`load_state_dict` of the optimiser of such a network."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    own = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
     divided = {
-        number: {
-            key: _like(value, parameters[number]) if number < len(parameters) else value for key, value in entry.items()
-        }
+        number: {key: _like(value, own.get(number)) for key, value in entry.items()}
         for number, entry in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": divided})

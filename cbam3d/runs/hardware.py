@@ -4,9 +4,7 @@ import torch
 from torch import nn
 
 from cbam3d.config import Config
-from cbam3d.config.bundled import find_recipe
-from cbam3d.data.recipe import load_recipe
-from cbam3d.runs.network import GIVEN, build_model
+from cbam3d.runs.network import GIVEN, build_model, has_images
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -53,7 +51,6 @@ def computes_bfloat16(device: str) -> bool:
 
 def _has_groups(config: Config, network: nn.Module | None) -> bool:
     if network is None and config.model.name != GIVEN:
-        images = load_recipe(find_recipe(config.data.recipe)).kind == "image"
-        network = build_model(config.override({"model.weights": None}), 2, images)
+        network = build_model(config.override({"model.weights": None}), 2, has_images(config))
     modules = () if network is None else network.modules()
     return any(isinstance(module, _CONVOLUTIONS) and module.groups > 1 for module in modules)

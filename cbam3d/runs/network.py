@@ -9,6 +9,8 @@ from cbam3d.attention import attention_options
 from cbam3d.attention.heads import head_options
 from cbam3d.attention.nd import CHANNELS_LAST
 from cbam3d.config import Config
+from cbam3d.config.bundled import find_recipe
+from cbam3d.data.recipe import load_recipe
 from cbam3d.data.rng import torch_seeded
 from cbam3d.errors import InputError, is_foreign
 from cbam3d.models import create_model
@@ -110,6 +112,11 @@ def input_shape(config: Config, images: bool) -> tuple[int, ...]:
     """(C, *S) of one sample."""
     size = config.data.sides
     return (3, *size) if images else (3, config.data.num_frames, *size)
+
+
+def has_images(config: Config) -> bool:
+    """Whether the data set of a configuration has images, rather than videos."""
+    return load_recipe(find_recipe(config.data.recipe)).kind == "image"
 
 
 def memory_format(config: Config, images: bool) -> torch.memory_format:

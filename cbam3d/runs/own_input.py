@@ -3,13 +3,11 @@
 import logging
 
 from cbam3d.config import Config, DataConfig
-from cbam3d.config.bundled import find_recipe
-from cbam3d.data.recipe import load_recipe
 from cbam3d.errors import InputError
 from cbam3d.models.libraries.own_input import OwnInput
 from cbam3d.models.pretrained import find_weights, own_input
 from cbam3d.runs.checkpoint import read_checkpoint
-from cbam3d.runs.network import GIVEN
+from cbam3d.runs.network import GIVEN, has_images
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def _own_input(config: Config) -> OwnInput:
     model = config.model
     if model.weights in (None, "pretrained"):
         return own_input(model.name, None)
-    images = load_recipe(find_recipe(config.data.recipe)).kind == "image"
+    images = has_images(config)
     try:
         source = find_weights(model.name, 2 if images or model.as_video else 3, model.weights)
     except InputError:

@@ -107,13 +107,13 @@ def _array(kind: str, values: np.ndarray) -> "array[int]":
 
 def write_index(path: Path, videos: Iterable[Indexed]) -> None:
     """Write an index atomically."""
-    videos = sorted(videos, key=lambda video: _key(video.path))
-    keys = np.array([_key(video.path) for video in videos], "<u8")
+    keyed = sorted((_key(video.path), video) for video in videos)
+    keys, videos = np.array([key for key, _ in keyed], "<u8"), [video for _, video in keyed]
+    sizes, times = (np.array([getattr(video, name) for video in videos], "<i8") for name in ("num_bytes", "changed_ns"))
     stops = np.cumsum([len(video.packets) for video in videos], dtype="<i8")
-    states = (np.array([video[i] for video in videos], "<i8") for i in (1, 2))
     with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
         file.write(_MAGIC + len(videos).to_bytes(8, "little"))
-        for column in (keys, *states, stops):
+        for column in (keys, sizes, times, stops):
             file.write(column.tobytes())
         for video in videos:
             file.write(video.packets)

@@ -19,7 +19,7 @@ _CACHE = 2**22  # bytes of a block; less than two blocks are not split
 def pool_positions(x: Tensor, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     flat, shape = dense(x).flatten(2), (*x.shape[:2], *[1] * (x.ndim - 2))
     maximum = flat.amax(2)
-    which = _which_position(flat, maximum) if finds else _nothing(x)
+    which = _which_position(flat, maximum) if finds else no_places(x)
     return flat.mean(2).view(shape), maximum.view(shape), which
 
 
@@ -55,7 +55,7 @@ def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Ten
                 equal = _equal(block, maximum[i, None, j], block if own else None)
                 torch.matmul(counting, equal, out=found[i, :, j])
     shape = (n, 1, *x.shape[2:])
-    which = _unique(found[:, 0], found[:, 1]) if finds else _nothing(x)
+    which = _unique(found[:, 0], found[:, 1]) if finds else no_places(x)
     return mean.view(shape), maximum.view(shape), which
 
 
@@ -187,7 +187,8 @@ def _unique(indices: Tensor, counts: Tensor) -> Tensor:
     return torch.where((counts == 1) & (indices < 2**24), indices, -1).long()
 
 
-def _nothing(x: Tensor) -> Tensor:
+def no_places(x: Tensor) -> Tensor:
+    """In place of the places of maxima, where no derivative wants them or it finds them again."""
     return torch.empty(0, dtype=torch.int64, device=x.device)
 
 

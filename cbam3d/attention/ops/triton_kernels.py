@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cbam3d.attention.ops.cpu import dense
+from cbam3d.attention.ops.cpu import dense, no_places
 
 _SPLIT = 4096  # positions of a channel per program
 
@@ -179,7 +179,7 @@ def pool_positions(x: Tensor, finds: bool) -> tuple[Tensor, Tensor, Tensor]:
     sums, maximum = (torch.empty(n, parts, c, device=x.device) for _ in range(2))
     grid = (n, triton.cdiv(c, tile["BC"]), parts)
     _launch(_pool_positions, grid, flat, sums, maximum, c, s, _SPLIT, *flat.stride(), **tile)
-    return (sums.sum(1) / s).to(x.dtype).view(shape), maximum.amax(1).to(x.dtype).view(shape), _not_found(x)
+    return (sums.sum(1) / s).to(x.dtype).view(shape), maximum.amax(1).to(x.dtype).view(shape), no_places(x)
 
 
 def pool_positions_backward_(
@@ -205,7 +205,7 @@ def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Ten
     gate = flat if a is None else a.contiguous()
     grid = (n, triton.cdiv(s, tile["BS"]))
     _launch(_pool_channels, grid, flat, gate, mean, maximum, c, s, *flat.stride(), HAS_A=a is not None, **tile)
-    return mean, maximum, _not_found(x)
+    return mean, maximum, no_places(x)
 
 
 def pool_channels_backward_(
@@ -251,11 +251,6 @@ def scale_backward(x: Tensor, a: Tensor | None, b: Tensor | None, grad: Tensor) 
     _launch(_scale_backward, grid, flat, flat_grad, *gates, out, da, db, c, s, *strides, **flags, **tile)
     none = x.new_empty(0)
     return dx, none if a is None else da.sum(1).to(a.dtype), none if b is None else db.to(b.dtype).view(b.shape)
-
-
-def _not_found(x: Tensor) -> Tensor:
-    """Places of the maxima: derivatives find them again, in the same pass."""
-    return torch.empty(0, dtype=torch.int64, device=x.device)
 
 
 def _sides(flat: Tensor) -> dict[str, int]:
