@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
 
 from cbam3d.video import decode, probe_video, read_clip
-from cbam3d.video.container import Deadline, open_video
+from cbam3d.video.container import Deadline, open_video, video_file
 from cbam3d.video.encode import write_video
 from cbam3d.video.packets import plan
 from cbam3d.video.probe import Copies
@@ -45,7 +45,7 @@ def floor(path: Path, frames: list[int], fps: float) -> None:
     deadline = Deadline(path, 60)
     table = next(t for (name, _, _), t in decode._tables.tables.items() if name == str(path) and t is not None)
     wanted = {table.ranks[table.places[frame]] for frame in frames}
-    with open_video(path, deadline, trust_header=True) as (container, stream):
+    with video_file(path, deadline) as file, open_video(file, deadline, trust_header=True) as (container, stream):
         context = stream.codec_context
         for run in plan(table, frames):
             if run.start:

@@ -18,10 +18,10 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 from tables import table
 
+from cbam3d.storage import state_of
 from cbam3d.video import read_clip
 from cbam3d.video.decode import read_packets
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, encode, write_index
-from cbam3d.video.probe import file_state
 
 REPEATS = 10
 FORMATS = {
@@ -73,7 +73,7 @@ def main() -> None:
             other = render(Path(folder) / f"other{path.suffix}", 10, known[1])
             packets = encode(found := read_packets(path))
             count = len(found.places) if found else 0
-            write_index(path.parent / INDEX_NAME, [Indexed(path.name, *file_state(path), packets)])
+            write_index(path.parent / INDEX_NAME, [Indexed(path.name, *state_of(path), packets)])
             starts = np.random.default_rng(0).integers(0, count - 16, (REPEATS, 2)).tolist()
             starts += [pair[::-1] for pair in starts]  # each clip is the first one once
             medians = []

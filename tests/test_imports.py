@@ -14,15 +14,23 @@ PACKAGE = Path(cbam3d.__file__).parent
 ALLOWED = {
     "attention": {"attention"},
     "models": {"models", "attention"},
-    "video": {"video"},
-    "data": {"data", "video"},
+    "storage": {"storage"},
+    "video": {"video", "storage"},
+    "data": {"data", "video", "storage"},
     "engine": {"engine", "config"},
     "config": {"config"},
-    "runs": {"runs", "attention", "models", "video", "data", "engine", "config"},
-    "cli": {"cli", "runs", "attention", "models", "video", "data", "engine", "config"},
+    "runs": {"runs", "attention", "models", "storage", "video", "data", "engine", "config"},
+    "cli": {"cli", "runs", "attention", "models", "storage", "video", "data", "engine", "config"},
 }
 # libraries that one room alone knows
-KNOWN_BY = {"rich": {"cli"}, "shtab": {"cli"}, "argparse": {"cli"}, "pydantic": {"config"}, "av": {"video"}}
+KNOWN_BY = {
+    "rich": {"cli"},
+    "shtab": {"cli"},
+    "argparse": {"cli"},
+    "pydantic": {"config"},
+    "av": {"video"},
+    "fsspec": {"storage"},
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -19,7 +19,8 @@ from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
-from cbam3d.video.probe import Copies, VideoInfo, file_state, probe_video
+from cbam3d.storage import state_of
+from cbam3d.video.probe import Copies, VideoInfo, probe_video
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
 
@@ -75,7 +76,7 @@ class Journal:
             file.write(json.dumps(note) + "\n")
 
     def _state(self, path: str) -> list[int]:
-        return list(file_state(self.root / path))
+        return list(state_of(self.root / path))
 
 
 def scan_videos(
@@ -125,7 +126,7 @@ def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
             continue
         path = copies.path(row["path"])
         height, width = copies.size(row["height"], row["width"])
-        num_bytes, changed_ns = file_state(path)
+        num_bytes, changed_ns = state_of(path)
         facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
         rows.append({**row, **facts, "path": path.relative_to(copies.root).as_posix(), "packets": packets})
     rows.sort(key=lambda row: row["path"])

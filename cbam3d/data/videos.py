@@ -14,10 +14,10 @@ from cbam3d.data.batch import Packed, Sample, SampleIndex, pack
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.rng import numbers_of
 from cbam3d.files import leads_out
+from cbam3d.storage import state_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
-from cbam3d.video.probe import file_state
 
 # number of frames and frame rate of the video, generator -> the frame numbers of each clip
 Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
@@ -69,7 +69,7 @@ class VideoDataset:
 
     def stamp(self, index: int) -> str:
         """What tells a video from another, and from itself after a change: its name, size and time."""
-        return f"{self.name(index)}|{'|'.join(map(str, file_state(self.root / self.name(index))))}"
+        return f"{self.name(index)}|{'|'.join(map(str, state_of(self.root / self.name(index))))}"
 
     def by_name(self) -> "VideoDataset":
         """The same videos, whose random clips follow from their names, rather than from the seed and their rows."""

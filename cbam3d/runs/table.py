@@ -14,8 +14,8 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files
 from cbam3d.runs.rendered import render_missing
+from cbam3d.storage import state_of
 from cbam3d.video.container import VIDEO_SUFFIXES
-from cbam3d.video.probe import file_state
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def refuse_changed(manifest: Manifest, root: Path) -> None:
     known = manifest.select(manifest.usable & (manifest.num_bytes > 0))
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
-        state = file_state(root / path)
+        state = state_of(root / path)
         if state != (0, 0) and state != (size, time_ns):  # a missing file is reported when it is read
             (touched if state[0] == size else changed).append(path)
     if changed:

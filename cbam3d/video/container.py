@@ -1,10 +1,9 @@
 """Open a video file: its container and first video stream, with every failure reported."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from av.error import ExitError, FFmpegError
 from av.stream import Discard
 
 from cbam3d.errors import InputError
+from cbam3d.storage import BlockCache, OpenFile, Source, is_local, open_file
 
 av.logging.set_level(None)  # FFmpeg would write to stderr from C; errors are raised or reported
 logging.getLogger("libav").setLevel(logging.CRITICAL)
@@ -34,9 +34,9 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())  # of files
 class VideoError(InputError):
     """An unusable video: one line with the file and the reason."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path, self.reason = Path(path), reason
+    def __init__(self, path: Source, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = Path(path) if is_local(path) else path, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         return VideoError, (self.path, self.reason)
@@ -45,7 +45,7 @@ class VideoError(InputError):
 class Deadline:
     """The time limit of a file, in seconds from now."""
 
-    def __init__(self, path: str | os.PathLike[str], seconds: float) -> None:
+    def __init__(self, path: Source, seconds: float) -> None:
         self.path, self.seconds, self.until = path, seconds, time.monotonic() + seconds
 
     def check(self) -> None:
@@ -62,43 +62,62 @@ class Deadline:
 
 
 @contextmanager
+def video_file(path: Source, deadline: Deadline, cache: BlockCache | None = None) -> Iterator[OpenFile]:
+    """Yield an open file that is not empty.
+
+    Args:
+        path: a path, a URL, or a part of a file.
+        deadline: for opening and reading.
+        cache: what is kept of remote files.
+
+    Raises:
+        VideoError: a missing, empty or unreadable file.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_file(path, deadline.seconds, cache))
+        except FileNotFoundError as error:
+            raise VideoError(path, "no such file" if error.errno else reason_of(error)) from None
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise VideoError(path, f"unreadable ({reason_of(error)})") from None
+        if file.num_bytes == 0:
+            raise VideoError(path, "empty file")
+        yield file
+
+
+@contextmanager
 def open_video(
-    path: str | os.PathLike[str], deadline: Deadline, trust_header: bool = False
+    file: OpenFile, deadline: Deadline, trust_header: bool = False
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Yield the container and its first video stream that is not a cover image.
 
     Args:
-        path: a file that FFmpeg reads.
+        file: of `video_file`.
         deadline: for opening, and for each further read.
         trust_header: if the container's header describes the stream (MP4, MOV, Matroska), do not decode a
             frame to probe it. The pixel format is then unknown until the first frame.
 
     Raises:
-        VideoError: a missing or empty file, no video stream, or unreadable data; also from within the `with`
-            block.
+        VideoError: no video stream, or unreadable data; also from within the `with` block.
     """
-    try:
-        if os.path.getsize(path) == 0:
-            raise VideoError(path, "empty file")
-        options = {"codec_whitelist": "none"} if trust_header and _describes_itself(path) else {}
-    except FileNotFoundError:
-        raise VideoError(path, "no such file") from None
-    except VideoError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise VideoError(path, f"unreadable ({reason_of(error)})") from None
-    with open_input(os.fspath(path), deadline, options=options) as opened:
+    options = {"codec_whitelist": "none"} if trust_header and _describes_itself(file) else {}
+    file.seek(0)
+    with open_input(file.path or file, deadline, options=options) as opened:
         yield opened
+        if file.failure is not None:
+            raise file.failure
 
 
 @contextmanager
 def open_input(
-    source: str, deadline: Deadline, options: dict[str, str] | None = None, format: str | None = None
+    source: str | OpenFile, deadline: Deadline, options: dict[str, str] | None = None, format: str | None = None
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Like `open_video`, for any source that FFmpeg opens, such as network streams.
 
     Args:
-        source: a path, a URL, or the name of a device.
+        source: a path, a URL, the name of a device, or an open file.
         deadline: for opening, and for each further read.
         options: of FFmpeg.
         format: name of an FFmpeg input format; None to detect it.
@@ -111,20 +130,20 @@ def open_input(
         with av.open(source, format=format, options=options or {}, timeout=limits, **_ANY_METADATA) as container:
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not pictures:
-                raise VideoError(source, "no video stream")
+                raise VideoError(deadline.path, "no video stream")
             if pictures[0].codec_context is None:
-                raise VideoError(source, "no decoder for the video stream")
+                raise VideoError(deadline.path, "no decoder for the video stream")
             for stream in container.streams:
                 if stream is not pictures[0]:
                     stream.discard = Discard.all
             pictures[0].codec_context.thread_count = 1  # parallelism is over videos
             yield container, pictures[0]
     except FileNotFoundError:
-        raise VideoError(source, "no such file") from None
+        raise VideoError(deadline.path, "no such file") from None
     except ExitError:
         raise deadline.error() from None
     except (FFmpegError, OSError) as error:  # garbage has been seen to raise PermissionError
-        raise VideoError(source, f"unreadable ({reason_of(error)})") from None
+        raise VideoError(deadline.path, f"unreadable ({reason_of(error)})") from None
 
 
 def reason_of(error: Exception) -> str:
@@ -132,7 +151,6 @@ def reason_of(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def _describes_itself(path: str | os.PathLike[str]) -> bool:
-    with open(path, "rb") as file:
-        start = file.read(12)
+def _describes_itself(file: OpenFile) -> bool:
+    start = file.read(12)
     return start.startswith(_MATROSKA) or start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")

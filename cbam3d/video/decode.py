@@ -22,18 +22,17 @@ from av.error import ExitError, FFmpegError
 from av.packet import Packet
 from torch import Tensor
 
-from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.storage import BlockCache, OpenFile, Source, is_local
+from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
 from cbam3d.video.frames import read_sequence
 from cbam3d.video.index import PacketIndex
 from cbam3d.video.packets import PacketTable, Span, entry_of, plan, seek_time, tabulate
 from cbam3d.video.pixels import upright_size, write_rgb
 from cbam3d.video.torchcodec import read_frames
 
-Path = str | os.PathLike[str]
-
 
 def read_clip(
-    path: Path,
+    path: Source,
     frames: Sequence[int],
     size: tuple[int, int] | None = None,
     *,
@@ -42,11 +41,13 @@ def read_clip(
     timeout_seconds: float | None = None,
     decoder: Literal["pyav", "torchcodec"] = "pyav",
     index: PacketIndex | None = None,
+    cache: BlockCache | None = None,
 ) -> Tensor:
     """Decode the given frames of a video.
 
     Args:
-        path: a file that FFmpeg reads, or a folder of numbered images (frames.py).
+        path: a file that FFmpeg reads, by its path or URL, or as part of another file; or a folder of numbered images
+            (frames.py).
         frames: numbers in presentation order from 0, in any order, repeats allowed.
         size: (height, width) in pixels to scale to while decoding; None keeps the video's own.
         seek: False decodes from the file's start. Use it for files known to be damaged: frames lost before the
@@ -55,9 +56,12 @@ def read_clip(
         corrupt: handling of frames that the decoder marks as corrupt: "keep" returns them, "drop" returns the last
             intact frame instead (the first intact one if there is none before).
         timeout_seconds: time limit for reading; None for 60.
-        decoder: torchcodec does not support seek, corrupt, timeout_seconds, index or AVI files (torchcodec.py).
+        decoder: torchcodec does not support seek, corrupt, timeout_seconds, index, AVI files, or files that are not
+            whole files of this machine (torchcodec.py).
         index: of the packets of many videos, as `cbam3d prepare` writes it; without one, or where it does not have the
-            file as it is now, all packets are read once.
+            file as it is now, all packets are read once. Of a remote file, only the bytes from the keyframe to the
+            last frame are then read.
+        cache: keeps what was read of remote files; None for nothing.
 
     Returns: uint8 (3, len(frames), height, width), RGB, upright (rotation metadata is applied).
 
@@ -67,21 +71,26 @@ def read_clip(
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
-    if os.path.isdir(path):
-        return torch.from_numpy(read_sequence(path, frames, size))
+    if is_local(path) and os.path.isdir(cast(str, path)):
+        return torch.from_numpy(read_sequence(cast(str, path), frames, size))
     if decoder == "torchcodec":
         if not seek or corrupt != "keep" or timeout_seconds is not None or index is not None:
             raise ValueError("seek, corrupt, timeout_seconds and index have no effect with the decoder torchcodec")
-        return read_frames(path, frames, size)
+        if not is_local(path):
+            raise VideoError(path, "torchcodec reads whole files of this machine: use the decoder pyav")
+        return read_frames(cast(str, path), frames, size)
     deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
     clip = _Clip(frames, size)
-    try:
-        complete = seek and _read_by_table(path, clip, deadline, index)
-    except VideoError:
-        complete = False
-    if not complete:
-        clip = _Clip(frames, size)
-        _read_from_start(path, clip, deadline, corrupt)
+    with video_file(path, deadline, cache) as file:
+        try:
+            complete = seek and _read_by_table(path, file, clip, deadline, index)
+        except VideoError:
+            if file.failure is not None:
+                raise
+            complete = False
+        if not complete:
+            clip = _Clip(frames, size)
+            _read_from_start(path, file, clip, deadline, corrupt)
     return torch.from_numpy(clip.pixels)
 
 
@@ -148,8 +157,8 @@ class _Clip:
         self.missing.remove(number)
 
 
-def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) -> None:
-    with open_video(path, deadline) as (container, stream):
+def _read_from_start(path: Source, file: OpenFile, clip: _Clip, deadline: Deadline, corrupt: str) -> None:
+    with open_video(file, deadline) as (container, stream):
         shown: av.VideoFrame | None = None
         waiting: list[int] = []  # corrupt frames without a preceding intact one
         number = -1
@@ -168,14 +177,17 @@ def _read_from_start(path: Path, clip: _Clip, deadline: Deadline, corrupt: str) 
     raise VideoError(path, f"frame {max(clip.missing)} asked for, {number + 1} readable frames")
 
 
-def read_packets(path: Path, timeout_seconds: float = 60.0) -> PacketTable | None:
+def read_packets(path: str | os.PathLike[str], timeout_seconds: float = 60.0) -> PacketTable | None:
     """The packet table of a video, without decoding; None where its packets do not determine its frames.
 
     Raises:
-        VideoError: what `open_video` raises.
+        VideoError: what `video_file` and `open_video` raise.
     """
     deadline = Deadline(path, timeout_seconds)
-    with open_video(path, deadline, trust_header=True) as (container, stream):
+    with (
+        video_file(path, deadline) as file,
+        open_video(file, deadline, trust_header=True) as (container, stream),
+    ):
         return _table_of(container, stream, deadline)
 
 
@@ -184,19 +196,19 @@ def _table_of(container: InputContainer, stream: av.VideoStream, deadline: Deadl
     return tabulate([entry_of(packet, *facts) for packet in demux(container, stream, deadline)], *facts[:2])
 
 
-def _read_by_table(path: Path, clip: _Clip, deadline: Deadline, index: PacketIndex | None) -> bool:
+def _read_by_table(path: Source, file: OpenFile, clip: _Clip, deadline: Deadline, index: PacketIndex | None) -> bool:
     """Whether all requested frames were decoded, intact and as the table predicts. A file that contradicts its table
     is treated as having none from then on."""
-    with open_video(path, deadline, trust_header=True) as (container, stream):
-        file = os.stat(path)
-        key = (os.fspath(path), file.st_mtime_ns, file.st_size)
-        known, table = _tables.look_up(key)
+    key = (str(path), file.changed_ns, file.num_bytes)
+    known, table = _tables.look_up(key)
+    if not known and index is not None:
+        known, table = index.look_up(path, file.num_bytes, file.changed_ns)
+    if table is not None and max(clip.missing) < len(table.places):
+        file.ahead(table.byte_ranges(plan(table, clip.missing), file.num_bytes))
+    with open_video(file, deadline, trust_header=True) as (container, stream):
         if not known:
-            if index is not None:
-                known, table = index.look_up(key[0], file.st_size, file.st_mtime_ns)
-            if not known:
-                table = _table_of(container, stream, deadline)
-            _tables.add(key, table)
+            table = _table_of(container, stream, deadline)
+        _tables.add(key, table)
         if table is None or max(clip.missing) >= len(table.places) or table.gaps:
             return False
         wanted = {table.ranks[table.places[number]]: number for number in clip.missing}

@@ -18,10 +18,11 @@ import numpy as np
 
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write
+from cbam3d.storage import Part, Place, Source, is_local
 from cbam3d.video.packets import PacketTable
 
 INDEX_NAME = "manifest.packets"  # beside the table of the videos
-_MAGIC = b"cbam3d packets 1"
+_MAGIC = b"cbam3d packets 2"
 _HEAD = len(_MAGIC) + 8
 _MOST_BYTES = 1 << 28  # of a table
 
@@ -29,7 +30,7 @@ _MOST_BYTES = 1 << 28  # of a table
 class Indexed(NamedTuple):
     """A video of an index."""
 
-    path: str  # relative to the index's folder
+    path: str  # relative to the folder of the data
     num_bytes: int  # size of the file
     changed_ns: int  # its modification time
     packets: bytes  # see `encode`
@@ -45,13 +46,14 @@ def encode(table: PacketTable | None) -> bytes:
     times = np.array(table.times, "<i8")
     steps = np.diff(times)
     is_long = bool(len(steps)) and int(np.abs(steps).max()) >= 2**31
-    flags = table.skippable + 2 * table.gaps + 4 * is_long + 8 * bool(hidden.any())
+    flags = table.skippable + 2 * table.gaps + 4 * is_long + 8 * bool(hidden.any()) + 16 * bool(table.pages)
     parts = (
         np.array([flags, len(ranks), len(table.keyframes), times[0]], "<i8"),
         steps.astype("<i8" if is_long else "<i4"),
         ranks - np.arange(len(ranks), dtype="<i4"),
         np.array(table.keyframes, "<i4"),
         hidden if hidden.any() else hidden[:0],
+        np.diff(np.array(table.pages, "<i4"), prepend=np.int32(0)),
     )
     return zlib.compress(b"".join(part.tobytes() for part in parts))
 
@@ -71,11 +73,13 @@ def decode(packets: bytes) -> PacketTable | None:
     flags, count, num_keyframes, first = np.frombuffer(unpacked, "<i8", 4).tolist()
     kinds = [("<i8" if flags & 4 else "<i4", count - 1), ("<i4", count), ("<i4", num_keyframes)]
     kinds += [("u1", count)] if flags & 8 else []
+    kinds += [("<i4", count)] if flags & 16 else []
     arrays, at = [], 32
     for kind, length in kinds:
         arrays.append(np.frombuffer(unpacked, kind, length, at))
         at += arrays[-1].nbytes
-    steps, ranks, keyframes, *hidden = arrays
+    steps, ranks, keyframes, *rest = arrays
+    pages = np.cumsum(rest.pop(), dtype="<i4") if flags & 16 else steps[:0]
     places, presented = np.arange(count, dtype="<i4"), np.full(count, -1, "<i4")
     ranks = ranks + places
     try:
@@ -87,7 +91,7 @@ def decode(packets: bytes) -> PacketTable | None:
     if num_keyframes < 1 or keyframes[0] != 0 or keyframes[-1] >= count or (np.diff(keyframes) < 1).any():
         raise ValueError("not places of keyframes")
     times = np.cumsum(np.concatenate([[first], steps]), dtype="<i8")
-    shown = presented[hidden[0][presented] == 0] if hidden else presented
+    shown = presented[rest[0][presented] == 0] if rest else presented
     return PacketTable(
         _array("i", shown),
         _array("i", ranks),
@@ -95,6 +99,7 @@ def decode(packets: bytes) -> PacketTable | None:
         _array("i", keyframes),
         bool(flags & 1),
         bool(flags & 2),
+        _array("i", pages) if len(pages) else (),
     )
 
 
@@ -124,32 +129,40 @@ class PacketIndex:
 
     Args:
         path: of the file.
+        root: folder of the videos; None for that of the file.
 
     Raises:
         InputError: not an index.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.prefix = path, os.path.join(path.parent, "")
+    def __init__(self, path: Path, root: Place | None = None) -> None:
+        self.path, self.root = path, root
+        self.prefix = os.path.join(path.parent if root is None else root, "")
         *_, stops = self._columns
         if len(stops) and len(self._packets) != stops[-1]:
             raise InputError(f"{path}: not a whole index of packets: remove it")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PacketIndex, (self.path,)
+        return PacketIndex, (self.path, self.root)
 
-    def look_up(self, path: str, num_bytes: int, changed_ns: int) -> tuple[bool, PacketTable | None]:
-        """Whether the index has a file as it is now, and its table."""
-        if not path.startswith(self.prefix):
+    def look_up(self, source: Source, num_bytes: int, changed_ns: int) -> tuple[bool, PacketTable | None]:
+        """Whether the index has a file as it is now, and its table.
+
+        Only a file of this machine has a time of its own: archives and storage give others to what is copied there, so
+        that files in them are known by their size, and by the times of their packets while they are decoded.
+        """
+        if isinstance(source, Part):
+            name = source.name
+        elif (text := os.fspath(source)).startswith(self.prefix):
+            name = text[len(self.prefix) :]
+        else:
             return False, None
         keys, sizes, times, stops = self._columns
-        key = np.uint64(_key(path[len(self.prefix) :]))
+        key = np.uint64(_key(name))
         place = int(np.searchsorted(keys.view("<u8"), key))
-        if (
-            place == len(keys)
-            or keys.view("<u8")[place] != key
-            or (sizes[place], times[place]) != (num_bytes, changed_ns)
-        ):
+        if place == len(keys) or keys.view("<u8")[place] != key or sizes[place] != num_bytes:
+            return False, None
+        if is_local(source) and times[place] != changed_ns:
             return False, None
         try:
             return True, decode(self._packets[stops[place - 1] if place else 0 : stops[place]].tobytes())

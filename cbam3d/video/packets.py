@@ -23,6 +23,8 @@ _PREDICTED = {"h264", "hevc", "vp9", "av1"}
 _ONE_FRAME_A_PACKET = _PREDICTED | {"gif", "ffv1", "huffyuv"}
 _INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "v210"}  # and each packet is self-contained
 
+PAGE = 4096  # bytes of a file
+_HEAD = 4 * PAGE
 _VOP_START = b"\0\0\1\xb6"  # MPEG-4 Part 2: start of a picture; the next two bits are its type
 _I, _P, _B = 0, 1, 2
 _LONGEST_HEAD = 1 << 16  # bytes before a picture's first slice
@@ -37,6 +39,7 @@ class Entry(NamedTuple):
     keyframe: bool
     hidden: bool  # by an edit list: decoded, but not shown
     kind: int | None = None  # picture type I, P or B, for codecs that are parsed; None if unknown
+    position: int | None = None  # in the file, bytes
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,26 @@ class PacketTable:
     keyframes: Sequence[int]  # positions, ascending, of packets where decoding can start
     skippable: bool  # whether non-reference frames may be skipped
     gaps: bool  # whether packets may be missing: the number of decoded frames is then unknown
+    pages: Sequence[int] = ()  # of every packet, the page of the file where it begins; empty if they are not known
 
     @property
     def num_bytes(self) -> int:
-        return 4 * (len(self.places) + len(self.ranks)) + 8 * len(self.times) + 4 * len(self.keyframes)
+        small = (self.places, self.ranks, self.keyframes, self.pages)
+        return 4 * sum(map(len, small)) + 8 * len(self.times)
+
+    def byte_ranges(self, spans: Sequence["Span"], file_bytes: int) -> list[tuple[int, int]]:
+        """What is read of the file to decode spans, in whole pages: first bytes, and last ones plus 1. Beside the spans
+        it is what the file begins with, and what it ends with where there is no room for a table of contents before its
+        packets. Nothing if places in the file are not known."""
+        if not self.pages:
+            return []
+        found = [(0, _HEAD)]
+        for span in spans:
+            first, last = min(self.pages[span.start : span.stop]), max(self.pages[span.start : span.stop + 1])
+            found.append((first * PAGE, (last + 1) * PAGE if span.stop < len(self.pages) else file_bytes))
+        if self.pages[0] * PAGE < _HEAD:
+            found.append((file_bytes - _HEAD, file_bytes))
+        return [(max(0, start), min(stop, file_bytes)) for start, stop in found]
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,8 @@ def entry_of(packet: "Packet[Any]", codec: str, container_format: str, extradata
         kind = _kind_of_vop(packet)
     elif codec in ("h264", "hevc"):
         kind = _kind_of_slice(packet, codec, extradata or b"")
-    return Entry(packet.pts, seek_time(packet, container_format), packet.is_keyframe, packet.is_discard, kind)
+    time = seek_time(packet, container_format)
+    return Entry(packet.pts, time, packet.is_keyframe, packet.is_discard, kind, packet.pos)
 
 
 def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> PacketTable | None:
@@ -120,7 +140,10 @@ def tabulate(entries: Sequence[Entry], codec: str, container_format: str) -> Pac
     places = array("i", [place for place in presented if not entries[place].hidden])
     gaps = codec in (*_PREDICTED, "mpeg4") and shown is not None and not _is_even(shown)
     skippable = codec in ("mpeg4", "h264") and not gaps
-    return PacketTable(places, ranks, times, array("i", keyframes), skippable, gaps)
+    positions = [entry.position for entry in entries]
+    pages = array("i", [at // PAGE for at in positions if at is not None and at >= 0])
+    known = pages if len(pages) == len(positions) else ()
+    return PacketTable(places, ranks, times, array("i", keyframes), skippable, gaps, known)
 
 
 def plan(table: PacketTable, wanted: Collection[int]) -> list[Span]:

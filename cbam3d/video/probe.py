@@ -18,7 +18,8 @@ from av.packet import Packet
 
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
-from cbam3d.video.container import Deadline, VideoError, open_video, reason_of
+from cbam3d.storage import OpenFile, state_of
+from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
 from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
@@ -126,7 +127,7 @@ def probe_video(
             size, copied = _consume(count.over(frames_of(path, files)), rate, copies, name)
         else:
             log, deadline = _Log(), Deadline(path, timeout_seconds)
-            with open_video(path, deadline) as (container, stream):
+            with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
                 log.open(container, stream)
                 known = stream.average_rate or stream.guessed_rate
                 rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
@@ -137,7 +138,7 @@ def probe_video(
                     return VideoInfo(problem=f"no frame can be decoded{reason}")
                 problems = log.problems(count.frames)
                 problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
-                problems += [ending] if (ending := cut_off(path, container.format.name) or log.early_end()) else []
+                problems += [ending] if (ending := cut_off(file, container.format.name) or log.early_end()) else []
             packets = b"" if problems else encode(read_packets(path, timeout_seconds))
     except VideoError as error:
         return VideoInfo(problem=error.reason)
@@ -149,7 +150,7 @@ def probe_video(
         height,
         float(count.frames / rate) if rate else 0.0,
         ", ".join(problems),
-        *file_state(path),
+        *state_of(Path(path)),
         fingerprint(count.thumbnails),
         packets,
         copied,
@@ -171,15 +172,6 @@ def _consume(
     return size, encode(read_packets(copies.path(name)))
 
 
-def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Size of a file in bytes and its modification time in nanoseconds; zeros if there is no file."""
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
-
-
 def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:
     """Like `probe_video`, but without fingerprint. If the packets alone determine the number of frames, and none is
     missing, and for a folder, only the first frame is decoded: damage elsewhere is then not detected."""
@@ -192,24 +184,29 @@ def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) 
 
 
 def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+    with video_file(path, deadline) as file:
+        return _measure_file(file, deadline)
+
+
+def _measure_file(file: OpenFile, deadline: Deadline) -> VideoInfo | None:
     log = _Log()
-    with open_video(path, deadline) as (container, stream):
+    with open_video(file, deadline) as (container, stream):
         log.open(container, stream)
         for packet in demux(container, stream, deadline):
             log.packet(packet)
         table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
-        if table is None or table.gaps or log.cut or cut_off(path, container.format.name) or log.early_end():
+        if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
             return None
-    with open_video(path, deadline) as (container, stream):
+    with open_video(file, deadline) as (container, stream):
         height, width = upright_size(next(all_frames(container, stream, deadline)))
     count = len(table.places)
-    return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", *file_state(path))
+    return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", file.num_bytes, file.changed_ns)
 
 
 def _measure_folder(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
     files, problem = list_frames(path)
     height, width = upright_size(next(frames_of(path, files)))
-    return VideoInfo(len(files), 0.0, width, height, 0.0, problem, *file_state(path))
+    return VideoInfo(len(files), 0.0, width, height, 0.0, problem, *state_of(Path(path)))
 
 
 class _Count:

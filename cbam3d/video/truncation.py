@@ -4,33 +4,34 @@ others the truncated packet is marked, which probe.py counts.
 
 import os
 from collections.abc import Callable
-from typing import BinaryIO
+
+from cbam3d.storage import OpenFile
 
 _EBML_HEADER, _SEGMENT = 0x1A45DFA3, 0x18538067
 _OGG_TAIL = 1 << 17  # bytes; an Ogg page has at most 65,307
 
 
-def cut_off(path: str | os.PathLike[str], container_format: str) -> str:
+def cut_off(file: OpenFile, container_format: str) -> str:
     """Evidence that the end is missing; empty if there is none, or the format cannot tell.
 
     Args:
-        path: the file.
+        file: the open file.
         container_format: FFmpeg's name for it.
     """
     check = _CHECKS.get(container_format)
     if check is None:
         return ""
-    with open(path, "rb") as file:
-        return check(file, os.path.getsize(path))
+    file.seek(0)
+    return check(file, file.num_bytes)
 
 
-def _gif(file: BinaryIO, size: int) -> str:
+def _gif(file: OpenFile, size: int) -> str:
     """The last block ends with 0, followed by a semicolon; programs may append data."""
     file.seek(max(0, size - 4096))
     return "" if b"\0;" in file.read() else "cut off (no GIF trailer)"
 
 
-def _matroska(file: BinaryIO, size: int) -> str:
+def _matroska(file: OpenFile, size: int) -> str:
     """The segment states its length, unless it was written as a live stream."""
     for _ in range(2):  # the EBML header, then the segment
         kind, length = _vint(file, keep_marker=True), _vint(file)
@@ -43,7 +44,7 @@ def _matroska(file: BinaryIO, size: int) -> str:
     return ""
 
 
-def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
+def _vint(file: OpenFile, keep_marker: bool = False) -> int | None:
     """Read an EBML integer: as many zero bits as bytes follow, a one, the value. None for "unknown", all ones."""
     first = file.read(1)
     if not first or not first[0]:
@@ -56,7 +57,7 @@ def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
     return None if value == (1 << (7 * bits)) - 1 else value
 
 
-def _ogg(file: BinaryIO, size: int) -> str:
+def _ogg(file: OpenFile, size: int) -> str:
     """The last page of every stream is flagged."""
     file.seek(max(0, size - _OGG_TAIL))
     tail = file.read()
@@ -66,13 +67,13 @@ def _ogg(file: BinaryIO, size: int) -> str:
     return "cut off (no last Ogg page)"
 
 
-def _transport_stream(file: BinaryIO, size: int) -> str:
+def _transport_stream(file: OpenFile, size: int) -> str:
     """Packets of 188 bytes, or 192 with an arrival timestamp before each (M2TS)."""
     packet = 192 if file.read(5)[4:] == b"G" else 188
     return f"cut off (the last transport packet has {size % packet} of {packet} bytes)" if size % packet else ""
 
 
-_CHECKS: dict[str, Callable[[BinaryIO, int], str]] = {
+_CHECKS: dict[str, Callable[[OpenFile, int], str]] = {
     "gif": _gif,
     "matroska,webm": _matroska,
     "ogg": _ogg,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cbam3d.video import VideoError, probe_video, read_clip
-from cbam3d.video.container import Deadline, open_video
+from cbam3d.video.container import Deadline, open_video, video_file
 
 
 def test_time_is_over_when_it_is_over(make_video):
@@ -53,7 +53,8 @@ def test_a_title_in_another_encoding_is_no_obstacle(tmp_path):
 def test_the_header_is_trusted_where_it_describes_the_stream(make_video):
     for name, codec in (("v.mp4", "libx264"), ("v.mkv", "libx264"), ("v.avi", "mpeg4"), ("v.ts", "libx264")):
         path = make_video(name, 5, codec)
-        with open_video(path, Deadline(path, 10), trust_header=True) as (_, stream):
+        deadline = Deadline(path, 10)
+        with video_file(path, deadline) as file, open_video(file, deadline, trust_header=True) as (_, stream):
             assert (stream.codec_context.width, stream.codec_context.height) == (64, 48)
             assert (stream.codec_context.pix_fmt is None) == (name in ("v.mp4", "v.mkv"))
 

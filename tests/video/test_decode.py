@@ -177,7 +177,7 @@ def test_a_palette_is_there_from_the_first_time(tmp_path):
 def test_corrupt_frames_are_shown_or_dropped_as_asked(shared_data):
     path = shared_data / "odd" / "decord_corrupted.mp4"
     deadline = decode.Deadline(path, 60)
-    with decode.open_video(path, deadline) as (container, stream):
+    with decode.video_file(path, deadline) as file, decode.open_video(file, deadline) as (container, stream):
         flags = [frame.is_corrupt for frame in decode.all_frames(container, stream, deadline)]
     (corrupt,) = np.flatnonzero(flags)
     kept = read_clip(path, [corrupt - 1, corrupt], corrupt="keep")

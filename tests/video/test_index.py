@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from cbam3d.errors import InputError
+from cbam3d.storage import state_of
 from cbam3d.video import decode, index, probe_video, read_clip
 from cbam3d.video.decode import read_packets
 from cbam3d.video.index import Indexed, PacketIndex, encode, write_index
 from cbam3d.video.packets import PacketTable
-from cbam3d.video.probe import file_state
 from tests.video.test_decode import FILES, UNTABLED
 
 
 def write(folder, names):
-    videos = [Indexed(name, *file_state(folder / name), encode(read_packets(folder / name))) for name in names]
+    videos = [Indexed(name, *state_of(folder / name), encode(read_packets(folder / name))) for name in names]
     write_index(folder / "manifest.packets", videos)
     return PacketIndex(folder / "manifest.packets")
 
@@ -129,7 +129,7 @@ def test_packets_that_are_none_are_not_used(make_video, forgetful):
         return data[: (place := int(rng.integers(len(data))))] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
     def read(packets):
-        write_index(path.parent / "manifest.packets", [Indexed("a.mp4", *file_state(path), packets)])
+        write_index(path.parent / "manifest.packets", [Indexed("a.mp4", *state_of(path), packets)])
         return read_clip(path, [3, 25], index=PacketIndex(path.parent / "manifest.packets"))
 
     for packets in (b"x", good[:-5], zlib.compress(b""), *(changed(good) for _ in range(50))):
@@ -158,7 +158,7 @@ def test_real_and_odd_files_by_the_index(shared_data, tmp_path, forgetful):
     infos = {path: probe_video(path) for path in copies}
     write_index(
         tmp_path / "manifest.packets",
-        [Indexed(path.name, *file_state(path), info.packets) for path, info in infos.items()],
+        [Indexed(path.name, *state_of(path), info.packets) for path, info in infos.items()],
     )
     kept = PacketIndex(tmp_path / "manifest.packets")
     forgetful.clear()

@@ -1,0 +1,123 @@
+"""Whole files to and from wherever they are, and lists of them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cbam3d.errors import InputError
+from cbam3d.files import atomic_write, make_folder
+from cbam3d.storage.places import Place, Url
+
+
+def state_of(place: Place) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none.
+
+    Raises:
+        InputError: a URL that cannot be asked for.
+    """
+    try:
+        if isinstance(place, Url):
+            from cbam3d.storage import remote
+
+            return remote.state_of(place)[:2]
+        state = os.stat(place)
+    except (FileNotFoundError, IsADirectoryError):
+        return 0, 0
+    except (OSError, ValueError) as error:
+        if isinstance(place, Url):
+            raise _refused(place, error) from None
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def exists(place: Place) -> bool:
+    """Whether there is a file."""
+    return place.is_file() if isinstance(place, Path) else state_of(place) != (0, 0)
+
+
+def files_below(root: Url) -> dict[str, tuple[int, int]]:
+    """The files of a remote folder and its subfolders: their paths below it, with size and time.
+
+    Raises:
+        InputError: no such folder, forbidden, or no connection.
+    """
+    from cbam3d.storage import remote
+
+    try:
+        return {name: state[:2] for name, state in remote.list_below(root).items()}
+    except OSError as error:
+        raise _refused(root, error) from None
+
+
+@contextmanager
+def local_copy(place: Place) -> Iterator[Path]:
+    """Yield a path of this machine with what is at a place, as long as the block lasts.
+
+    Raises:
+        InputError: it cannot be read; paths of this machine are not looked at.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    from cbam3d.storage import remote
+
+    with tempfile.TemporaryDirectory(prefix="cbam3d-") as folder:
+        path = Path(folder) / place.name
+        try:
+            remote.download(place, path, remote.state_of(place))
+        except OSError as error:
+            raise _refused(place, error) from None
+        yield path
+
+
+@contextmanager
+def written(place: Place) -> Iterator[Path]:
+    """Yield a path to write to. What is there is at the place when the block ends, and nowhere when it fails: readers
+    find the whole file, the previous one, or none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if isinstance(place, Path):
+        make_folder(place.parent)
+        with atomic_write(place) as unfinished:
+            yield unfinished
+        return
+    from cbam3d.storage import remote
+
+    with tempfile.TemporaryDirectory(prefix="cbam3d-") as folder:
+        path = Path(folder) / place.name
+        yield path
+        if path.exists():
+            try:
+                remote.upload(path, place)
+            except (OSError, NotImplementedError) as error:
+                raise InputError(f"{place}: cannot be written ({error})") from None
+
+
+def remove(place: Place) -> None:
+    """Remove a file, or a folder of files, if it is there.
+
+    Raises:
+        InputError: it cannot be removed.
+    """
+    if isinstance(place, Url):
+        from cbam3d.storage import remote
+
+        try:
+            remote.delete(place)
+        except OSError as error:
+            raise _refused(place, error) from None
+        return
+    for path in sorted(place.iterdir()) if place.is_dir() else []:
+        path.unlink(missing_ok=True)
+    if place.is_dir():
+        place.rmdir()
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _refused(place: Url, error: Exception) -> InputError:
+    return InputError(f"{place}: {getattr(error, 'strerror', None) or error}")
