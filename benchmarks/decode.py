@@ -214,7 +214,7 @@ def main() -> None:
             ratio = f"{once['one pass'] / once['ten reads']:.2f}x"
             passes.append([path.name, f"{once['one pass']:.0f}", f"{once['ten reads']:.0f}", ratio])
             small = Copies(Path(folder), short_side=128, gop=12)
-            copy = small.path(f"copy_{path.stem}.avi")
+            copy = Path(folder) / small.name(f"copy_{path.stem}.avi")
             probe_video(path, copies=small, name=copy.name)
             quick = random_clips(copy, info.num_frames, info.fps, 1, given.repeats)["cbam3d"]
             against = speeds[1].get("torchcodec")

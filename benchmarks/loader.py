@@ -28,7 +28,7 @@ from cbam3d.data.loader import Loader, TrainBatches
 from cbam3d.data.manifest import Manifest, read_manifest
 from cbam3d.data.recipe import load_recipe
 from cbam3d.data.sampling import Sampling
-from cbam3d.data.scan import scan_videos
+from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.videos import VideoDataset
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
@@ -76,7 +76,9 @@ def main() -> None:
         if given.folder is None:
             motion.render(root, num_groups=30)
         path, recipe = root / "manifest.csv", load_recipe(find_recipe("folder"))
-        videos = read_manifest(path) if path.exists() else scan_videos(root, list_videos(root, recipe)).manifest
+        videos = (
+            read_manifest(path) if path.exists() else scan_videos(list_videos(root, recipe), Reading(root)).manifest
+        )
         compare(root, videos.select(videos.usable), given.repeats)
 
 

@@ -25,7 +25,7 @@ from cbam3d.data.loader import Loader, TrainBatches
 from cbam3d.data.manifest import Manifest, read_manifest
 from cbam3d.data.recipe import load_recipe
 from cbam3d.data.sampling import Sampling
-from cbam3d.data.scan import scan_videos
+from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.videos import VideoDataset
 from cbam3d.video.index import INDEX_NAME, PacketIndex
 
@@ -36,7 +36,7 @@ def manifest_of(root: Path) -> Manifest:
     if (root / "manifest.csv").is_file():
         found = read_manifest(root / "manifest.csv")
     else:
-        found = scan_videos(root, list_videos(root, load_recipe(find_recipe("folder")))).manifest
+        found = scan_videos(list_videos(root, load_recipe(find_recipe("folder"))), Reading(root)).manifest
     return found.select(found.usable)
 
 

@@ -59,6 +59,22 @@ def picture_run(tmp_path_factory) -> Path:
     return train({"config": "cifar10", **data, **model}, run_dir=root / "run").folder
 
 
+@pytest.fixture(scope="session")
+def s3_server():
+    from tests.storage.s3 import serve  # a second to import
+
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_server):
+    """An S3 server with one bucket, `films`, which can be told to fail."""
+    s3_server.restart()
+    yield s3_server
+    s3_server.restart()
+
+
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
     """Frames that survive any codec: the frame's number as eight black or white bars, most significant first.
 

@@ -115,8 +115,16 @@ PARTS = {
         "pytorchvideo": "zoo",
         "timm": "zoo",
     },
+    "storage": {"moving": "reading", "remote": "reading"},
     "video": {"encode": "decode"},
-    "data": {"annotations": "listing", "batch": "loader", "draw": "augment", "memory": "loader", "workers": "loader"},
+    "data": {
+        "annotations": "listing",
+        "batch": "loader",
+        "draw": "augment",
+        "journal": "scan",
+        "memory": "loader",
+        "workers": "loader",
+    },
     "engine": {"progress": "train", "sharding": "train", "update": "train", "waiting": "train"},
     "config": {"section": "reading", "keys": "schema", "bundled": "reading"},
     "runs": {

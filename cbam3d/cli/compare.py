@@ -24,6 +24,7 @@ def parser() -> CommandParser:
     command.add_argument("--seeds", type=int, default=3, help="how many, from run.seed on (default: 3)")
     command.add_argument("--out", help="folder of the runs and the table (default: runs/compare-CONFIG)")
     command.add_argument("--jobs", type=int, help="trainings at a time (default: as many as GPUs, else 1)")
+    command.add_argument("--engine", default="local", help="local, or ray: on the Ray cluster that there is")
     command.add_keys()
     return command
 
@@ -34,7 +35,8 @@ def run(arguments: list[str]) -> None:
     config = {**values, "config": given.config}
     out = given.out or f"runs/compare-{name_of(config)}"
     try:
-        _show(compare(config, given.attention, heads=given.head, seeds=given.seeds, out=out, jobs=given.jobs), out)
+        options = {name: getattr(given, name) for name in ("seeds", "jobs", "engine")}
+        _show(compare(config, given.attention, heads=given.head, out=out, **options), out)
     except IncompleteComparison as error:
         if error.compared is not None:
             _show(error.compared, out)

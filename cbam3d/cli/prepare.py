@@ -16,7 +16,7 @@ def parser() -> CommandParser:
     )
     command = CommandParser("prepare", about)
     command.add_argument("recipe", help="name of a recipe (cbam3d list), or path of a folder with a recipe.yaml")
-    command.add_argument("--root", required=True, help="folder of the data")
+    command.add_argument("--root", required=True, help="folder of the data, or its URL")
     command.add_argument("--groups", help="CSV with columns path and group (and label, split)")
     command.add_argument("--annotations", help="the data set's own annotation files: their folder, or one of them")
     command.add_argument("--split", type=int, default=1, help="number of the split that is checked for leaks")
@@ -27,6 +27,8 @@ def parser() -> CommandParser:
     command.add_argument("--short-side", type=int, help="write copies, the shorter side this many pixels long")
     command.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe of a copy")
     command.add_argument("--copies", help="folder of the copies (default: ROOT-<short side>p)")
+    command.add_argument("--shards", help="folder of tar archives to write as well, of the copies where there are some")
+    command.add_argument("--engine", default="local", help="local, or ray: on the Ray cluster that there is")
     return command
 
 
@@ -44,3 +46,5 @@ def run(arguments: list[str]) -> None:
     console().print(f"{counted(len(done.manifest), 'video')}, {done.manifest.usable.sum()} usable: {done.path}")
     if done.copies is not None:
         console().print(f"train on the copies with --data.root {done.copies}")
+    if done.shards is not None:
+        console().print(f"train on the shards with --data.root {done.shards}")

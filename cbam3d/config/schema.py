@@ -92,6 +92,11 @@ class DataConfig(Section):
     """Distance between the frames of a clip, in frames of the video, or at the rate data.fps."""
     fps: Positive | None = None
     """Frame rate that videos are resampled to; null for each video's own rate."""
+    cache: str | None = None
+    """Folder that keeps what is read of remote files, shared by processes; null for cbam3d in XDG_CACHE_HOME or
+    ~/.cache."""
+    cache_gib: NonNegative = 10.0
+    """How much it keeps, GiB; 0 keeps nothing."""
     short_videos: Literal["loop", "pad"] = "loop"
     """A video shorter than a clip is looped, or padded with its last frame."""
     clips_per_visit: Fixed[Count] = 1

@@ -10,6 +10,7 @@ from cbam3d.data.annotations import Annotation, read_annotations
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
 from cbam3d.files import leads_out
+from cbam3d.storage import Place, Url, files_below
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.frames import IMAGE_SUFFIXES
 
@@ -22,10 +23,11 @@ class Listing:
     missing: list[str]  # in the groups file or the annotation lists, but not on disk
     ignored: list[str] = field(default_factory=list)  # files in subfolders without a video suffix
     outside_folders: list[str] = field(default_factory=list)  # links to folders outside, not followed
+    states: dict[str, tuple[int, int]] = field(default_factory=dict)  # size and time of the files of a remote folder
 
 
 def list_videos(
-    root: Path,
+    root: Place,
     recipe: Recipe,
     groups_file: Path | None = None,
     annotations: Path | None = None,
@@ -61,16 +63,20 @@ def list_videos(
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
     names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
-    return Listing(rows, [*missing, *sorted(listed.keys() - names)], files.ignored, files.outside_folders)
+    missing = [*missing, *sorted(listed.keys() - names)]
+    return Listing(rows, missing, files.ignored, files.outside_folders, files.states)
 
 
-def lists_of(recipe: Recipe, root: Path, annotations: Path | None, split: int) -> dict[str, Annotation]:
-    """Read the annotation lists by video; {} if there are none.
+def lists_of(recipe: Recipe, root: Place, annotations: Path | None, split: int) -> dict[str, Annotation]:
+    """Read the annotation lists by video; {} if there are none. Lists are files of this machine: they are not searched
+    for at a URL.
 
     Raises:
         InputError: `annotations` does not exist or contains none of the lists.
     """
     place = annotations or root
+    if isinstance(place, Url):
+        return {}
     if recipe.annotations is None:
         if annotations is not None:
             raise InputError(f"{annotations}: {recipe.name} has no annotations")
@@ -93,9 +99,10 @@ class Found:
     outside: list[str]
     outside_folders: list[str]
     ignored: list[str]
+    states: dict[str, tuple[int, int]] = field(default_factory=dict)  # size and time, of a remote folder
 
 
-def find_videos(root: Path, allow_outside: bool = False, frames: bool = False) -> Found:
+def find_videos(root: Place, allow_outside: bool = False, frames: bool = False) -> Found:
     """Find videos by their suffixes, or folders that hold images.
 
     Args:
@@ -106,6 +113,8 @@ def find_videos(root: Path, allow_outside: bool = False, frames: bool = False) -
     Raises:
         InputError: a missing or unreadable folder, or no video in it.
     """
+    if isinstance(root, Url):
+        return _find_remote(root, frames)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     real_root = os.path.realpath(root)
@@ -139,9 +148,27 @@ def find_videos(root: Path, allow_outside: bool = False, frames: bool = False) -
             if not allow_outside and os.path.islink(place) and leads_out(place, real_root):
                 found.outside.append(path)
     if not found.videos:
-        other = f"; {counted(len(found.ignored), 'other file')}, e.g. {min(found.ignored)}" if found.ignored else ""
-        raise InputError(f"{root}: no {'folder of images' if frames else 'video'} in this folder{other}")
-    return Found(*map(sorted, (found.videos, found.outside, found.outside_folders, found.ignored)))
+        raise _none_in(root, "folder of images" if frames else "video", found.ignored)
+    for names in (found.videos, found.outside, found.outside_folders, found.ignored):
+        names.sort()
+    return found
+
+
+def _find_remote(root: Url, frames: bool) -> Found:
+    if frames:
+        raise InputError(f"{root}: folders of images are read from disks; prepare copies of them (--short-side)")
+    states = files_below(root)
+    names = sorted(name for name in states if not any(part.startswith(".") for part in name.split("/")))
+    videos = [name for name in names if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES]
+    ignored = sorted({name for name in names if "/" in name} - set(videos))
+    if not videos:
+        raise _none_in(root, "video", ignored)
+    return Found(videos, [], [], ignored, states)
+
+
+def _none_in(root: Place, what: str, ignored: list[str]) -> InputError:
+    other = f"; {counted(len(ignored), 'other file')}, e.g. {min(ignored)}" if ignored else ""
+    return InputError(f"{root}: no {what} in this folder{other}")
 
 
 def _known_of(
@@ -167,7 +194,7 @@ def _known_of(
     }
 
 
-def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Path) -> list[str]:
+def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) -> list[str]:
     """Set the rows' groups from the file; return paths in the file that are not in the folder."""
     try:
         entries: dict[str, dict[str, Any]] = {}

@@ -17,16 +17,20 @@ from pyarrow import csv
 
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write
+from cbam3d.storage import Part, Place, Source, is_url, local_copy, place_of, written
+
+TABLE_NAME = "manifest.csv"  # in the folder of the videos
 
 _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
-    **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns"), (np.int64, pa.int64())),
+    **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns", "offset"), (np.int64, pa.int64())),
     **dict.fromkeys(("fps", "duration_seconds"), (np.float64, pa.float64())),
 }
-_OPTIONAL = ("num_bytes", "changed_ns")
+_OPTIONAL = ("num_bytes", "changed_ns", "shard", "offset")
+_OF_SHARDS = ("shard", "offset")
 _LARGEST_SIDE = 1 << 16  # pixels
 # a path outside its folder
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:" if os.name == "nt" else r"(^|/)\.\.(/|$)|^/"
+_OUTSIDE += r"|^[A-Za-z][A-Za-z0-9+.-]+://"
 
 
 class TextColumn:
@@ -100,6 +104,8 @@ class Manifest:
     problem: TextColumn
     num_bytes: np.ndarray  # file size and modification time; 0 in older tables
     changed_ns: np.ndarray
+    shard: TextColumn  # the archive that holds the file, empty for none, and where in it the file begins, bytes
+    offset: np.ndarray
 
     def __len__(self) -> int:
         return len(self.path)
@@ -121,6 +127,13 @@ class Manifest:
         """The same table with another split column."""
         return replace(self, split=TextColumn.of(split))
 
+    def source(self, root: Place, row: int) -> Source:
+        """What the file of a row is read from."""
+        name, shard = self.path[row], self.shard[row]
+        if shard:
+            return Part(root / shard, int(self.offset[row]), int(self.num_bytes[row]), name)
+        return place_of(name) if is_url(name) else root / name
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """One mapping per row."""
         columns = [_plain(getattr(self, f.name)) for f in fields(self)]
@@ -133,46 +146,43 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
     rows = list(rows)
     columns = {}
     for f in fields(Manifest):
-        values = [row.get(f.name, 0) if f.name in _OPTIONAL else row[f.name] for row in rows]
+        default = "" if f.type is TextColumn else 0
+        values = [row.get(f.name, default) if f.name in _OPTIONAL else row[f.name] for row in rows]
         columns[f.name] = TextColumn.of(values) if f.type is TextColumn else np.array(values, _NUMBERS[f.name][0])
     return Manifest(**columns)
 
 
-def write_manifest(manifest: Manifest, path: Path) -> None:
+def write_manifest(manifest: Manifest, path: Place) -> None:
     """Write CSV atomically."""
-    columns = [_plain(getattr(manifest, f.name)) for f in fields(Manifest)]
+    names = [f.name for f in fields(Manifest)]
+    if manifest.shard.equals("").all():
+        names = [name for name in names if name not in _OF_SHARDS]
+    columns = [_plain(getattr(manifest, name)) for name in names]
     with (
-        atomic_write(path) as unfinished,
+        written(path) as unfinished,
         open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv_writer(file)
-        writer.writerow([f.name for f in fields(Manifest)])
+        writer.writerow(names)
         writer.writerows(zip(*columns, strict=True))
 
 
-def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
+def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
     """Read what `write_manifest` wrote.
 
     Args:
-        path: the table.
+        path: the table, which may be at a URL.
         allow_outside: accept rows whose path is absolute or leaves the folder by "..".
 
     Raises:
         InputError: a missing file or column, a non-numeric value in a numeric column, a path outside the folder, a
             usable video without a label, or an implausible frame size.
     """
-    kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
-    for name in set(_OPTIONAL) - set(_header(path)):
-        del kinds[name]
-    options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
-    try:
-        read = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
-    except KeyError as error:
-        raise InputError(f"{path}: no column {error.args[0]}") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
+    with local_copy(path) as file:
+        read = _read_columns(file, path)
     columns: dict[str, Any] = {name: np.zeros(len(read), np.int64) for name in _OPTIONAL}
-    for f in (f for f in fields(Manifest) if f.name in kinds):
+    columns["shard"] = TextColumn(pa.repeat(pa.scalar(b"", pa.binary()), len(read)))
+    for f in (f for f in fields(Manifest) if f.name in read.column_names):
         column = read.column(f.name).combine_chunks()
         columns[f.name] = TextColumn(column) if f.type is TextColumn else column.to_numpy().copy()
     table = Manifest(**columns)
@@ -188,11 +198,26 @@ def read_manifest(path: Path, allow_outside: bool = False) -> Manifest:
         known |= table.split.equals(split)
     _check(path, table, ~known, "has a split other than train, val, test and unused")
     _check(path, table, table.usable & table.label.equals(""), "has no label")
-    _check(path, table, table.path.matches(r"\x00"), "has a NUL in its path")
+    _check(path, table, table.path.matches(r"\x00") | table.shard.matches(r"\x00"), "has a NUL in its path")
+    nowhere = (table.offset < 0) | (table.num_bytes < 1)
+    _check(path, table, nowhere & ~table.shard.equals(""), "has no place in its shard")
     if not allow_outside:
         way_out = "has a path that leads out of the folder (data.allow_outside accepts it)"
-        _check(path, table, table.path.matches(_OUTSIDE), way_out)
+        _check(path, table, table.path.matches(_OUTSIDE) | table.shard.matches(_OUTSIDE), way_out)
     return table
+
+
+def _read_columns(file: Path, path: Place) -> Any:
+    kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
+    for name in set(_OPTIONAL) - set(_header(file)):
+        del kinds[name]
+    options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
+    try:
+        return csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
+    except KeyError as error:
+        raise InputError(f"{path}: no column {error.args[0]}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
 
 
 def _header(path: Path) -> list[str]:
@@ -203,7 +228,7 @@ def _header(path: Path) -> list[str]:
         return []  # pyarrow reports the error
 
 
-def _check(path: Path, table: Manifest, bad: np.ndarray, what: str) -> None:
+def _check(path: Place, table: Manifest, bad: np.ndarray, what: str) -> None:
     if bad.any():
         raise InputError(f"{path}: {table.path[int(bad.argmax())]!r} {what}")
 

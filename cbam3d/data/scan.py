@@ -1,30 +1,30 @@
 """Build the manifest of a folder of videos, each decoded once."""
 
-import json
+import hashlib
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from threading import BrokenBarrierError
-from typing import Any
+from typing import Any, Protocol
 
 from pebble import ProcessExpired, ProcessPool
 
+from cbam3d.data.journal import Journal
 from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
-from cbam3d.storage import state_of
+from cbam3d.storage import Place, Url, files_below, local_copy, state_of
 from cbam3d.video.probe import Copies, VideoInfo, probe_video
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
-
-_BYTES = ("fingerprint", "packets", "copied_packets")
+_MOST_IN_TASK = 200  # videos of a task of a cluster
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -39,130 +39,161 @@ class Scan:
     copied_packets: list[bytes]
 
 
-class Journal:
-    """A JSON Lines file with one line per video read.
+@dataclass(frozen=True)
+class Reading:
+    """How the videos of a folder are read.
 
     Args:
-        path: the file; None disables the journal.
-        root: folder of the videos.
-        facts: plain data; entries written with other facts are ignored.
+        root: the folder.
+        timeout_seconds: time limit per file.
+        copies: copies to write as well.
+        fps: of folders of images.
+        journal: folder that keeps results as they come; an interrupted scan resumes from it.
     """
 
-    def __init__(self, path: Path | None, root: Path, facts: dict[str, Any]) -> None:
-        self.path, self.root, self.facts = path, root, facts
+    root: Place
+    timeout_seconds: float = 600.0
+    copies: Copies | None = None
+    fps: float = 0.0
+    journal: Place | None = None
 
-    def read(self) -> dict[str, VideoInfo]:
-        """The results by path, of files that have not changed since."""
-        if self.path is None or not self.path.exists():
-            return {}
-        known = {}
-        for line in self.path.read_text(encoding="ascii", errors="replace").split("\n"):
-            try:
-                note = json.loads(line)
-                info = note["info"] | {name: bytes.fromhex(note["info"][name]) for name in _BYTES}
-                if note["state"] == self._state(note["path"]) and note["facts"] == self.facts:
-                    known[note["path"]] = VideoInfo(**info)
-            except (ValueError, KeyError, TypeError, OSError):
-                continue  # the last line of a scan that was killed
-        return known
+    def notes(self, part: str = "") -> Journal:
+        """The journal, or one part of it, of results that are of use here."""
+        copies = self.copies
+        settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
+        folder = self.journal / part if self.journal and part else self.journal
+        return Journal(folder, {"copies": settings, "fps": self.fps})
 
-    def note(self, path: str, info: VideoInfo) -> None:
-        """Append the result for a file."""
-        if self.path is None:
-            return
-        plain = {name: value.hex() if name in _BYTES else value for name, value in asdict(info).items()}
-        note = {"path": path, "state": self._state(path), "facts": self.facts, "info": plain}
-        with open(self.path, "a", encoding="ascii") as file:
-            file.write(json.dumps(note) + "\n")
+    def read(self, names: list[str], workers: int, notes: Journal) -> Iterator[tuple[str, VideoInfo]]:
+        """Read videos in processes, each once. A file that crashes or hangs the decoder is reported, and the others are
+        read.
 
-    def _state(self, path: str) -> list[int]:
-        return list(state_of(self.root / path))
+        Raises:
+            InputError: a copy cannot be written, or a remote file not be reached.
+        """
+        todo = [(self.root / name, self.timeout_seconds, self.copies, name, self.fps) for name in names]
+        workers = max(1, min(workers, len(todo)))
+        context = fresh_processes("cbam3d.video.probe")
+        meeting = context.Barrier(workers), context.Event()
+        pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
+        limit = self.timeout_seconds + _GRACE_SECONDS
+        try:
+            results = pool.map(_probe, todo, timeout=limit).result() if todo else iter(())
+            for name in names:
+                info = _outcome(results, self.timeout_seconds)
+                state = (info.num_bytes, info.changed_ns) if info.num_bytes else state_of(self.root / name)
+                notes.note(name, state, info)
+                yield name, info
+        finally:
+            pool.stop()
+            pool.join()
+            notes.flush()
+
+
+class Spread(Protocol):
+    """Runs tasks elsewhere, those that killed their process one by one."""
+
+    num_workers: int
+
+    def __call__(
+        self, task: Callable[[Any, list[str]], list[Any]], about: Any, parts: list[list[str]]
+    ) -> Iterator[list[tuple[str, Any]]]:
+        """The results of `task(about, part)` for each part, as they come: the names in it, each with its result, or
+        None for those that killed the process."""
+        ...
 
 
 def scan_videos(
-    root: Path,
     listing: Listing,
+    reading: Reading,
     workers: int | None = None,
-    timeout_seconds: float = 600.0,
-    journal: Path | None = None,
-    copies: Copies | None = None,
-    fps: float = 0.0,
+    spread: Spread | None = None,
     progress: Progress = lambda items, total: items,
 ) -> Scan:
-    """Read every listed video once. A file that crashes or hangs the decoder is reported, and the scan continues.
+    """Read every listed video once.
 
     Args:
-        root: folder of the videos.
         listing: the videos.
+        reading: how they are read.
         workers: decoder processes; None for one per core.
-        timeout_seconds: time limit per file.
-        journal: file that records results as they come; an interrupted scan resumes from it.
-        copies: copies to write as well.
-        fps: of folders of images.
+        spread: reads on other machines; None for processes of this one.
         progress: wraps the iterable of results, given it and the number of files.
 
     Raises:
-        InputError: a copy cannot be written.
+        InputError: see `Reading.read`.
     """
     rows = listing.found
     names = [row["path"] for row in rows if not row["problem"]]
-    settings = [copies.short_side, copies.gop, str(copies.root)] if copies else []
-    notes = Journal(journal, root, {"copies": settings, "fps": fps})
-    infos = _probe_all(root, names, copies, fps, workers or os.cpu_count() or 1, timeout_seconds, notes)
-    found = dict(zip(names, progress(infos, len(names)), strict=True))
+    found = _known(reading, listing)
+    todo = [name for name in names if name not in found]
+
+    def results() -> Iterator[VideoInfo]:
+        yield from (found[name] for name in names if name in found)
+        if spread is None:
+            pairs = reading.read(todo, workers or os.cpu_count() or 1, reading.notes())
+        else:
+            size = max(1, min(_MOST_IN_TASK, len(todo) // (4 * spread.num_workers)))
+            parts = [todo[start : start + size] for start in range(0, len(todo), size)]
+            pairs = (pair for part in spread(_read_part, reading, parts) for pair in part)
+        for name, info in pairs:
+            found[name] = info or VideoInfo(problem="kills the process that reads it")
+            yield found[name]
+
+    for _ in progress(results(), len(names)):
+        pass
     # files with a problem are not read
     measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
     for row in measured:
         row["problem"] = row["problem"] or found[row["path"]].problem
     measured.sort(key=lambda row: row["path"])
-    return Scan(from_rows(measured), *([row[name] for row in measured] for name in _BYTES))
+    kept = ([row[name] for row in measured] for name in ("fingerprint", "packets", "copied_packets"))
+    return Scan(from_rows(measured), *kept)
+
+
+def _known(reading: Reading, listing: Listing) -> dict[str, VideoInfo]:
+    """What the journal has."""
+    root, copies = reading.root, reading.copies
+    state = (lambda name: listing.states.get(name, (0, 0))) if listing.states else lambda name: state_of(root / name)
+    known = reading.notes().read(state)
+    if copies is None or not known:
+        return known
+    there = _files(copies.root)
+    return {name: info for name, info in known.items() if not info.num_frames or there(copies.name(name)) != (0, 0)}
+
+
+def _files(root: Place) -> Callable[[str], tuple[int, int]]:
+    """Size and time of files of a folder, which at a URL is listed once."""
+    if not isinstance(root, Url):
+        return lambda name: state_of(root / name)
+    try:
+        states = files_below(root)
+    except InputError:  # nothing is there yet
+        states = {}
+    return lambda name: states.get(name, (0, 0))
+
+
+def _read_part(reading: Reading, names: list[str]) -> list[VideoInfo]:
+    """Read some videos, one after the other, that a process before may have read in part."""
+    root = reading.root
+    notes = reading.notes(hashlib.blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=8).hexdigest())
+    found = notes.read(lambda name: state_of(root / name))
+    found |= reading.read([name for name in names if name not in found], 1, notes)
+    return [found[name] for name in names]
 
 
 def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
     """The manifest of the copies of the usable videos, and the packets of its rows."""
-    rows = []
+    rows, states = [], _files(copies.root)
     for row, packets in zip(scan.manifest.rows(), scan.copied_packets, strict=True):
         if not row["num_frames"]:
             continue
-        path = copies.path(row["path"])
+        name = copies.name(row["path"])
         height, width = copies.size(row["height"], row["width"])
-        num_bytes, changed_ns = state_of(path)
+        num_bytes, changed_ns = states(name)
         facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
-        rows.append({**row, **facts, "path": path.relative_to(copies.root).as_posix(), "packets": packets})
+        rows.append({**row, **facts, "path": name, "packets": packets})
     rows.sort(key=lambda row: row["path"])
     return from_rows(rows), [row["packets"] for row in rows]
-
-
-def _probe_all(
-    root: Path,
-    names: list[str],
-    copies: Copies | None,
-    fps: float,
-    workers: int,
-    timeout_seconds: float,
-    journal: Journal,
-) -> Iterator[VideoInfo]:
-    known = {
-        name: info
-        for name, info in journal.read().items()
-        if copies is None or not info.num_frames or copies.path(name).exists()
-    }
-    todo = [(root / name, timeout_seconds, copies, name, fps) for name in names if name not in known]
-    workers, context = max(1, min(workers, len(todo))), fresh_processes("cbam3d.video.probe")
-    meeting = context.Barrier(workers), context.Event()
-    pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
-    try:
-        results = pool.map(_probe, todo, timeout=timeout_seconds + _GRACE_SECONDS).result() if todo else iter(())
-        for name in names:
-            if name in known:
-                yield known[name]
-            else:
-                info = _outcome(results, timeout_seconds)
-                journal.note(name, info)
-                yield info
-    finally:
-        pool.stop()
-        pool.join()
 
 
 def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
@@ -179,8 +210,14 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
         return VideoInfo(problem=f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]})")
 
 
-def _probe(task: tuple[Path, float, Copies | None, str, float]) -> VideoInfo:
-    return probe_video(*task)
+def _probe(task: tuple[Place, float, Copies | None, str, float]) -> VideoInfo:
+    place, timeout_seconds, copies, name, fps = task
+    with local_copy(place) as path:
+        info = probe_video(path, timeout_seconds, copies, name, fps)
+    if isinstance(place, Path):
+        return info
+    num_bytes, changed_ns = state_of(place)
+    return replace(info, num_bytes=num_bytes, changed_ns=changed_ns)
 
 
 def _begin(all_there: Barrier, met: Event) -> None:

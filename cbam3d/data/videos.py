@@ -14,7 +14,7 @@ from cbam3d.data.batch import Packed, Sample, SampleIndex, pack
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.rng import numbers_of
 from cbam3d.files import leads_out
-from cbam3d.storage import state_of
+from cbam3d.storage import Part, Place, Url, state_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
@@ -42,7 +42,7 @@ class VideoDataset:
 
     def __init__(
         self,
-        root: Path,
+        root: Place,
         manifest: Manifest,
         classes: list[str],
         clips: Clips,
@@ -57,7 +57,7 @@ class VideoDataset:
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.least, self.seed, self.options = short_side, least, seed, options
-        self.real_root = None if allow_outside else os.path.realpath(root)
+        self.real_root = None if allow_outside or isinstance(root, Url) else os.path.realpath(root)
         self.numbers = np.arange(len(manifest))
 
     def __len__(self) -> int:
@@ -69,7 +69,9 @@ class VideoDataset:
 
     def stamp(self, index: int) -> str:
         """What tells a video from another, and from itself after a change: its name, size and time."""
-        return f"{self.name(index)}|{'|'.join(map(str, state_of(self.root / self.name(index))))}"
+        source, table = self.manifest.source(self.root, index), self.manifest
+        state = state_of(source) if isinstance(source, Path) else (table.num_bytes[index], table.changed_ns[index])
+        return f"{self.name(index)}|{'|'.join(map(str, state))}"
 
     def by_name(self) -> "VideoDataset":
         """The same videos, whose random clips follow from their names, rather than from the seed and their rows."""
@@ -98,11 +100,12 @@ class VideoDataset:
         size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:
             wanted = [frame for clip in clips for frame in clip]
-            path = self.root / self.name(row)
-            if self.real_root is not None and leads_out(path, self.real_root):
-                raise VideoError(path, "a link that leads out of the folder (data.allow_outside accepts it)")
+            source = table.source(self.root, row)
+            place = source.within if isinstance(source, Part) else source
+            if self.real_root is not None and isinstance(place, Path) and leads_out(place, self.real_root):
+                raise VideoError(source, "a link that leads out of the folder (data.allow_outside accepts it)")
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[row]}
-            frames = read_clip(path, wanted, size, **seek, **self.options)
+            frames = read_clip(source, wanted, size, **seek, **self.options)
         except VideoError as error:
             return [Sample(index, int(self.labels[row]), [], (self.name(row), error.reason)) for index in indices]
         views = rearrange(frames, "c (e v t) h w -> e v c t h w", e=len(indices), v=len(chosen[0]))

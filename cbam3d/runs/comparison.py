@@ -1,12 +1,15 @@
 """One recipe trained with each of several mechanisms, or heads, and seeds -> one table."""
 
+import ctypes
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError, check_options
 from cbam3d.files import make_folder, parse_yaml
 from cbam3d.models.zoo import is_local_model
+from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source
 from cbam3d.runs.hardware import precision_of, with_precision
@@ -67,6 +71,10 @@ class Training:
     config: Config
 
     @property
+    def name(self) -> str:
+        return f"{self.variant.word}, seed {self.seed}"
+
+    @property
     def done(self) -> bool:
         return (self.folder / "metrics.json").is_file() and (self.folder / "predictions.csv").is_file()
 
@@ -79,6 +87,7 @@ def compare(
     seeds: int = 3,
     out: str | Path | None = None,
     jobs: int | None = None,
+    engine: str = "local",
 ) -> Comparison:
     """Train one recipe with each mechanism (or head) and seed, each training in a process of its own, and report which
     differences are beyond noise. When interrupted, the same call resumes.
@@ -91,6 +100,7 @@ def compare(
         seeds: how many, from `run.seed` on.
         out: folder of the runs and of `comparison.md`, `.csv` and `.png`; None for runs/compare-NAME.
         jobs: trainings at a time; None for as many as GPUs, else 1.
+        engine: local trains on this machine; ray on the Ray cluster that there is, or else on this machine.
 
     Raises:
         InputError: an unknown mechanism or option, fewer than two, mechanisms and heads at once, data that is not
@@ -128,7 +138,9 @@ def compare(
     trainings = [_training(variant, seed, base, folder) for variant in variants for seed in numbers]
     for training in trainings:
         _refuse_other(training)
-    failures = _train_all([training for training in trainings if not training.done], jobs)
+    todo = [training for training in trainings if not training.done]
+    with cluster_of(engine) as cluster:
+        failures = _train_all(todo, jobs) if cluster is None else _train_on(cluster, todo, jobs)
     of = {variant.word: [training for training in trainings if training.variant == variant] for variant in variants}
     folders = {word: [one.folder for one in group] for word, group in of.items() if all(one.done for one in group)}
     compared = None
@@ -248,7 +260,41 @@ def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
             raise
 
 
-def _train(training: Training, environment: dict[str, str], going: set[subprocess.Popen[bytes]]) -> str | None:
+def _train_on(cluster: Cluster, trainings: list[Training], jobs: int | None) -> list[str]:
+    """The same on a cluster, each on a GPU, or on the cores of a machine."""
+    if not trainings:
+        return []
+    run = trainings[0].config.run
+    on_gpu = cluster.num_gpus > 0 and run.accelerator in ("auto", "gpu", "cuda")
+    gpus = run.devices if on_gpu else 0
+    cpus = max(1, cluster.num_workers // jobs) if jobs else 1 if on_gpu else cluster.cpus_of_node
+    parts = [[training] for training in trainings]
+    failures = []
+    for part in cluster(_train_there, os.getcwd(), parts, min(cpus, cluster.cpus_of_node), gpus):
+        for training, done in part:
+            if (failure := "its process was killed" if done is None else done[0]) is not None:
+                failures.append(f"{training.name}: {failure}" if done is None else failure)
+    return failures
+
+
+def _train_there(folder: str, trainings: list[Training]) -> list[tuple[str | None]]:
+    """Train in a process of this machine, which ends with this one."""
+    os.chdir(folder)
+    return [(_train(training, dict(os.environ), set(), _end_with_parent),) for training in trainings]
+
+
+def _end_with_parent() -> None:
+    """Called in a new process: SIGTERM when the one that started it ends, however that happens. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _train(
+    training: Training,
+    environment: dict[str, str],
+    going: set[subprocess.Popen[bytes]],
+    begin_process: Callable[[], None] | None = None,
+) -> str | None:
     """Train, or resume; returns the reason of a failure, or None. The process is in `going` while it runs."""
     make_folder(training.folder)
     recipe = training.folder / "recipe.yaml"
@@ -258,11 +304,13 @@ def _train(training: Training, environment: dict[str, str], going: set[subproces
         command.append("--resume")
     begin, log = time.perf_counter(), training.folder / "log.txt"
     with open(log, "a") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, preexec_fn=begin_process
+        )
         going.add(process)
         status = process.wait()
         going.remove(process)
-    name = f"{training.variant.word}, seed {training.seed}"
+    name = training.name
     if status:
         last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
         logger.error(f"{name}: {last}")

@@ -23,6 +23,7 @@ from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes, split_manifest
+from cbam3d.storage import BlockCache, Place, default_folder, exists, kept_copy, place_of
 from cbam3d.video.index import INDEX_NAME, PacketIndex
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
 
 
 def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Source:
-    data = config.data
+    data, root = config.data, place_of(config.data.root)
     manifest = split_manifest(load_manifest(config, recipe, expected, progress), data, recipe)
     if not data.allow_leaks:
         refuse_leaks(manifest)
@@ -97,13 +98,11 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
 
     options: dict[str, Any] = {}
     if data.decoder != "torchcodec":
-        place = Path(data.root) / INDEX_NAME
-        index = PacketIndex(place) if place.is_file() else None
-        options = {"timeout_seconds": data.timeout_seconds, "index": index}
+        options = {"timeout_seconds": data.timeout_seconds, "index": _index_of(data, root), "cache": cache_of(data)}
 
     def dataset(split: str, clips: Clips) -> VideoDataset:
         return VideoDataset(
-            Path(data.root),
+            root,
             rows_of(manifest, split),
             classes,
             clips,
@@ -138,6 +137,22 @@ def _test_clips(
     return clips
 
 
+def cache_of(data: DataConfig) -> BlockCache:
+    """What is kept of remote files."""
+    return BlockCache(_cache_folder(data) / "blocks", int(data.cache_gib * 2**30))
+
+
+def _cache_folder(data: DataConfig) -> Path:
+    return Path(data.cache) if data.cache else default_folder()
+
+
+def _index_of(data: DataConfig, root: Place) -> PacketIndex | None:
+    place = root / INDEX_NAME
+    if not exists(place):
+        return None
+    return PacketIndex(kept_copy(place, _cache_folder(data) / "tables"), root)
+
+
 def _report_damaged(manifest: Manifest) -> None:
     damaged = manifest.select(~manifest.problem.equals("") & manifest.usable)
     for path, problem in list(zip(damaged.path, damaged.problem, strict=True))[:10]:
@@ -164,7 +179,9 @@ def _held_out(splits: Collection[str]) -> tuple[str, str]:
 
 
 def _open_images(config: Config, recipe: Recipe, progress: Progress) -> Source:
-    data, root = config.data, Path(config.data.root)
+    data, root = config.data, place_of(config.data.root)
+    if not isinstance(root, Path):
+        raise InputError(f"{root}: data sets of images are read from disks")
     render_missing(recipe.name, root)
     if recipe.torchvision and _may_download(root):
         (loaded, found), problems = load_torchvision(root, recipe, data.short_side), []

@@ -1,7 +1,6 @@
 """Scoring what was trained: a checkpoint with its configuration, or with parts of it changed."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cbam3d.config import Config
@@ -17,6 +16,7 @@ from cbam3d.runs.dataset import create_loaders
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.results import Result
 from cbam3d.runs.table import refuse_changed, with_manifest_of
+from cbam3d.storage import Url, exists, place_of
 
 
 def evaluate(
@@ -30,12 +30,13 @@ def evaluate(
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
-    same_data = Path(config.data.root).resolve() == Path(saved.config.data.root).resolve()
+    here, then = (place_of(one.data.root) for one in (config, saved.config))
+    same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
     source = by_first_process(fabric, lambda: open_source(used, saved.classes))
     if own_table and source.manifest is not None:
-        refuse_changed(source.manifest, Path(config.data.root))
+        refuse_changed(source.manifest, here)
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config, **options).to(fabric.device)
@@ -56,7 +57,7 @@ def evaluate(
 def _for_table(config: Config, saved: Checkpoint) -> Config:
     """Without the groups and lists that the run was trained with, where other data has a table, which has its own."""
     data = config.data
-    if not data.manifest and not (Path(data.root) / "manifest.csv").is_file():
+    if not data.manifest and not exists(place_of(data.root) / "manifest.csv"):
         return config
     unused: dict[str, Any] = {"data.groups": None}
     numbered = load_recipe(find_recipe(data.recipe)).lists_have_numbers

@@ -11,18 +11,24 @@ import numpy as np
 from cbam3d.config import DataConfig
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.listing import Listing, list_videos
-from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
+from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import load_recipe
-from cbam3d.data.scan import copies_manifest, scan_videos
+from cbam3d.data.scan import Reading, copies_manifest, scan_videos
+from cbam3d.data.shards import write_shards
+from cbam3d.data.split import class_names
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
+from cbam3d.runs.cluster import cluster_of
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
+from cbam3d.storage import Place, Url, exists, files_below, local_copy, place_of, written
 from cbam3d.video.fingerprint import near_duplicates
-from cbam3d.video.index import INDEX_NAME, Indexed, write_index
+from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, write_index
 from cbam3d.video.probe import Copies
+
+JOURNAL_NAME = ".manifest.unfinished"
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +41,13 @@ class Preparation:
         manifest: the table; `split` is filled by the recipe or the fraction.
         path: of the table.
         copies: folder of the copies, or None.
+        shards: folder of the shards, or None.
     """
 
     manifest: Manifest
-    path: Path
-    copies: Path | None
+    path: Place
+    copies: Place | None
+    shards: Place | None
 
     def classes(self) -> list[tuple[str, int, int]]:
         """Name, number of videos and of usable ones of each class."""
@@ -63,6 +71,8 @@ def prepare(
     short_side: int | None = None,
     gop: int = 12,
     copies: str | None = None,
+    shards: str | None = None,
+    engine: str = "local",
     progress: Progress = show_progress,
 ) -> Preparation:
     """Read every video once, and write what is known of it to ROOT/manifest.csv, and where its packets are to
@@ -71,7 +81,7 @@ def prepare(
 
     Args:
         recipe: name of a recipe, or path of a folder with a recipe.yaml.
-        root: folder of the data.
+        root: folder of the data, or its URL.
         groups: CSV with the columns path and group (and label, split).
         annotations: the data set's own annotation files: their folder, or one of them.
         split: number of the split that is checked for leaks.
@@ -82,13 +92,15 @@ def prepare(
         short_side: write copies whose shorter side has so many pixels; None for none.
         gop: frames from keyframe to keyframe of a copy.
         copies: folder of the copies; None for ROOT-<short_side>p.
+        shards: folder of tar archives that are written as well, of the copies where there are some.
+        engine: local reads in processes of this machine; ray on the Ray cluster that there is, or else on this machine.
         progress: shows the reading.
 
     Raises:
         InputError: a table that exists already, no videos, copies that cannot be written, or groups that leak; the
             table is then written all the same.
     """
-    facts, root = load_recipe(find_recipe(recipe)), Path(root)
+    facts, folder = load_recipe(find_recipe(recipe)), place_of(root)
     for name, value in (("workers", workers), ("short-side", short_side), ("gop", gop)):
         if value is not None and value < 1:
             raise InputError(f"prepare: --{name} must be at least 1, got {value}")
@@ -96,83 +108,151 @@ def prepare(
         raise InputError("prepare: --copies has no effect without --short-side")
     if facts.kind == "image":
         raise InputError(f"{facts.name} holds images, which need no preparation")
-    written = None if short_side is None else _copies(root, short_side, gop, copies)
-    path = root / "manifest.csv"
-    if path.exists() and written is None:
-        raise InputError(f"{path} exists: remove it to read every video again")
-    render_missing(facts.name, root)
-    if path.exists():
-        listing = _listed(root, read_manifest(path, allow_outside), allow_outside)
-    else:
-        groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
-        listing = list_videos(root, facts, groups_file, lists, split, allow_outside)
-    report_listing(listing)
-    journal = root / "manifest.csv.unfinished"
-    text = f"reading every video of {root}" + (f", writing copies to {written.root}" if written else "")
+    if shards and facts.kind == "frames" and short_side is None and not _has_table(folder):
+        raise InputError("prepare: --shards of folders of images holds copies of them: it needs --short-side")
+    target = None if short_side is None else _copies(folder, short_side, gop, copies)
+    archives = None if shards is None else _archives(shards)
+    if (known := _has_table(folder)) and target is None and archives is None:
+        raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
+    if isinstance(folder, Path):
+        render_missing(facts.name, folder)
     try:
-        show = over_files(progress, text)
-        scan = scan_videos(root, listing, workers, timeout_seconds, journal, written, facts.fps, show)
-        if not path.exists():
-            write_manifest(scan.manifest, path)
-        _write_index(root, scan.manifest, scan.packets)
-        if written is not None:
-            copied, packets = copies_manifest(written, scan)
-            write_manifest(copied, written.root / "manifest.csv")
-            _write_index(written.root, copied, packets)
-        journal.unlink(missing_ok=True)
+        if known and target is None:
+            prepared = _Prepared.read(folder, allow_outside)
+            divided = split_manifest(prepared.manifest, _config(recipe, folder, annotations, split), facts)
+        else:
+            if known:
+                listing = _listed(folder, read_manifest(folder / TABLE_NAME, allow_outside), allow_outside)
+            else:
+                groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
+                listing = list_videos(folder, facts, groups_file, lists, split, allow_outside)
+            report_listing(listing)
+            reading = Reading(folder, timeout_seconds, target, facts.fps, folder / JOURNAL_NAME)
+            text = f"reading every video of {folder}" + (f", writing copies to {target.root}" if target else "")
+            with cluster_of(engine) as cluster:
+                scan = scan_videos(listing, reading, workers, cluster, over_files(progress, text))
+            prepared = _Prepared(folder, scan.manifest, scan.packets)
+            prepared.write(table=not known)
+            divided = split_manifest(scan.manifest, _config(recipe, folder, annotations, split), facts)
+            if target is not None:
+                prepared = _Prepared(target.root, *copies_manifest(target, scan))
+                prepared.write()
+            reading.notes().remove()
+            for name, problem in zip(scan.manifest.path, scan.manifest.problem, strict=True):
+                if problem:
+                    logger.warning(f"{name}: {problem}")
+            _write_duplicates(divided, scan.fingerprints, folder / "duplicates.csv")
+        if archives is not None:
+            _write_shards(prepared, divided, class_names(divided, facts), archives, progress)
     except KeyboardInterrupt:
         logger.warning("interrupted; the same command resumes from here")
         raise
     except OSError as error:
-        raise InputError(f"{error.filename or root}: cannot be written ({error.strerror})") from None
-    for name, problem in zip(scan.manifest.path, scan.manifest.problem, strict=True):
-        if problem:
-            logger.warning(f"{name}: {problem}")
-    data = DataConfig(recipe=recipe, root=str(root), annotations=annotations, split=split)
-    divided = split_manifest(scan.manifest, data, facts)
-    _write_duplicates(divided, scan.fingerprints, root / "duplicates.csv")
+        raise InputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
     if not allow_leaks:
         refuse_leaks(divided)
-    return Preparation(divided, path, written.root if written else None)
+    return Preparation(divided, folder / TABLE_NAME, target.root if target else None, archives)
 
 
-def _copies(root: Path, short_side: int, gop: int, folder: str | None) -> Copies:
-    place = Path(folder) if folder else root.resolve().with_name(f"{root.resolve().name}-{short_side}p")
-    if (place / "manifest.csv").exists():
-        raise InputError(f"{place / 'manifest.csv'} exists: remove it to write the copies again")
-    if place.resolve().is_relative_to(root.resolve()):
+@dataclass(frozen=True)
+class _Prepared:
+    """A folder of videos, its table, and the packets of the table's rows."""
+
+    root: Place
+    manifest: Manifest
+    packets: list[bytes]
+
+    @classmethod
+    def read(cls, root: Place, allow_outside: bool) -> "_Prepared":
+        """What is in a folder."""
+        manifest = read_manifest(root / TABLE_NAME, allow_outside)
+        if not exists(root / INDEX_NAME):
+            return cls(root, manifest, [b""] * len(manifest))
+        with local_copy(root / INDEX_NAME) as path:
+            index = PacketIndex(path, root)
+            known = (index.packets(row["path"], row["num_bytes"], None) or b"" for row in manifest.rows())
+            return cls(root, manifest, list(known))
+
+    def write(self, table: bool = True) -> None:
+        """Write the table, if need be, and the index beside it."""
+        if table:
+            write_manifest(self.manifest, self.root / TABLE_NAME)
+        videos = (
+            Indexed(row["path"], row["num_bytes"], row["changed_ns"], kept)
+            for row, kept in zip(self.manifest.rows(), self.packets, strict=True)
+            if row["num_frames"]
+        )
+        write_index(self.root / INDEX_NAME, videos)
+
+
+def _has_table(root: Place) -> bool:
+    return exists(root / TABLE_NAME)
+
+
+def _config(recipe: str, root: Place, annotations: str | None, split: int) -> DataConfig:
+    return DataConfig(recipe=recipe, root=str(root), annotations=annotations, split=split)
+
+
+def _archives(shards: str) -> Place:
+    folder = place_of(shards)
+    if _has_table(folder):
+        raise InputError(f"{folder / TABLE_NAME} exists: remove it to write the shards again")
+    return folder
+
+
+def _write_shards(
+    prepared: _Prepared, divided: Manifest, classes: list[str], folder: Place, progress: Progress
+) -> None:
+    """Pack the usable videos, those of each split apart."""
+    if not prepared.manifest.shard.equals("").all():
+        raise InputError(f"{prepared.root} holds shards already")
+    splits = dict(zip(divided.path, divided.split, strict=True))
+    names = {f"{name}.avi": name for name in divided.path} | {name: name for name in divided.path}
+    of_rows = prepared.manifest.with_split([splits[names[path]] for path in prepared.manifest.path])
+    show = over_files(progress, f"writing shards to {folder}")
+    table = write_shards(prepared.root, of_rows, classes, folder, show)
+    usable = prepared.manifest.usable
+    packets = [kept for kept, good in zip(prepared.packets, usable, strict=True) if good]
+    _Prepared(folder, table.with_split(prepared.manifest.select(usable).split), packets).write()
+
+
+def _copies(root: Place, short_side: int, gop: int, folder: str | None) -> Copies:
+    if folder:
+        place = place_of(folder)
+    elif isinstance(root, Path):
+        place = root.resolve().with_name(f"{root.resolve().name}-{short_side}p")
+    else:
+        place = root.with_name(f"{root.name}-{short_side}p")
+    if _has_table(place):
+        raise InputError(f"{place / TABLE_NAME} exists: remove it to write the copies again")
+    inside = isinstance(place, Path) and isinstance(root, Path) and place.resolve().is_relative_to(root.resolve())
+    if inside or f"{place}/".startswith(f"{root}/"):
         raise InputError(f"{place}: copies must not lie among the originals")
     return Copies(place, short_side, gop)
 
 
-def _listed(root: Path, manifest: Manifest, allow_outside: bool) -> Listing:
+def _listed(root: Place, manifest: Manifest, allow_outside: bool) -> Listing:
     """The usable videos of a table: what was decided there holds for the copies."""
     columns = ("path", "label", "group", "split")
     rows = [{name: row[name] for name in columns} for row in manifest.select(manifest.usable).rows()]
-    real_root = os.path.realpath(root)
+    real_root = os.path.realpath(root) if isinstance(root, Path) else ""
     for row in rows:
-        outside = not allow_outside and leads_out(root / row["path"], real_root)
+        outside = isinstance(root, Path) and not allow_outside and leads_out(root / row["path"], real_root)
         row["problem"] = "a link that leads out of the folder" if outside else ""
-    return Listing(rows, [])
+    return Listing(rows, [], states=files_below(root) if isinstance(root, Url) else {})
 
 
-def _write_index(root: Path, manifest: Manifest, packets: list[bytes]) -> None:
-    videos = (
-        Indexed(row["path"], row["num_bytes"], row["changed_ns"], kept)
-        for row, kept in zip(manifest.rows(), packets, strict=True)
-        if row["num_frames"]
-    )
-    write_index(root / INDEX_NAME, videos)
-
-
-def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Path) -> None:
+def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place) -> None:
     usable = manifest.usable
     pairs = near_duplicates([whole if good else b"" for whole, good in zip(fingerprints, usable, strict=True)])
     if not pairs:
         return
     paths, groups, splits = list(manifest.path), list(manifest.group), list(manifest.split)
     across = 0
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        written(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["path", "split", "group", "other_path", "other_split", "other_group"])
         for a, b in pairs:

@@ -38,7 +38,7 @@ def render_missing(recipe: str, root: Path) -> bool:
     if recipe not in _RENDERED:
         return False
     rendered = _RENDERED[recipe]
-    expected = {*rendered.folders, "manifest.csv", "manifest.csv.unfinished"}
+    expected = {*rendered.folders, "manifest.csv", ".manifest.unfinished"}
     if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - expected)):
         raise InputError(f"{root} holds {foreign[0]}: {recipe} is not rendered there; name a data.recipe")
     if sum(1 for path in root.glob("*/**/*.*") if path.is_file()) < rendered.num_files:

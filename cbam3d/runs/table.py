@@ -8,13 +8,13 @@ from cbam3d.config import Config, DataConfig
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe
-from cbam3d.data.scan import scan_videos
+from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.split import assign_splits, leaking_groups
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files
 from cbam3d.runs.rendered import render_missing
-from cbam3d.storage import state_of
+from cbam3d.storage import Place, Url, exists, is_url, place_of, state_of
 from cbam3d.video.container import VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,9 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
     Raises:
         InputError: an unreadable table, groups beside a table that has its own, or what `list_videos` raises.
     """
-    data, root = config.data, Path(config.data.root)
-    path = Path(data.manifest) if data.manifest else root / "manifest.csv"
-    if data.manifest or path.is_file():
+    data, root = config.data, place_of(config.data.root)
+    path = place_of(data.manifest) if data.manifest else root / "manifest.csv"
+    if data.manifest or exists(path):
         for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
             if getattr(data, key):
                 again = f"remove that table and cbam3d prepare {data.recipe} --root {root} --{key} {getattr(data, key)}"
@@ -43,9 +43,11 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
                 raise InputError(f"data.{key} has no effect beside {path}: remove it, or {other}")
         logger.info(f"videos as listed in {path}")
         manifest = read_manifest(path, data.allow_outside)
-        if not data.manifest:
+        if isinstance(root, Path) and isinstance(path, Path) and not data.manifest:
             _report_added(data, path, manifest, recipe)
         return manifest
+    if isinstance(root, Url):
+        raise InputError(f"{path}: no such table: cbam3d prepare {data.recipe} --root {root}")
     rendered = render_missing(recipe.name, root)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
     listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
@@ -54,7 +56,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
     show = over_files(progress, f"reading every video of {root}")
-    manifest = scan_videos(root, listing, fps=recipe.fps, progress=show).manifest
+    manifest = scan_videos(listing, Reading(root, fps=recipe.fps), progress=show).manifest
     if rendered:
         write_manifest(manifest, path)
     return manifest
@@ -69,7 +71,7 @@ def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Mani
     listed = {}
     if recipe.lists_have_numbers:
         annotations = Path(data.annotations) if data.annotations else None
-        listed = lists_of(recipe, Path(data.root), annotations, data.split)
+        listed = lists_of(recipe, place_of(data.root), annotations, data.split)
     return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)
 
 
@@ -83,16 +85,18 @@ def refuse_leaks(manifest: Manifest) -> None:
         )
 
 
-def refuse_changed(manifest: Manifest, root: Path) -> None:
-    """Hold the files of a run's table against those on disk.
+def refuse_changed(manifest: Manifest, root: Place) -> None:
+    """Hold the files of a run's table against those on disk; those at URLs, and in archives, are not looked at.
 
     Raises:
         InputError: a file that has another size now.
     """
-    known = manifest.select(manifest.usable & (manifest.num_bytes > 0))
+    if isinstance(root, Url):
+        return
+    known = manifest.select(manifest.usable & (manifest.num_bytes > 0) & manifest.shard.equals(""))
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
-        state = state_of(root / path)
+        state = state_of(root / path) if not is_url(path) else (0, 0)
         if state != (0, 0) and state != (size, time_ns):  # a missing file is reported when it is read
             (touched if state[0] == size else changed).append(path)
     if changed:
@@ -134,7 +138,7 @@ def report_listing(listing: Listing) -> None:
 def _report_added(data: DataConfig, path: Path, manifest: Manifest, recipe: Recipe) -> None:
     """Report videos that were added after a table was written. The folders are searched only where one has
     changed since, or is new."""
-    root, written, listed = Path(data.root), path.stat().st_mtime_ns, set(manifest.path)
+    root, written, listed = Path(path.parent), path.stat().st_mtime_ns, set(manifest.path)
     folders = {parent for name in listed for parent in PurePosixPath(name).parents} - {PurePosixPath(".")}
     top = list(os.scandir(root)) if root.is_dir() else []
     new_tops = [item for item in top if item.is_dir() and PurePosixPath(item.name) not in folders]

@@ -30,6 +30,7 @@ from cbam3d.runs.results import Result
 from cbam3d.runs.run import Run
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.runs.trainer import create_trainer
+from cbam3d.storage import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def train(
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, progress=progress))
     if resume and source.manifest is not None:
-        refuse_changed(source.manifest, Path(settings.data.root))
+        refuse_changed(source.manifest, place_of(settings.data.root))
     if not resume:
         folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
         logger.info(f"run folder {folder}")

@@ -1,7 +1,7 @@
 """Files wherever they are: on this machine, within other files, at URLs. Independent of what is in them."""
 
-from cbam3d.storage.cache import BlockCache
-from cbam3d.storage.moving import exists, files_below, local_copy, remove, state_of, written
+from cbam3d.storage.cache import BlockCache, default_folder
+from cbam3d.storage.moving import exists, files_below, kept_copy, local_copy, remove, state_of, written
 from cbam3d.storage.places import Part, Place, Url, is_url, place_of
 from cbam3d.storage.reading import OpenFile, Source, is_local, open_file
 
@@ -12,10 +12,12 @@ __all__ = [
     "Place",
     "Source",
     "Url",
+    "default_folder",
     "exists",
     "files_below",
     "is_local",
     "is_url",
+    "kept_copy",
     "local_copy",
     "open_file",
     "place_of",

@@ -1,6 +1,8 @@
 """Whole files to and from wherever they are, and lists of them."""
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +74,35 @@ def local_copy(place: Place) -> Iterator[Path]:
         yield path
 
 
+def kept_copy(place: Place, folder: Path) -> Path:
+    """A path of this machine with what is at a place, for as long as it does not change.
+
+    Args:
+        place: of the file.
+        folder: of the copies, one of each file.
+
+    Raises:
+        InputError: it cannot be read, or the copy not be written.
+    """
+    if isinstance(place, Path):
+        return place
+    from cbam3d.storage import remote
+
+    try:
+        state = remote.state_of(place)
+        url, now = (hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest() for key in (place, state))
+        path = make_folder(folder) / f"{url}-{now}-{place.name}"
+        if not path.exists():
+            with atomic_write(path) as unfinished:
+                remote.download(place, unfinished, state)
+            for older in folder.glob(f"{url}-*"):
+                if older != path:
+                    older.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(place, error) from None
+    return path
+
+
 @contextmanager
 def written(place: Place) -> Iterator[Path]:
     """Yield a path to write to. What is there is at the place when the block ends, and nowhere when it fails: readers
@@ -111,10 +142,8 @@ def remove(place: Place) -> None:
         except OSError as error:
             raise _refused(place, error) from None
         return
-    for path in sorted(place.iterdir()) if place.is_dir() else []:
-        path.unlink(missing_ok=True)
     if place.is_dir():
-        place.rmdir()
+        shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
 

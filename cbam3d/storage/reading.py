@@ -31,7 +31,7 @@ class OpenFile(io.RawIOBase):
         self.name, self.num_bytes, self.changed_ns = name, num_bytes, changed_ns
         self.at = 0
         self.path = ""  # of a whole file of this machine, which FFmpeg reads faster by itself
-        self.failure: ConnectionError | None = None  # FFmpeg takes a failed read for the file's end
+        self.failure = ""  # why a read failed; to FFmpeg, whose callbacks cannot raise, it is the end of the file
 
     def readable(self) -> bool:
         return True
@@ -48,15 +48,13 @@ class OpenFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         stop = self.num_bytes if size < 0 else min(self.at + size, self.num_bytes)
-        if stop <= self.at:
+        if stop <= self.at or self.failure:
             return b""
-        if self.failure is not None:
-            raise self.failure
         try:
             data = self.range(self.at, stop)
         except OSError as error:
-            self.failure = ConnectionError(None, error.strerror or str(error))
-            raise self.failure from None
+            self.failure = error.strerror or str(error)
+            return b""
         self.at += len(data)
         return data
 
@@ -64,8 +62,8 @@ class OpenFile(io.RawIOBase):
         """The bytes of a range within the file."""
         raise NotImplementedError
 
-    def ahead(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Prepare to read ranges: the first byte, and the last plus 1."""
+    def prepare(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges ahead, where it takes long: the first byte of each, and the last plus 1."""
 
 
 class _LocalFile(OpenFile):
@@ -110,13 +108,16 @@ class _RemoteFile(OpenFile):
         data = b"".join(self.blocks[block] for block in range(first, last + 1))
         return data[start - first * BLOCK : stop - first * BLOCK]
 
-    def ahead(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def prepare(self, ranges: Sequence[tuple[int, int]]) -> None:
         blocks = dict.fromkeys(
             block
             for start, stop in sorted(ranges)
             for block in range((self.start + start) // BLOCK, -(-(self.start + stop) // BLOCK))
         )
-        self._fetch([block for block in blocks if not self._has(block)][: _MOST_HELD // 2])
+        try:
+            self._fetch([block for block in blocks if not self._has(block)][: _MOST_HELD // 2])
+        except OSError as error:
+            self.failure = error.strerror or str(error)
 
     def _num_blocks(self) -> int:
         return -(-self.size // BLOCK)

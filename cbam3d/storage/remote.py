@@ -8,6 +8,7 @@ them. A request that fails is repeated after growing delays, unless the answer i
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ from cbam3d.storage.places import Url
 
 T = TypeVar("T")
 
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # seconds
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10, 20  # until a request is given up
 _LIBRARIES = {"aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
@@ -57,8 +58,11 @@ def attempt(url: Url, action: Callable[[Any, str], T], seconds: float = 60.0) ->
         except Exception as error:
             if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _LIBRARIES:
                 raise
-            reason = _reason_of(error)
-            _raise_if_final(error, url, reason)
+            cause = error.__cause__
+            if not (isinstance(error, FileNotFoundError) and type(cause).__module__.startswith("aiohttp")):
+                cause = error  # else fsspec calls any failure so
+            reason = _reason_of(cause or error)
+            _raise_if_final(cause or error, url, reason)
             if number == _ATTEMPTS or time.monotonic() + delay > until:
                 raise ConnectionError(None, f"no answer in {number} attempts: {reason}") from None
             time.sleep(delay * random.uniform(0.5, 1.0))
@@ -191,28 +195,28 @@ def _file_system(url: Url) -> tuple[Any, str]:
 
 def _state(facts: dict[str, Any]) -> State:
     changed = facts.get("LastModified") or facts.get("mtime") or facts.get("updated")
-    changed_ns = int(changed.timestamp() * 1e6) * 1000 if hasattr(changed, "timestamp") else 0
+    changed_ns = int(changed.timestamp() * 1e6) * 1000 if isinstance(changed, datetime) else 0
     tag = facts.get("ETag") or facts.get("etag") or facts.get("Last-Modified") or ""
     return State(int(facts["size"] or 0), changed_ns, str(tag))
 
 
-def _raise_if_final(error: Exception, url: Url, reason: str) -> None:
+def _raise_if_final(error: BaseException, url: Url, reason: str) -> None:
     status = getattr(error, "status", None) or getattr(error, "code", None)
     if isinstance(error, (FileNotFoundError, IsADirectoryError)) or status == 404:
         raise FileNotFoundError(None, _missing(error, url, reason)) from None
     if isinstance(error, PermissionError) or status in (401, 403):
-        raise PermissionError(None, f"forbidden ({reason})") from None
+        raise PermissionError(None, reason if "forbidden" in reason else f"forbidden ({reason})") from None
     if type(error).__name__ in _FINAL or (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)):
         raise PermissionError(None, reason) from None
 
 
-def _missing(error: Exception, url: Url, reason: str) -> str:
+def _missing(error: BaseException, url: Url, reason: str) -> str:
     if "bucket" in reason:
         return f"no such bucket: {url.partition('://')[2].partition('/')[0]}"
     return "a folder" if isinstance(error, IsADirectoryError) else "no such file"
 
 
-def _reason_of(error: Exception) -> str:
+def _reason_of(error: BaseException) -> str:
     """One line without the URL, which may hold a signature."""
     if (status := getattr(error, "status", None)) is not None:
         return f"HTTP {status} {getattr(error, 'message', '')}".strip()

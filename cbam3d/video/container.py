@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import av
@@ -14,7 +13,7 @@ from av.error import ExitError, FFmpegError
 from av.stream import Discard
 
 from cbam3d.errors import InputError
-from cbam3d.storage import BlockCache, OpenFile, Source, is_local, open_file
+from cbam3d.storage import BlockCache, OpenFile, Source, open_file
 
 av.logging.set_level(None)  # FFmpeg would write to stderr from C; errors are raised or reported
 logging.getLogger("libav").setLevel(logging.CRITICAL)
@@ -36,7 +35,7 @@ class VideoError(InputError):
 
     def __init__(self, path: Source, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason = Path(path) if is_local(path) else path, reason
+        self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         return VideoError, (self.path, self.reason)
@@ -104,10 +103,12 @@ def open_video(
     """
     options = {"codec_whitelist": "none"} if trust_header and _describes_itself(file) else {}
     file.seek(0)
-    with open_input(file.path or file, deadline, options=options) as opened:
-        yield opened
-        if file.failure is not None:
-            raise file.failure
+    try:
+        with open_input(file.path or file, deadline, options=options) as opened:
+            yield opened
+    finally:
+        if file.failure:
+            raise VideoError(deadline.path, f"unreadable ({file.failure})") from None
 
 
 @contextmanager
@@ -125,6 +126,7 @@ def open_input(
     Raises:
         VideoError: nothing to open, no video stream, or unreadable data; also from within the `with` block.
     """
+    name = source if isinstance(source, str) else deadline.path
     try:
         limits = (deadline.seconds, deadline.seconds)
         with av.open(source, format=format, options=options or {}, timeout=limits, **_ANY_METADATA) as container:
@@ -139,7 +141,7 @@ def open_input(
             pictures[0].codec_context.thread_count = 1  # parallelism is over videos
             yield container, pictures[0]
     except FileNotFoundError:
-        raise VideoError(deadline.path, "no such file") from None
+        raise VideoError(name, "no such file") from None
     except ExitError:
         raise deadline.error() from None
     except (FFmpegError, OSError) as error:  # garbage has been seen to raise PermissionError

@@ -85,7 +85,7 @@ def read_clip(
         try:
             complete = seek and _read_by_table(path, file, clip, deadline, index)
         except VideoError:
-            if file.failure is not None:
+            if file.failure:
                 raise
             complete = False
         if not complete:
@@ -204,7 +204,7 @@ def _read_by_table(path: Source, file: OpenFile, clip: _Clip, deadline: Deadline
     if not known and index is not None:
         known, table = index.look_up(path, file.num_bytes, file.changed_ns)
     if table is not None and max(clip.missing) < len(table.places):
-        file.ahead(table.byte_ranges(plan(table, clip.missing), file.num_bytes))
+        file.prepare(table.byte_ranges(plan(table, clip.missing), file.num_bytes))
     with open_video(file, deadline, trust_header=True) as (container, stream):
         if not known:
             table = _table_of(container, stream, deadline)

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write
-from cbam3d.storage import Part, Place, Source, is_local
+from cbam3d.storage import Part, Place, Source, is_local, written
 from cbam3d.video.packets import PacketTable
 
 INDEX_NAME = "manifest.packets"  # beside the table of the videos
@@ -110,13 +109,13 @@ def _array(kind: str, values: np.ndarray) -> "array[int]":
     return made
 
 
-def write_index(path: Path, videos: Iterable[Indexed]) -> None:
+def write_index(path: Place, videos: Iterable[Indexed]) -> None:
     """Write an index atomically."""
     keyed = sorted((_key(video.path), video) for video in videos)
     keys, videos = np.array([key for key, _ in keyed], "<u8"), [video for _, video in keyed]
     sizes, times = (np.array([getattr(video, name) for video in videos], "<i8") for name in ("num_bytes", "changed_ns"))
     stops = np.cumsum([len(video.packets) for video in videos], dtype="<i8")
-    with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
+    with written(path) as unfinished, open(unfinished, "wb") as file:
         file.write(_MAGIC + len(videos).to_bytes(8, "little"))
         for column in (keys, sizes, times, stops):
             file.write(column.tobytes())
@@ -157,17 +156,28 @@ class PacketIndex:
             name = text[len(self.prefix) :]
         else:
             return False, None
+        packets = self.packets(name, num_bytes, changed_ns if is_local(source) else None)
+        try:
+            return (False, None) if packets is None else (True, decode(packets))
+        except ValueError:
+            return False, None
+
+    def packets(self, name: str, num_bytes: int, changed_ns: int | None) -> bytes | None:
+        """The packets of a file as it was encoded, or None if the index does not have it as it is now.
+
+        Args:
+            name: path below the root.
+            num_bytes: its size.
+            changed_ns: its modification time; None for any.
+        """
         keys, sizes, times, stops = self._columns
         key = np.uint64(_key(name))
         place = int(np.searchsorted(keys.view("<u8"), key))
         if place == len(keys) or keys.view("<u8")[place] != key or sizes[place] != num_bytes:
-            return False, None
-        if is_local(source) and times[place] != changed_ns:
-            return False, None
-        try:
-            return True, decode(self._packets[stops[place - 1] if place else 0 : stops[place]].tobytes())
-        except ValueError:
-            return False, None
+            return None
+        if changed_ns is not None and times[place] != changed_ns:
+            return None
+        return self._packets[stops[place - 1] if place else 0 : stops[place]].tobytes()
 
     @cached_property
     def _file(self) -> np.ndarray:

@@ -18,7 +18,7 @@ from av.packet import Packet
 
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
-from cbam3d.storage import OpenFile, state_of
+from cbam3d.storage import OpenFile, Place, state_of, written
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
 from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
@@ -63,18 +63,23 @@ class Copies:
         gop: frames between keyframes.
     """
 
-    root: Path
+    root: Place
     short_side: int
     gop: int
 
-    def path(self, name: str) -> Path:
-        """Path of a video's copy: the original name, followed by .avi if it has another suffix.
+    def name(self, name: str) -> str:
+        """Path below the root of a video's copy: the original name, followed by .avi if it has another suffix."""
+        return name if name.lower().endswith(".avi") else f"{name}.avi"
+
+    def path(self, name: str) -> Place:
+        """Where a video's copy is.
 
         Raises:
             InputError: a name outside the folder.
         """
-        copy = self.root / (name if name.lower().endswith(".avi") else f"{name}.avi")
-        if leads_out(copy, os.path.realpath(self.root)):
+        copy = self.root / self.name(name)
+        outside = isinstance(copy, Path) and leads_out(copy, os.path.realpath(self.root))
+        if outside or ".." in name.split("/"):
             raise InputError(f"{name}: its copy would lie outside of {self.root}")
         return copy
 
@@ -83,8 +88,8 @@ class Copies:
         scale = min(1.0, self.short_side / min(height, width))
         return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
 
-    def write(self, name: str, frames: Iterable[VideoFrame], size: tuple[int, int], rate: Fraction) -> None:
-        """Write the copy of a video from its decoded frames.
+    def write(self, name: str, frames: Iterable[VideoFrame], size: tuple[int, int], rate: Fraction) -> bytes:
+        """Write the copy of a video from its decoded frames; returns its packets, see index.py.
 
         Raises:
             InputError: it cannot be written.
@@ -92,11 +97,12 @@ class Copies:
         path, planes = self.path(name), np.empty((3, *size), np.uint8)
         options = {"qmin": "2", "qmax": "2", "g": str(self.gop), "bf": "0"}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with video_writer(path, rate.limit_denominator(1001), "mpeg4", **options) as write:
-                for frame in frames:
-                    write_rgb(frame, planes)
-                    write(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+            with written(path) as unfinished:
+                with video_writer(unfinished, rate.limit_denominator(1001), "mpeg4", **options) as write:
+                    for frame in frames:
+                        write_rgb(frame, planes)
+                        write(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+                return encode(read_packets(unfinished))
         except (FFmpegError, OSError) as error:
             raise InputError(f"{path}: cannot be written ({reason_of(error)})") from None
 
@@ -168,8 +174,7 @@ def _consume(
     if copies is None:
         deque(frames, maxlen=0)
         return size, b""
-    copies.write(name, chain([first], frames), copies.size(*size), rate or Fraction(25))
-    return size, encode(read_packets(copies.path(name)))
+    return size, copies.write(name, chain([first], frames), copies.size(*size), rate or Fraction(25))
 
 
 def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) -> VideoInfo:

@@ -109,13 +109,13 @@ def test_unknown_commands_and_names(capsys):
 OPTIONS = {
     "train": "--config --resume --dry-run",
     "evaluate": "runs --trust-code --config --checkpoint --views --split",
-    "compare": "config --attention --head --seeds --out --jobs",
+    "compare": "config --attention --head --seeds --out --jobs --engine",
     "explain": "run --trust-code paths --checkpoint --out --class --blocks --layer --device",
     "report": "run --trust-code --out --mistakes",
     "predict": "run --trust-code paths --checkpoint --top --window --step --json --annotate --device",
     "features": "run --trust-code --config --out --layer --per --views --checkpoint",
     "prepare": "recipe --root --groups --annotations --split --allow-leaks --allow-outside --workers --timeout-seconds "
-    "--short-side --gop --copies",
+    "--short-side --gop --copies --shards --engine",
     "export": "run --trust-code --format --checkpoint --out",
     "list": "what --channels --size",
     "completion": "shell",

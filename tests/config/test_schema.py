@@ -15,7 +15,8 @@ run.dir run.seed run.accelerator run.devices run.strategy run.precision run.comp
 run.wandb
 data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction
 data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling
-data.num_frames data.stride data.fps data.short_videos data.clips_per_visit data.short_side data.size data.mean
+data.num_frames data.stride data.fps data.cache data.cache_gib data.short_videos data.clips_per_visit
+data.short_side data.size data.mean
 data.std data.num_workers data.on_device data.max_bad_videos
 augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation augment.rand_augment
 augment.erasing augment.mixup augment.cutmix

@@ -11,9 +11,10 @@ from cbam3d.config.bundled import bundled
 from cbam3d.data import scan
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe, load_recipe
-from cbam3d.data.scan import Journal
+from cbam3d.data.scan import Reading
 from cbam3d.data.split import assign_splits
 from cbam3d.errors import InputError
+from cbam3d.storage import state_of
 from cbam3d.video import probe_video, read_clip
 from cbam3d.video.decode import read_packets
 from cbam3d.video.index import decode
@@ -24,7 +25,12 @@ FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
 
 
 def run(root, recipe=FOLDER, groups_file=None, **options):
-    return scan.scan_videos(root, list_videos(root, recipe, groups_file), **options).manifest
+    of_reading = {name: options.pop(name) for name in ("journal", "copies", "timeout_seconds") if name in options}
+    return scan.scan_videos(list_videos(root, recipe, groups_file), Reading(root, **of_reading), **options).manifest
+
+
+def lines_of(journal):
+    return [line for path in journal.iterdir() for line in path.read_text().splitlines()]
 
 
 def test_every_video_is_measured_and_every_bad_one_named(tmp_path, make_video):
@@ -140,14 +146,15 @@ def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):
 
     with pytest.raises(KeyboardInterrupt):
         run(root, journal=journal, progress=break_off)
-    assert len(journal.read_text().splitlines()) == 2
-    with open(journal, "a") as file:
+    assert len(lines_of(journal)) == 2
+    (part,) = journal.iterdir()
+    with open(part, "a") as file:
         file.write('{"path": "a/2.mp4", "sta')  # killed while it wrote
     os.utime(root / "a" / "1.mp4", (0, 0))  # changed in the meantime
-    known = Journal(journal, root, {"copies": [], "fps": 0.0}).read()
+    known = Reading(root, journal=journal).notes().read(lambda name: state_of(root / name))
     assert {path: info.num_frames for path, info in known.items()} == {"a/0.mp4": 5}
     # A number of frames that only the journal can tell shows that what it knows is not read again.
-    journal.write_text(journal.read_text().replace('"num_frames": 5', '"num_frames": 99'))
+    part.write_text(part.read_text().replace('"num_frames": 5', '"num_frames": 99'))
     assert run(root, journal=journal).num_frames.tolist() == [99, 6, 7, 8]
 
 
@@ -156,7 +163,7 @@ def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
     make_video("root/a/1.avi", 30, "mpeg4")
     (tmp_path / "root" / "a" / "bad.mp4").write_bytes(b"")
     copies = Copies(tmp_path / "copies", short_side=24, gop=5)
-    found = scan.scan_videos(tmp_path / "root", list_videos(tmp_path / "root", FOLDER), copies=copies)
+    found = scan.scan_videos(list_videos(tmp_path / "root", FOLDER), Reading(tmp_path / "root", copies=copies))
     table, packets = scan.copies_manifest(copies, found)
     assert list(table.path) == ["a/1.avi", "a/1.mp4.avi"]
     assert table.num_frames.tolist() == [30, 40]
@@ -182,5 +189,6 @@ def test_names_of_every_kind_and_links_to_nowhere(tmp_path, make_video):
     table = run(tmp_path / "root", journal=journal)
     found = dict(zip(table.path, table.problem, strict=True))
     assert found == {**dict.fromkeys(names, ""), "a/gone.mp4": "no such file"}
-    assert set(Journal(journal, tmp_path / "root", {"copies": [], "fps": 0.0}).read()) == set(found)
+    known = Reading(tmp_path / "root", journal=journal).notes().read(lambda name: state_of(tmp_path / "root" / name))
+    assert set(known) == set(found)
     assert assign_splits(table, FOLDER, 1, 0.5).split.equals("test").sum() >= 1

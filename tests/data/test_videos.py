@@ -6,7 +6,7 @@ from cbam3d.data.batch import SampleIndex, pack
 from cbam3d.data.listing import list_videos
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.sampling import random_clip
-from cbam3d.data.scan import scan_videos
+from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.videos import VideoDataset
 from tests.conftest import read_numbers
 
@@ -20,7 +20,7 @@ def folder(tmp_path, make_video):
 
 def dataset(folder, clips, seed=0):
     listing = list_videos(folder, Recipe("folder", "video", ["{label}/{name}"]))
-    manifest = scan_videos(folder, listing).manifest
+    manifest = scan_videos(listing, Reading(folder)).manifest
     return VideoDataset(folder, manifest, ["b", "a"], clips, short_side=24, seed=seed)
 
 

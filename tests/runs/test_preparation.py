@@ -93,6 +93,11 @@ def test_a_group_in_training_and_held_out_is_an_error_unless_allowed(tmp_path, m
         train({"config": "folder", "data.root": str(root)}, run_dir=tmp_path / "run")
 
 
+def noted(journal):
+    """How many results it has."""
+    return sum(len(path.read_text().splitlines()) for path in journal.glob("*.jsonl"))
+
+
 def test_a_preparation_that_is_interrupted_goes_on(tmp_path):
     """Ctrl-C in a real process, while it reads videos that take a while."""
     root = tmp_path / "videos"
@@ -101,13 +106,13 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path):
     write_video(root / "run" / "000.mp4", frames, 25)
     for i in range(1, 24):
         shutil.copy(root / "run" / "000.mp4", root / "run" / f"{i:03d}.mp4")
-    journal = root / "manifest.csv.unfinished"
+    journal = root / ".manifest.unfinished"
     command = [sys.executable, "-m", "cbam3d", "prepare", "folder", "--root", str(root), "--workers", "1"]
     as_in_a_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore Ctrl-C
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=as_in_a_terminal
     )
-    while not (journal.exists() and len(journal.read_text().splitlines()) > 3):
+    while not (noted(journal) > 3):
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
@@ -115,7 +120,7 @@ def test_a_preparation_that_is_interrupted_goes_on(tmp_path):
     assert process.returncode == 130, out
     assert "interrupted; the same command resumes from here" in out
     assert "Traceback" not in out
-    known = len(journal.read_text().splitlines())
+    known = noted(journal)
     assert 3 < known < 24
     assert not (root / "manifest.csv").exists()
     prepare("folder", root)
@@ -133,12 +138,12 @@ def test_a_preparation_that_is_killed_again_and_again_ends_with_the_same_bytes(t
     shutil.copytree(root, other)  # with the files' times
     prepare("folder", other, short_side=64)
     command = [sys.executable, "-m", "cbam3d", "prepare", "folder", "--root", str(root), "--short-side", "64"]
-    kills, journal = 0, root / "manifest.csv.unfinished"
+    kills, journal = 0, root / ".manifest.unfinished"
     while True:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        known = len(journal.read_text().splitlines()) if journal.exists() else 0
+        known = noted(journal)
         while process.poll() is None and kills < 10:
-            if journal.exists() and len(journal.read_text().splitlines()) > known:
+            if noted(journal) > known:
                 time.sleep(rng.uniform(0, 0.3))
                 process.kill()
                 break

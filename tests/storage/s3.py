@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import boto3
+import fsspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -26,8 +27,8 @@ class _Quiet(WSGIRequestHandler):
 class S3:
     """A server with one bucket.
 
-    `fail` is asked for each request, given its number and the WSGI environment: None, "503", "reset", "cut", or seconds
-    to wait.
+    `fail` is asked for each request, given its number and the WSGI environment: None, "503", "403", "reset", "cut", or
+    seconds to wait.
     """
 
     bucket = "films"
@@ -42,7 +43,15 @@ class S3:
         self.client.create_bucket(Bucket=self.bucket)
         self.forget()
 
+    def restart(self) -> None:
+        """Work, with an empty bucket."""
+        self.fail = lambda number, environ: None
+        for name in self.names():
+            self.client.delete_object(Bucket=self.bucket, Key=name)
+        self.forget()
+
     def forget(self) -> None:
+        """Count from 0."""
         self.counts.clear()
         self.num_bytes = 0
 
@@ -75,8 +84,8 @@ class _Faults:
             number = sum(server.counts.values())
             server.counts[environ["REQUEST_METHOD"]] += 1
         fault = server.fail(number, environ)
-        if fault == "503":
-            start("503 Slow Down", [("Content-Length", "0")])
+        if fault in ("503", "403"):
+            start(f"{fault} as told", [("Content-Length", "0")])
             return []
         if fault == "reset":
             environ["werkzeug.socket"].close()
@@ -109,6 +118,7 @@ def serve() -> Iterator[S3]:
     facts |= {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
     try:
         with mock.patch.dict(os.environ, facts):
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
             faults.server = S3(url)
             yield faults.server
     finally:

@@ -14,7 +14,7 @@ def test_probe_tells_size_rate_and_length(make_video):
 def test_a_copy_that_cannot_be_written_stops_with_its_name(tmp_path, make_video):
     (tmp_path / "file").write_text("no folder")
     copies = Copies(tmp_path / "file", short_side=24, gop=5)
-    with pytest.raises(InputError, match=r"file/v\.avi: cannot be written"):
+    with pytest.raises(InputError, match=r"file: cannot be used as a folder"):
         probe_video(make_video(), copies=copies, name="v.avi")
 
 
