@@ -5,7 +5,7 @@
 Job: 16 frames, stride 2, at a random start, scaled to 112x112, as training reads them (VideoDataset, one thread), with
 the packets of the table. Storage is an S3 server of this machine, in a process of its own (moto, which is in Python and
 takes milliseconds a request): seconds are those of both, and CPU seconds are ours. Bytes are those that are asked for:
-of files, of requests.
+of files, of requests. Before that, what the stages of prepare cost.
 """
 
 import argparse
@@ -53,6 +53,7 @@ def read(root: Place, cache: BlockCache | None, visits: int, kept: Path) -> tupl
     classes = sorted(set(manifest.label))
     data = VideoDataset(root, manifest, classes, clips, 112, 0, index=index, cache=cache)
     data.read(SampleIndex(0, 0))
+    done, num_bytes, seconds, cpu = 0, 0, 0.0, 0.0
     for epoch in range(visits):
         decode._tables.tables.clear()  # a data set is larger than what a process remembers
         asked[0], before = 0, _read_by_system()
@@ -98,12 +99,26 @@ def main() -> None:
                 render(here / "videos")
             else:
                 (here / "videos").symlink_to(given.folder.resolve())
-            root = here / "videos"
-            quiet = {"allow_leaks": True, "progress": lambda items, total, text, done=0: items}
-            prepare("folder", root, shards=str(here / "tar"), **quiet)
-            copies = prepare("folder", root, short_side=128, copies=str(here / "copies"), **quiet).copies
-            assert isinstance(copies, Path)
-            prepare("folder", copies, shards=str(here / "copies-tar"), **quiet)
+            root, copies = here / "videos", here / "copies"
+            quiet = {"workers": 1, "allow_leaks": True, "progress": lambda items, total, text, done=0: items}
+            stages = {
+                "table (reads every frame once)": (root, {}),
+                "table and copies (128 pixels)": (root, {"short_side": 128, "copies": str(copies)}),
+                "shards": (root, {"shards": str(here / "tar")}),
+                "shards of copies": (copies, {"shards": str(here / "copies-tar")}),
+            }
+            rows = []
+            for name, (folder, options) in stages.items():
+                if "short_side" in options:
+                    for path in (root / "manifest.csv", root / "manifest.packets"):
+                        path.unlink()
+                begin = time.perf_counter()
+                count = prepare("folder", folder, **options, **quiet).manifest.usable.sum()
+                made = {"short_side": copies, "shards": Path(options.get("shards", ""))}.get(next(iter(options), ""))
+                num_bytes = _size(made) if made else sum(map(_size, root.glob("manifest.*")))
+                seconds = 1e3 * (time.perf_counter() - begin) / count
+                rows.append([name, f"{seconds:.1f}", f"{num_bytes / count / 1024:.1f}"])
+            table(["stage of prepare, one core", "ms a video", "KiB written a video"], rows)
             _wait(server)
             upload(here)
             rows = []
@@ -126,6 +141,11 @@ def main() -> None:
             table(["16 frames, stride 2", "clips/s", "our CPU, ms a clip", "KiB asked for a clip"], rows)
     finally:
         server.terminate()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def _wait(server: "subprocess.Popen[bytes]") -> None:

@@ -1,29 +1,34 @@
 """Which files are meant, and what results about them are called."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
+from cbam3d.storage import Place, Url, exists, files_below, is_stored, place_of
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.frames import IMAGE_SUFFIXES
 from cbam3d.video.stream import is_stream
 
 
-def find_files(paths: list[str], images: bool) -> list[Path]:
-    """The files that are meant: each once, those of a folder in the order of their names.
+def find_files(paths: list[str], images: bool) -> list[Place]:
+    """The files that are meant, by paths, patterns and URLs: each once, those of a folder in the order of their names.
 
     Raises:
         InputError: a path or pattern that leads to none.
     """
     suffixes = set(Image.registered_extensions()) if images else set(VIDEO_SUFFIXES)
-    found: dict[Path, None] = {}
+    found: dict[Place, None] = {}
     for text in paths:
-        path = Path(text)
-        if path.is_dir():
+        path = place_of(text) if is_stored(text) else Path(text)
+        matches: Sequence[Place]
+        if isinstance(path, Url):
+            names = [] if exists(path) else sorted(files_below(path))
+            matches = [path / name for name in names if Url(name).suffix.lower() in suffixes] if names else [path]
+        elif path.is_dir():
             matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
             if not matches and not images:  # videos as folders of images
                 matches = sorted({file.parent for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES})

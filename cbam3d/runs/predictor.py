@@ -15,6 +15,7 @@ from cbam3d.errors import InputError
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.data import sampling_of
 from cbam3d.runs.network import memory_format
+from cbam3d.storage import local_copy, place_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
@@ -46,7 +47,7 @@ class Predictor:
         self.memory_format = memory_format(config, images)
 
     def __call__(self, path: str | Path, top: int = 5) -> list[tuple[str, float]]:
-        """The most probable classes of a file, with their probabilities 0 … 1, best first.
+        """The most probable classes of a file, by its path or URL, with their probabilities 0 … 1, best first.
 
         Raises:
             InputError: a file that cannot be read.
@@ -72,15 +73,19 @@ class Predictor:
         Raises:
             InputError: a file that cannot be read.
         """
-        if self.images:
+        with local_copy(place_of(path)) as file:
+            if self.images:
+                try:
+                    return [read_image(file, self.config.data.short_side)]
+                except InputError as error:
+                    raise InputError(f"{path}: {error}") from None
             try:
-                return [read_image(Path(path), self.config.data.short_side)]
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-        try:
-            return self.read(path, measure_video(path))
-        except VideoError:  # damage that its packets do not show
-            return self.read(path, probe_video(path))
+                try:
+                    return self.read(file, measure_video(file))
+                except VideoError:  # damage that its packets do not show
+                    return self.read(file, probe_video(file))
+            except VideoError as error:
+                raise VideoError(path, error.reason) from None
 
     def clips(self, num_frames: int, fps: float) -> list[list[int]]:
         """The frames of each clip that evaluation takes of a video of so many frames."""
@@ -93,7 +98,7 @@ class Predictor:
             InputError: unreadable data, or no frame of it that can be read.
         """
         if not info.num_frames:
-            raise InputError(f"{path}: {info.problem}")
+            raise VideoError(path, info.problem)
         data, clips = self.config.data, self.clips(info.num_frames, info.fps)
         size = scaled_size(info.height, info.width, data.short_side, data.sides)
         options: dict[str, Any] = {"decoder": data.decoder}

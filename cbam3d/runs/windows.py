@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cbam3d.runs.annotate import AnnotatedVideo
 from cbam3d.runs.predictor import Predictor
+from cbam3d.storage import is_stored, local_copy, place_of
 from cbam3d.video.stream import TimedFrame, stream_frames
 
 _EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
@@ -51,6 +52,11 @@ def predict_windows(
     if step is not None and window is None:
         raise ValueError(f"a step belongs to a window, got step={step} alone")
     step = step or window
+    if is_stored(source):
+        with local_copy(place_of(source)) as path:
+            for found in predict_windows(predictor, path, top, window, step, annotated):
+                yield replace(found, path=str(source))
+        return
     if window is None or step is None:
         prediction = Prediction(str(source), None, None, predictor(source, top))
         if annotated is not None:

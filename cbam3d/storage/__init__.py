@@ -2,7 +2,7 @@
 
 from cbam3d.storage.cache import BlockCache, default_folder
 from cbam3d.storage.moving import exists, files_below, kept_copy, local_copy, remove, state_of, written
-from cbam3d.storage.places import Part, Place, Url, is_url, place_of
+from cbam3d.storage.places import Part, Place, Url, is_stored, is_url, place_of
 from cbam3d.storage.reading import OpenFile, Source, is_local, open_file
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "exists",
     "files_below",
     "is_local",
+    "is_stored",
     "is_url",
     "kept_copy",
     "local_copy",

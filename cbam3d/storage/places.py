@@ -27,6 +27,10 @@ class Url(str):
         return self.rstrip("/").rpartition("/")[2]
 
     @property
+    def stem(self) -> str:
+        return os.path.splitext(self.name)[0]
+
+    @property
     def suffix(self) -> str:
         return os.path.splitext(self.name)[1]
 
@@ -52,6 +56,12 @@ class Part(NamedTuple):
 def is_url(text: str) -> bool:
     """Whether a text is a URL rather than a path."""
     return _SCHEME.match(text) is not None
+
+
+def is_stored(text: str | os.PathLike[str]) -> bool:
+    """Whether a text is the URL of a file, and not of a stream, which those of the web may be."""
+    match = _SCHEME.match(os.fspath(text))
+    return match is not None and match[1].lower() in ("s3", "gs", "file")
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from av import VideoFrame
 
+from cbam3d.storage import is_stored
 from cbam3d.video.container import Deadline, VideoError, open_input
 from cbam3d.video.decode import all_frames
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
@@ -31,8 +32,8 @@ class TimedFrame:
 
 
 def is_stream(source: str) -> bool:
-    """Whether the source is a camera number or a URL rather than a path."""
-    return (source.isdecimal() and not Path(source).exists()) or "://" in source
+    """Whether the source is a camera number or the URL of a stream, rather than a file."""
+    return (source.isdecimal() and not Path(source).exists()) or ("://" in source and not is_stored(source))
 
 
 def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedFrame]:

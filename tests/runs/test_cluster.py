@@ -141,7 +141,7 @@ def _fails(about, part):
 def test_what_a_task_raises_is_raised(tmp_path):
     with nodes(1), cluster_of("ray") as cluster:
         assert cluster is not None
-        with pytest.raises(InputError, match="^a: no b$"):
+        with pytest.raises(InputError, match=r"^a: no b$"):
             list(cluster(_fails, "b", [["a"]]))
     with pytest.raises(InputError, match="unknown engine 'rya': did you mean 'ray'"), cluster_of("rya"):
         pass

@@ -12,6 +12,8 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.manifest import read_manifest
 from cbam3d.errors import InputError
 from cbam3d.runs.data import open_source
+from cbam3d.runs.inputs import find_files
+from cbam3d.runs.windows import predict_windows
 from cbam3d.storage import Part, Url, remote, state_of
 from cbam3d.video import VideoError, decode, read_clip
 from cbam3d.video.container import VIDEO_SUFFIXES
@@ -88,7 +90,9 @@ def test_training_from_storage_and_shards_is_training_from_a_folder(videos, tmp_
 
 def test_without_a_table_storage_is_not_searched(videos, s3):
     url = s3.put(videos, "videos")
-    with pytest.raises(InputError, match=r"manifest\.csv: no such table: cbam3d prepare folder --root s3://films/videos"):
+    with pytest.raises(
+        InputError, match=r"manifest\.csv: no such table: cbam3d prepare folder --root s3://films/videos"
+    ):
         open_source(Config(data=DataConfig(recipe="folder", root=url)))
     with pytest.raises(InputError, match="data sets of images are read from disks"):
         open_source(Config(data=DataConfig(recipe="image_folder", root=url)))
@@ -151,6 +155,27 @@ def test_files_that_vanish_or_change_are_named(videos, tmp_path, s3):
     assert "ends before it" in problem[1]
     with pytest.raises(VideoError, match="torchcodec reads whole files of this machine"):
         read_clip(f"{url}/run/1.avi", [0], decoder="torchcodec")
+
+
+def test_predicting_what_is_in_storage(tiny_run, s3):
+    videos = tiny_run.parent / "videos"
+    url, run = s3.put(videos / "move_left", "some"), open_run(tiny_run).predictor()
+    names = sorted(path.name for path in (videos / "move_left").iterdir())
+    assert find_files([url], images=False) == [f"{url}/{name}" for name in names]
+    assert find_files([f"{url}/{names[0]}", (videos / "move_left" / names[1]).as_uri()], images=False) == [
+        f"{url}/{names[0]}",
+        videos / "move_left" / names[1],
+    ]
+    assert run(f"{url}/{names[0]}") == run(videos / "move_left" / names[0])
+    there = list(predict_windows(run, f"{url}/{names[0]}", 2, 0.5, None))
+    here = list(predict_windows(run, videos / "move_left" / names[0], 2, 0.5, None))
+    assert [(one.start_seconds, one.classes) for one in there] == [(one.start_seconds, one.classes) for one in here]
+    assert {one.path for one in there} == {f"{url}/{names[0]}"}
+    s3.client.put_object(Bucket=s3.bucket, Key="some/empty.mp4", Body=b"")
+    with pytest.raises(InputError, match=r"^s3://films/some/empty\.mp4: empty file$"):
+        run(f"{url}/empty.mp4")
+    with pytest.raises(InputError, match=r"s3://films/some/none\.mp4: no such file"):
+        run(f"{url}/none.mp4")
 
 
 @pytest.mark.slow
