@@ -10,6 +10,7 @@ of files, of requests. Before that, what the stages of prepare cost.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,7 @@ def main() -> None:
             if given.folder is None:
                 render(here / "videos")
             else:
-                (here / "videos").symlink_to(given.folder.resolve())
+                shutil.copytree(given.folder, here / "videos")
             root, copies = here / "videos", here / "copies"
             quiet = {"workers": 1, "allow_leaks": True, "progress": lambda items, total, text, done=0: items}
             stages = {

@@ -28,9 +28,9 @@ def draw_motions(path: Path) -> None:
 
 def draw_rooms(path: Path) -> None:
     """The rooms of the house; an arrow leads from a room to one that it knows."""
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 7.1), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(0, 9.6), ylim=(0, 5.6))
+    axes.set(xlim=(0, 9.6), ylim=(-1.5, 5.6))
     axes.axis("off")
 
     def room(x: float, y: float, width: float, height: float, name: str, what: str, colour: str) -> None:
@@ -48,6 +48,7 @@ def draw_rooms(path: Path) -> None:
     room(0.2, 0.15, 2.1, 1.05, "attention/", "mechanisms, ops/,\ninsertion/ (torch only)", "#c8e6c8")
     room(2.7, 1.65, 2.1, 1.05, "data/", "recipes, tables, splits,\nsampling, loaders", "#d8e8f5")
     room(2.7, 0.15, 2.1, 1.05, "video/", "a file -> frames:\npackets, decoding", "#c4dcf0")
+    room(2.7, -1.35, 2.1, 1.05, "storage/", "files wherever they\nare: disks, archives, URLs", "#b0d0ec")
     room(5.2, 1.65, 2.0, 1.05, "engine/", "the loop, checkpoints,\nscores, plots", "#f0dcec")
     room(7.6, 1.65, 1.8, 1.05, "config/", "the schema on\none page; reading it", "#f5f0d0")
     arrow(4.8, 4.68, 4.8, 4.38)
@@ -55,6 +56,7 @@ def draw_rooms(path: Path) -> None:
         arrow(x, 3.13, x, 2.78)
     for x in (1.25, 3.75):
         arrow(x, 1.58, x, 1.28)
+    arrow(3.75, 0.08, 3.75, -0.22)
     arrow(7.27, 2.15, 7.53, 2.15)
     figure.savefig(path, dpi=110)
 

@@ -39,7 +39,7 @@ SMALL = shlex.split(
     "--data.num_workers 0 --train.batch_size 4 --train.accumulate 1 --eval.batch_size 4"
 )
 # needs the network, or programs that are not ours
-ELSEWHERE = ("wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
+ELSEWHERE = ("ray", "wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
 # a stream and a camera: tests/video/test_stream.py reads a stream
 NOT_HERE = [["predict", "runs/a", "rtsp://host/stream"], ["predict", "runs/a", "0"]]
 
@@ -178,7 +178,8 @@ def run(words: list[str], small: bool = True) -> None:
             rest += SMALL[1:]
         if small and rest[0] == "prepare":  # it refuses to replace a table
             Path(rest[rest.index("--root") + 1], "manifest.csv").unlink(missing_ok=True)
-        if rest[:3] in NOT_HERE or not small:
+        elsewhere = "--engine" in rest or any("s3://" in word for word in rest)
+        if rest[:3] in NOT_HERE or not small or elsewhere:
             read(rest[0], rest[1:])
         else:
             assert main(rest) == 0, words
@@ -204,6 +205,7 @@ def read(command: str, arguments: list[str]) -> Namespace:
 
 
 def train(arguments: list[str], small: bool) -> None:
+    small = small and not any("s3://" in word for word in arguments)
     if "--resume" in arguments:
         assert main(["train", *arguments]) == 0
     elif small and "--run.devices" not in arguments:

@@ -74,7 +74,7 @@ class Reading:
         todo = [(self.root / name, self.timeout_seconds, self.copies, name, self.fps) for name in names]
         workers = max(1, min(workers, len(todo)))
         context = fresh_processes("cbam3d.video.probe")
-        meeting = context.Barrier(workers), context.Event()
+        meeting = context.Barrier(workers), context.Event(), dict(os.environ)
         pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
         limit = self.timeout_seconds + _GRACE_SECONDS
         try:
@@ -220,8 +220,10 @@ def _probe(task: tuple[Place, float, Copies | None, str, float]) -> VideoInfo:
     return replace(info, num_bytes=num_bytes, changed_ns=changed_ns)
 
 
-def _begin(all_there: Barrier, met: Event) -> None:
-    """Wait for the other workers: one that is still starting when the pool ends would print a traceback."""
+def _begin(all_there: Barrier, met: Event, environment: dict[str, str]) -> None:
+    """Take over the environment, as the server that forks workers may have an older one; and wait for the other workers:
+    one that is still starting when the pool ends would print a traceback."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     if not met.is_set():  # else this worker replaces one that was killed
         with suppress(BrokenBarrierError):

@@ -1,18 +1,24 @@
 """Read a file wherever it is: of this machine, a part of a file, or at a URL."""
 
 import io
+import math
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from cbam3d.storage.cache import BLOCK, BlockCache, CachedFile
 from cbam3d.storage.places import Part, Url, is_url, place_of
 
+if TYPE_CHECKING:
+    from cbam3d.storage.remote import State
+
 _MOST_AHEAD = 128  # blocks of one request while a file is read in order: 4 MiB
 _MOST_HELD = 1024  # blocks in memory: 32 MiB
+_SAME_SECONDS = 60.0  # that an archive, of which one part is read after the other, is taken to be the same
 _NEAR = 4  # blocks: so much between two others is read with them: a request takes as long
 
 Source = str | os.PathLike[str] | Part
@@ -85,7 +91,7 @@ class _RemoteFile(OpenFile):
     def __init__(
         self,
         url: Url,
-        state: "tuple[int, int, str]",
+        state: "State",
         name: str,
         kept: CachedFile | None,
         seconds: float,
@@ -173,9 +179,7 @@ def open_file(source: Source, seconds: float = 60.0, cache: BlockCache | None = 
     within = place_of(part.within if part else source)  # type: ignore[arg-type]
     name = part.name if part else within.name
     if isinstance(within, Url):
-        from cbam3d.storage.remote import state_of
-
-        state = state_of(within, seconds)
+        state = _state_of(within, seconds, _SAME_SECONDS if part else 0.0)
         start, size = (part.start, part.num_bytes) if part else (0, state.num_bytes)
         if start + size > state.num_bytes:
             raise FileNotFoundError(None, f"{within} ends before it")
@@ -191,6 +195,21 @@ def open_file(source: Source, seconds: float = 60.0, cache: BlockCache | None = 
         found = _LocalFile(file, name, state.st_mtime_ns, start, size)
         found.path = "" if part else str(within)
         yield found
+
+
+def _state_of(url: Url, seconds: float, age: float) -> "State":
+    """The state of a remote file, at most `age` seconds old."""
+    from cbam3d.storage.remote import state_of
+
+    asked, state = _states.get(url, (-math.inf, None))
+    if state is None or time.monotonic() - asked > age:
+        state = state_of(url, seconds)
+        if age:
+            _states[url] = time.monotonic(), state
+    return state
+
+
+_states: "dict[Url, tuple[float, State]]" = {}
 
 
 def is_local(source: Source) -> bool:
