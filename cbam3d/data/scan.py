@@ -221,8 +221,8 @@ def _probe(task: tuple[Place, float, Copies | None, str, float]) -> VideoInfo:
 
 
 def _begin(all_there: Barrier, met: Event, environment: dict[str, str]) -> None:
-    """Take over the environment, as the server that forks workers may have an older one; and wait for the other workers:
-    one that is still starting when the pool ends would print a traceback."""
+    """Take over the environment, of which the process that forks workers may know an older one; and wait for the other
+    workers: one that is still starting when the pool ends would print a traceback."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     if not met.is_set():  # else this worker replaces one that was killed

@@ -45,20 +45,24 @@ def encode(table: PacketTable | None) -> bytes:
     times = np.array(table.times, "<i8")
     steps = np.diff(times)
     is_long = bool(len(steps)) and int(np.abs(steps).max()) >= 2**31
-    flags = table.skippable + 2 * table.gaps + 4 * is_long + 8 * bool(hidden.any()) + 16 * bool(table.pages)
+    flags = table.skippable + 2 * table.gaps + 4 * is_long + 8 * bool(hidden.any())
     parts = (
         np.array([flags, len(ranks), len(table.keyframes), times[0]], "<i8"),
         steps.astype("<i8" if is_long else "<i4"),
         ranks - np.arange(len(ranks), dtype="<i4"),
         np.array(table.keyframes, "<i4"),
         hidden if hidden.any() else hidden[:0],
-        np.diff(np.array(table.pages, "<i4"), prepend=np.int32(0)),
     )
-    return zlib.compress(b"".join(part.tobytes() for part in parts))
+    pages = np.diff(np.array(table.pages, "<i4"), prepend=np.int32(0))
+    return zlib.compress(b"".join(part.tobytes() for part in parts)) + zlib.compress(pages.tobytes())
 
 
-def decode(packets: bytes) -> PacketTable | None:
+def decode(packets: bytes, with_pages: bool = True) -> PacketTable | None:
     """Undo `encode`.
+
+    Args:
+        packets: what it made.
+        with_pages: False leaves out what is needed for remote files only.
 
     Raises:
         ValueError: no such bytes.
@@ -66,19 +70,20 @@ def decode(packets: bytes) -> PacketTable | None:
     if not packets:
         return None
     try:
-        unpacked = zlib.decompressobj().decompress(packets, _MOST_BYTES)
+        first_part, second_part = zlib.decompressobj(), zlib.decompressobj()
+        unpacked = first_part.decompress(packets, _MOST_BYTES)
+        steps_of_pages = second_part.decompress(first_part.unused_data, _MOST_BYTES) if with_pages else b""
     except zlib.error as error:
         raise ValueError(str(error)) from None
     flags, count, num_keyframes, first = np.frombuffer(unpacked, "<i8", 4).tolist()
     kinds = [("<i8" if flags & 4 else "<i4", count - 1), ("<i4", count), ("<i4", num_keyframes)]
     kinds += [("u1", count)] if flags & 8 else []
-    kinds += [("<i4", count)] if flags & 16 else []
     arrays, at = [], 32
     for kind, length in kinds:
         arrays.append(np.frombuffer(unpacked, kind, length, at))
         at += arrays[-1].nbytes
-    steps, ranks, keyframes, *rest = arrays
-    pages = np.cumsum(rest.pop(), dtype="<i4") if flags & 16 else steps[:0]
+    steps, ranks, keyframes, *hidden = arrays
+    pages = np.cumsum(np.frombuffer(steps_of_pages, "<i4"), dtype="<i4")
     places, presented = np.arange(count, dtype="<i4"), np.full(count, -1, "<i4")
     ranks = ranks + places
     try:
@@ -90,7 +95,7 @@ def decode(packets: bytes) -> PacketTable | None:
     if num_keyframes < 1 or keyframes[0] != 0 or keyframes[-1] >= count or (np.diff(keyframes) < 1).any():
         raise ValueError("not places of keyframes")
     times = np.cumsum(np.concatenate([[first], steps]), dtype="<i8")
-    shown = presented[rest[0][presented] == 0] if rest else presented
+    shown = presented[hidden[0][presented] == 0] if hidden else presented
     return PacketTable(
         _array("i", shown),
         _array("i", ranks),
@@ -98,7 +103,7 @@ def decode(packets: bytes) -> PacketTable | None:
         _array("i", keyframes),
         bool(flags & 1),
         bool(flags & 2),
-        _array("i", pages) if len(pages) else (),
+        _array("i", pages) if len(pages) == count else (),
     )
 
 
@@ -158,7 +163,7 @@ class PacketIndex:
             return False, None
         packets = self.packets(name, num_bytes, changed_ns if is_local(source) else None)
         try:
-            return (False, None) if packets is None else (True, decode(packets))
+            return (False, None) if packets is None else (True, decode(packets, not is_local(source)))
         except ValueError:
             return False, None
 
