@@ -49,12 +49,11 @@ class Cluster:
         """
         ray, shared = self.ray, self.ray.put(about)
         options = {"num_cpus": num_cpus, "num_gpus": num_gpus}
-        todo, going = deque(parts), dict[Any, list[Any]]()
+        todo, going = deque((part, _RETRIES) for part in parts), dict[Any, list[Any]]()
         try:
             while todo or going:
                 while todo and len(going) < 2 * self.num_workers:
-                    part = todo.popleft()
-                    retries = _RETRIES if len(part) > 1 else 1
+                    part, retries = todo.popleft()
                     going[ray.remote(max_retries=retries, **options)(task).remote(shared, part)] = part
                 (done,), _ = ray.wait(list(going))
                 part = going.pop(done)
@@ -66,7 +65,7 @@ class Cluster:
                     logger.warning(f"a task of {len(part)} died: {str(error).splitlines()[0]}")
                     if len(part) == 1:
                         yield [(part[0], None)]
-                    todo.extendleft([item] for item in part if len(part) > 1)
+                    todo.extendleft(([item], 1) for item in part if len(part) > 1)
         finally:
             for one in going:
                 ray.cancel(one, force=True)

@@ -111,18 +111,25 @@ def prepare(
     if shards and facts.kind == "frames" and short_side is None and not _has_table(folder):
         raise InputError("prepare: --shards of folders of images holds copies of them: it needs --short-side")
     target = None if short_side is None else _copies(folder, short_side, gop, copies)
-    archives = None if shards is None else _archives(shards)
-    if (known := _has_table(folder)) and target is None and archives is None:
-        raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
+    archives = None if shards is None else _free(place_of(shards), "shards")
+    known, copied = _has_table(folder), target is not None and _has_table(target.root)
+    if archives is None:  # a call that was interrupted while it wrote them goes on
+        if target is not None:
+            _free(target.root, "copies")
+        elif known:
+            raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
     if isinstance(folder, Path):
         render_missing(facts.name, folder)
+    data = DataConfig(recipe=recipe, root=str(folder), annotations=annotations, split=split)
     try:
-        if known and target is None:
+        if known and (target is None or copied):
             prepared = _Prepared.read(folder, allow_outside)
-            divided = split_manifest(prepared.manifest, _config(recipe, folder, annotations, split), facts)
+            divided = split_manifest(prepared.manifest, data, facts)
+            if target is not None:
+                prepared = _Prepared.read(target.root, allow_outside)
         else:
             if known:
-                listing = _listed(folder, read_manifest(folder / TABLE_NAME, allow_outside), allow_outside)
+                listing = _listed(_Prepared.read(folder, allow_outside), allow_outside)
             else:
                 groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
                 listing = list_videos(folder, facts, groups_file, lists, split, allow_outside)
@@ -133,7 +140,7 @@ def prepare(
                 scan = scan_videos(listing, reading, workers, cluster, over_files(progress, text))
             prepared = _Prepared(folder, scan.manifest, scan.packets)
             prepared.write(table=not known)
-            divided = split_manifest(scan.manifest, _config(recipe, folder, annotations, split), facts)
+            divided = split_manifest(scan.manifest, data, facts)
             if target is not None:
                 prepared = _Prepared(target.root, *copies_manifest(target, scan))
                 prepared.write()
@@ -166,6 +173,8 @@ class _Prepared:
     def read(cls, root: Place, allow_outside: bool) -> "_Prepared":
         """What is in a folder."""
         manifest = read_manifest(root / TABLE_NAME, allow_outside)
+        if not manifest.shard.equals("").all():
+            raise InputError(f"{root} holds shards: copies and shards are made from the videos")
         if not exists(root / INDEX_NAME):
             return cls(root, manifest, [b""] * len(manifest))
         with local_copy(root / INDEX_NAME) as path:
@@ -189,14 +198,10 @@ def _has_table(root: Place) -> bool:
     return exists(root / TABLE_NAME)
 
 
-def _config(recipe: str, root: Place, annotations: str | None, split: int) -> DataConfig:
-    return DataConfig(recipe=recipe, root=str(root), annotations=annotations, split=split)
-
-
-def _archives(shards: str) -> Place:
-    folder = place_of(shards)
+def _free(folder: Place, what: str) -> Place:
+    """A folder where no copies or shards are complete."""
     if _has_table(folder):
-        raise InputError(f"{folder / TABLE_NAME} exists: remove it to write the shards again")
+        raise InputError(f"{folder / TABLE_NAME} exists: remove it to write the {what} again")
     return folder
 
 
@@ -204,8 +209,6 @@ def _write_shards(
     prepared: _Prepared, divided: Manifest, classes: list[str], folder: Place, progress: Progress
 ) -> None:
     """Pack the usable videos, those of each split apart."""
-    if not prepared.manifest.shard.equals("").all():
-        raise InputError(f"{prepared.root} holds shards already")
     splits = dict(zip(divided.path, divided.split, strict=True))
     names = {f"{name}.avi": name for name in divided.path} | {name: name for name in divided.path}
     of_rows = prepared.manifest.with_split([splits[names[path]] for path in prepared.manifest.path])
@@ -223,17 +226,15 @@ def _copies(root: Place, short_side: int, gop: int, folder: str | None) -> Copie
         place = root.resolve().with_name(f"{root.resolve().name}-{short_side}p")
     else:
         place = root.with_name(f"{root.name}-{short_side}p")
-    if _has_table(place):
-        raise InputError(f"{place / TABLE_NAME} exists: remove it to write the copies again")
     inside = isinstance(place, Path) and isinstance(root, Path) and place.resolve().is_relative_to(root.resolve())
     if inside or f"{place}/".startswith(f"{root}/"):
         raise InputError(f"{place}: copies must not lie among the originals")
     return Copies(place, short_side, gop)
 
 
-def _listed(root: Place, manifest: Manifest, allow_outside: bool) -> Listing:
+def _listed(prepared: _Prepared, allow_outside: bool) -> Listing:
     """The usable videos of a table: what was decided there holds for the copies."""
-    columns = ("path", "label", "group", "split")
+    root, manifest, columns = prepared.root, prepared.manifest, ("path", "label", "group", "split")
     rows = [{name: row[name] for name in columns} for row in manifest.select(manifest.usable).rows()]
     real_root = os.path.realpath(root) if isinstance(root, Path) else ""
     for row in rows:

@@ -88,6 +88,25 @@ def test_training_from_storage_and_shards_is_training_from_a_folder(videos, tmp_
     assert s3.counts["GET"] <= 4  # the tables: what was read is still there
 
 
+def test_shards_that_were_interrupted_go_on(videos, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    options = {"short_side": 24, "shards": str(tmp_path / "tar")}
+    with monkeypatch.context() as patched:
+        patched.setattr("cbam3d.data.shards._write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", videos, **options)
+    monkeypatch.setattr("cbam3d.runs.preparation.scan_videos", None)  # nothing is read again
+    done = prepare("folder", videos, **options)
+    assert sorted(path.name for path in done.shards.iterdir())[:2] == ["manifest.csv", "manifest.packets"]
+    assert read_manifest(done.shards / "manifest.csv").path[0] == "run/0.mp4.avi"
+    with pytest.raises(InputError, match="holds shards: copies and shards are made from the videos"):
+        prepare("folder", done.shards, short_side=12)
+    with pytest.raises(InputError, match=r"tar/manifest\.csv exists: remove it to write the shards again"):
+        prepare("folder", videos, **options)
+
+
 def test_without_a_table_storage_is_not_searched(videos, s3):
     url = s3.put(videos, "videos")
     with pytest.raises(
