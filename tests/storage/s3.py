@@ -15,6 +15,8 @@ import fsspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from cbam3d.storage import reading
+
 
 class _Quiet(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -46,6 +48,7 @@ class S3:
     def restart(self) -> None:
         """Work, with an empty bucket."""
         self.fail = lambda number, environ: None
+        reading._states.clear()
         for name in self.names():
             self.client.delete_object(Bucket=self.bucket, Key=name)
         self.forget()
