@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,7 @@ class Journal:
 
     def _files(self) -> Iterable[Place]:
         if isinstance(self.folder, Url):
-            with suppress(InputError):  # no such folder
-                return [self.folder / name for name in sorted(files_below(self.folder))]
+            return [self.folder / name for name in sorted(files_below(self.folder, missing_ok=True))]
         if isinstance(self.folder, Path) and self.folder.is_dir():
             return sorted(self.folder.rglob("*.jsonl"))
         return []

@@ -165,10 +165,7 @@ def _files(root: Place) -> Callable[[str], tuple[int, int]]:
     """Size and time of files of a folder, which at a URL is listed once."""
     if not isinstance(root, Url):
         return lambda name: state_of(root / name)
-    try:
-        states = files_below(root)
-    except InputError:  # nothing is there yet
-        states = {}
+    states = files_below(root, missing_ok=True)
     return lambda name: states.get(name, (0, 0))
 
 

@@ -39,8 +39,12 @@ def exists(place: Place) -> bool:
     return place.is_file() if isinstance(place, Path) else state_of(place) != (0, 0)
 
 
-def files_below(root: Url) -> dict[str, tuple[int, int]]:
+def files_below(root: Url, missing_ok: bool = False) -> dict[str, tuple[int, int]]:
     """The files of a remote folder and its subfolders: their paths below it, with size and time.
+
+    Args:
+        root: the folder.
+        missing_ok: nothing there is no error.
 
     Raises:
         InputError: no such folder, forbidden, or no connection.
@@ -50,6 +54,8 @@ def files_below(root: Url) -> dict[str, tuple[int, int]]:
     try:
         return {name: state[:2] for name, state in remote.list_below(root).items()}
     except OSError as error:
+        if missing_ok and isinstance(error, FileNotFoundError):
+            return {}
         raise _refused(root, error) from None
 
 

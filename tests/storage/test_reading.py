@@ -163,6 +163,7 @@ def test_answers_that_are_final_are_not_asked_for_again(s3, monkeypatch, tmp_pat
             pass
     with pytest.raises(InputError, match="no such bucket: no-such-bucket"):
         files_below(Url("s3://no-such-bucket/a"))
+    assert files_below(Url(f"s3://{s3.bucket}/nowhere"), missing_ok=True) == {}
     with pytest.raises(InputError, match="no such folder, or an empty one"):
         files_below(Url(f"s3://{s3.bucket}/nowhere"))
     with (
@@ -171,6 +172,8 @@ def test_answers_that_are_final_are_not_asked_for_again(s3, monkeypatch, tmp_pat
     ):
         path.write_text("x")
     s3.fail = lambda number, environ: "403"
+    with pytest.raises(InputError, match="forbidden"):
+        files_below(Url(f"s3://{s3.bucket}/folder"), missing_ok=True)
     with pytest.raises(PermissionError, match="forbidden"), open_file(f"s3://{s3.bucket}/folder/v"):
         pass
     with pytest.raises(InputError, match="forbidden"):
