@@ -72,8 +72,10 @@ def show_result(result: Result, title: str) -> None:
     if not result.bounded:
         units = counted(groups, "group") if groups < items else counted(items, "item")
         caption = f"no intervals: {units}, at least {MIN_UNITS} are needed"
+    if result.uneven:
+        caption += f"; {result.uneven}: {result.leading} counts the classes alike"
     rows = [("score", "value", "95 % interval")]
-    for name, value in result.scores.items():
+    for name, value in {result.leading: result.scores[result.leading], **result.scores}.items():
         low, high = result.bounded.get(name, (None, None))
         between = "" if low is None else f"{low:.2%} … {high:.2%}"
         rows.append((name, f"{value:.4f}" if name == "loss" else f"{value:.2%}", between))

@@ -98,8 +98,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _value(key: Key, text: str) -> Any:
-    """The value of a key as it is given; text stands as it is."""
-    if key.text:
+    """The value of a key as it is given; text stands as it is, unless it is a list where one may be."""
+    if key.text and not ("a list" in key.kind and text.lstrip().startswith("[")):
         return None if text.strip() in ("null", "~") and "null" in key.kind.split() else text
     return _parse(key.name, text)
 

@@ -99,6 +99,9 @@ class DataConfig(Section):
     """How much it keeps, GiB; 0 keeps nothing."""
     short_videos: Literal["loop", "pad"] = "loop"
     """A video shorter than a clip is looped, or padded with its last frame."""
+    balance: Fixed[Share] = 0.0
+    """How far an epoch evens out its classes, at the same number of samples: 0 visits each sample once, 1 each class
+    equally often."""
     clips_per_visit: Fixed[Count] = 1
     """Random clips taken from a video each time it is read, side by side in the batch."""
     short_side: Count = 128
@@ -265,6 +268,12 @@ class TrainConfig(Section):
     """Evaluations without a lower loss after which plateau lowers the learning rate."""
     label_smoothing: Share = 0.0
     """Share of a label that is spread over all classes."""
+    class_weights: Literal["balanced", "effective"] | list[NonNegative] | None = None
+    """Weights of the classes in the loss: balanced is one over a class's number of samples, effective one over their
+    effective number, a list has one for each class, in the order of their names; null weighs none."""
+    logit_adjustment: NonNegative = 0.0
+    """Factor of the logarithm of a class's share, which is added to its logit in training: 1 trains for the mean
+    accuracy of the classes."""
     clip_grad_norm: Positive | None = None
     """Maximum norm of the whole gradient; null for no limit."""
     ema: Fixed[Annotated[float, Strict(), Field(gt=0, lt=1)] | None] = None

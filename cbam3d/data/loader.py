@@ -53,7 +53,8 @@ class TrainBatches(Sampler[list[SampleIndex]]):
     """All samples in random order each epoch, split into global batches of which this process takes its share.
 
     The last, incomplete batch of an epoch is dropped, unless it is the only one: BatchNorm would be noisy on it.
-    `limit` is the maximum number of batches per epoch. Iteration starts at batch `start`.
+    `limit` is the maximum number of batches per epoch. Iteration starts at batch `start`. With `weights`, one for each
+    sample (see `balanced`), an epoch has as many samples, each as often as its weight, rounded up or down at random.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TrainBatches(Sampler[list[SampleIndex]]):
     ) -> None:
         self.num_samples, self.batch_size, self.seed = len(data), min(batch_size, len(data)), seed
         self.rank, self.world_size, self.limit = rank, world_size, limit
+        self.weights: np.ndarray | None = None
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -69,9 +71,30 @@ class TrainBatches(Sampler[list[SampleIndex]]):
         return batches if self.limit is None else min(self.limit, batches)
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.num_samples)
+        if self.weights is not None:  # class by class, at equal distances along the weights, from a random place on
+            order = order[np.argsort(self.weights[order], kind="stable")]
+            ends = np.cumsum(self.weights[order])
+            places = (np.arange(self.num_samples) + rng.random()) * (ends[-1] / self.num_samples)
+            order = rng.permutation(order[np.searchsorted(ends, places, side="right").clip(0, self.num_samples - 1)])
         for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[self.start :]:
             yield [SampleIndex(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+def balanced(labels: Any, balance: float) -> np.ndarray | None:
+    """How often an epoch visits each sample, on average, if its class, of n samples, is to have a share of
+    n^(1 - balance); None for once each.
+
+    Args:
+        labels: class numbers, int (N,).
+        balance: 0 … 1.
+    """
+    if not balance:
+        return None
+    labels = np.asarray(labels)
+    weights = np.bincount(labels)[labels].astype(float) ** -balance
+    return weights * (len(labels) / weights.sum())
 
 
 class EvalBatches(Sampler[list[SampleIndex]]):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 REPEATS = 2000  # of the bootstrap
+_AT_ONCE = 100  # resamples
 MIN_UNITS = 5  # of 4, 35 different resamples can be drawn: fewer than the 40 of which 2.5 % is one
 
 
@@ -90,6 +91,36 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
         drawn = rng.integers(0, len(counts), len(counts))
         means[i] = sums[drawn].sum() / counts[drawn].sum()
     low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def class_interval(
+    hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_classes: int, seed: int = 0
+) -> tuple[float, float]:
+    """The same of the mean accuracy of the classes; of a class that a resample lacks, it lacks the accuracy.
+
+    Args:
+        hits: bool (N,).
+        labels: true classes, int (N,).
+        units: as in `interval`.
+        num_classes: K.
+        seed: of the draws.
+    """
+    _, codes = np.unique(units, return_inverse=True)
+    num_units = int(codes.max()) + 1
+    if num_units < MIN_UNITS:
+        return -math.inf, math.inf
+    cells, shape = codes * num_classes + labels, (num_units, num_classes)
+    counts = np.bincount(cells, minlength=math.prod(shape)).reshape(shape).astype(np.float32)
+    right = np.bincount(cells, weights=hits, minlength=math.prod(shape)).reshape(shape).astype(np.float32)
+    rng, means = np.random.default_rng(seed), []
+    for _ in range(0, REPEATS, _AT_ONCE):
+        times = rng.multinomial(num_units, np.full(num_units, 1 / num_units), _AT_ONCE).astype(np.float32)
+        all_drawn, right_drawn = times @ counts, times @ right
+        there = all_drawn > 0
+        accuracies = np.divide(right_drawn, all_drawn, out=np.zeros_like(all_drawn), where=there)
+        means.append(accuracies.sum(1) / there.sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cbam3d.config import Config
 from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
-from cbam3d.engine.losses import sum_of_losses
+from cbam3d.engine.losses import Loss
 from cbam3d.engine.memory import advise, peak_memory_gib
 from cbam3d.engine.optim import MovingAverage, train_mode
 from cbam3d.engine.progress import Progress, no_progress
@@ -105,6 +105,7 @@ class Trainer:
         progress: shows the progress of an epoch.
         primary: name of the score that decides which checkpoint is the best.
         memory_format: of the batches.
+        loss: of the network's outputs and the targets; None for cross-entropy.
     """
 
     fabric: Fabric
@@ -122,6 +123,7 @@ class Trainer:
     progress: Progress = no_progress
     primary: str = "video_top1"
     memory_format: torch.memory_format = torch.contiguous_format
+    loss: Loss | None = None
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -131,6 +133,7 @@ class Trainer:
         inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # without Fabric's wrapper
         self.update = Update(inner, _inner(self.model), self.average, self.scaled)
         self.hosts = Hosts(self.fabric)
+        self.objective = self.loss or Loss(self.config.train.label_smoothing)
         self.readings = Readings(self.fabric.device)
         self.steps: StepTable | None = None
         self.events: SummaryWriter | None = None
@@ -279,7 +282,7 @@ class Trainer:
         try:
             for i, (x, y) in enumerate(parts):
                 with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
-                    losses = sum_of_losses(self.model(x), y, settings.label_smoothing)
+                    losses = self.objective(self.model(x), y)
                     self.fabric.backward(losses * (self.fabric.world_size / total))  # gradients are averaged
                 loss += losses.detach().float() / total
         except (RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbam3d.engine.losses import sum_of_losses
+from cbam3d.engine.losses import Loss
 from cbam3d.runs.network import count_parameters
 
 ROUNDS = 12
@@ -93,7 +93,7 @@ def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, labels: Tensor) -> C
     network, optimizer = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=1e-4))
 
     def step() -> None:
-        loss = sum_of_losses(network(inputs), labels) / len(labels)
+        loss = Loss()(network(inputs), labels) / len(labels)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.crops import TestCrops
 from cbam3d.data.draw import Transform
 from cbam3d.data.images import ImageDataset
-from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches
+from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, balanced
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError
 from cbam3d.runs.data import Source, open_source
@@ -133,6 +133,7 @@ def create_loaders(
 
     limit = config.train.limit_batches
     indices = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)
+    indices.weights = balanced(source.train.labels, data.balance)
     train = loader(source.train, indices, crops, transforms, mix)
     test = held_out(source.test)
     return train, test if source.validation is source.test else held_out(source.validation), test

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cbam3d.config import Config
 from cbam3d.data.augment import Mix
 from cbam3d.data.features import FeatureLoader, FeatureSet, ViewBatches
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, balanced
 from cbam3d.data.rng import numbers_of
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
@@ -116,6 +116,7 @@ def cached_loaders(
     assert isinstance(batches, TrainBatches)
     order = TrainBatches(trained, config.train.batch_size, config.run.seed, batches.rank, batches.world_size)
     order.limit = batches.limit
+    order.weights = balanced(trained.labels, config.data.balance)
 
     def held_out(found: FeatureSet) -> FeatureLoader:
         per_batch = max(1, config.eval.batch_size // found.features.shape[1])

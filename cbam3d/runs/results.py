@@ -9,7 +9,14 @@ import numpy as np
 
 from cbam3d.engine.plots import plot_confusion
 from cbam3d.engine.records import write_json
-from cbam3d.engine.scores import PairedComparison, calibration_error, class_accuracies, compare_paired, interval
+from cbam3d.engine.scores import (
+    PairedComparison,
+    calibration_error,
+    class_accuracies,
+    class_interval,
+    compare_paired,
+    interval,
+)
 from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
 from cbam3d.errors import InputError
@@ -25,7 +32,7 @@ class Result:
         classes: names in the order of their numbers.
         groups: of each item: the group of a video, else the item itself.
         scores: all of them by name; all but the loss are 0 … 1.
-        intervals: 95 % intervals of those that are means over items, by bootstrap over groups.
+        intervals: 95 % intervals of those that are means over items or classes, by bootstrap over groups.
         num_skipped: files of the data set that could not be used.
     """
 
@@ -43,13 +50,33 @@ class Result:
         groups = groups_of(source, given.names)
         top1 = next(name for name in ("video_top1", "top1") if name in evaluation.scores)
         by_class = class_accuracies(given.hits(), given.labels, len(classes))
+        of_classes = top1.replace("top1", "mean_class_accuracy")
         scores = evaluation.scores | {
-            top1.replace("top1", "mean_class_accuracy"): float(np.nanmean(by_class)),
+            of_classes: float(np.nanmean(by_class)),
             top1.replace("top1", "calibration_error"): calibration_error(given.probabilities, given.labels),
         }
         units = np.array(groups)
         intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
+        intervals[of_classes] = class_interval(given.hits(), given.labels, units, len(classes))
         return cls(evaluation, classes, groups, scores, intervals, num_skipped)
+
+    @property
+    def uneven(self) -> str:
+        """Of which classes there are so many more items than of others that they decide the accuracy; empty where the
+        largest has less than twice the items of the smallest."""
+        labels = self.evaluation.predictions.labels
+        counts = np.bincount(labels, minlength=len(self.classes))
+        few, many = counts[counts > 0].min(), counts.max()
+        if many < 2 * few:
+            return ""
+        rare, frequent = (self.classes[int(np.flatnonzero(counts == count)[0])] for count in (few, many))
+        return f"{few} of {rare}, {many} of {frequent}"
+
+    @property
+    def leading(self) -> str:
+        """The score to look at first: accuracy, or where classes are uneven, the mean accuracy of the classes."""
+        top1 = next(iter(self.intervals))
+        return top1.replace("top1", "mean_class_accuracy") if self.uneven else top1
 
     @property
     def bounded(self) -> dict[str, tuple[float, float]]:
@@ -64,7 +91,8 @@ class Result:
     def facts(self) -> dict[str, Any]:
         """Scores, intervals and counts, for JSON."""
         counts = self.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
-        return {**self.scores, "intervals_95": self.bounded, **counts}
+        leading = {"leading_score": self.leading, "uneven_classes": self.uneven}
+        return {**self.scores, "intervals_95": self.bounded, **counts, **leading}
 
     def write(self, folder: Path, json_file: Path, facts: dict[str, Any]) -> None:
         """Write `predictions.csv`, `classes.csv` and `confusion.csv` into a folder, the facts as JSON, and last, when

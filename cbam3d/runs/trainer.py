@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
+from cbam3d.engine.losses import create_loss
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, freeze_norms
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import SkippedFiles
@@ -84,6 +86,9 @@ def create_trainer(
         train_loader, validation_loader, test_loader = cached
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
+    t, labels = config.train, np.asarray(source.train.labels)
+    counts = np.bincount(labels, minlength=num_classes).tolist()
+    loss = create_loss(t.label_smoothing, t.class_weights, t.logit_adjustment, counts, source.classes)
     if config.run.compile:
         model.compile()
     divided = config.run.strategy == "shard" and fabric.world_size > 1
@@ -112,6 +117,7 @@ def create_trainer(
         progress if fabric.is_global_zero else no_progress,
         "top1" if images else "video_top1",
         memory_format(config, images),
+        loss,
     )
     return trainer, partial(scorer, loader=test_loader)
 

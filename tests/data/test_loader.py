@@ -1,10 +1,11 @@
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 
 from cbam3d.data.batch import Sample, SampleIndex, pack
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, balanced
 
 
 class Numbers:
@@ -51,6 +52,34 @@ def test_training_visits_every_sample_once_an_epoch_in_a_new_order():
 def test_the_last_incomplete_training_batch_is_left_out_unless_it_is_the_only_one():
     assert [len(b) for b in TrainBatches(range(10), 4, seed=0)] == [4, 4]
     assert [len(b) for b in TrainBatches(range(3), 4, seed=0)] == [3]
+
+
+def visits(batches, epochs):
+    """How often each sample is visited in each epoch, (E, N)."""
+    counts = []
+    for batches.epoch in range(epochs):
+        counts.append(np.bincount(list(chain(*indices(batches))), minlength=batches.num_samples))
+    return np.stack(counts)
+
+
+def test_classes_are_evened_out():
+    """36 samples of class 0, 9 of class 1, 3 of class 2."""
+    labels = np.repeat([0, 1, 2], [36, 9, 3])
+    assert balanced(labels, 0.0) is None
+    for balance, shares in ((1.0, [16, 16, 16]), (0.5, [48 * x / (6 + 3 + 3**0.5) for x in (6, 3, 3**0.5)])):
+        batches = TrainBatches(labels, 4, seed=0)
+        batches.weights = balanced(labels, balance)
+        found = visits(batches, 400)
+        assert (found.sum(1) == 48).all()
+        by_class = np.stack([found[:, labels == label].sum(1) for label in range(3)], 1)
+        assert (np.abs(by_class - shares) < 1).all()
+        assert (np.abs(found - batches.weights) < 1).all()  # rounded up or down
+        np.testing.assert_allclose(found.mean(0), batches.weights, atol=0.15)  # each sample alike
+        batches.epoch = 3
+        assert indices(batches) == indices(batches)
+        whole = list(chain(*indices(batches)))
+        batches.start = 5
+        assert list(chain(*indices(batches))) == whole[20:]  # a run resumes within an epoch
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

@@ -7,6 +7,7 @@ from cbam3d.engine.scores import (
     Predictions,
     calibration_error,
     class_accuracies,
+    class_interval,
     compare_paired,
     compare_trainings,
     interval,
@@ -146,3 +147,21 @@ def test_few_groups_have_no_interval(groups, bounded):
     assert np.isfinite(interval(hits, units)).all() == bounded
     assert np.isfinite(compare_trainings(hits[None], ~hits[None], units)).all() == bounded
     assert np.isfinite(compare_paired(hits, ~hits, units).high) == bounded
+
+
+def test_the_interval_of_the_mean_class_accuracy_is_scipys():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 300, p=[0.8, 0.15, 0.05])
+    hits = rng.random(300) < np.array([0.9, 0.6, 0.3])[labels]
+
+    def balanced(hits, labels):
+        return np.mean([hits[labels == label].mean() for label in range(3)])
+
+    theirs = bootstrap((hits, labels), balanced, paired=True, vectorized=False, n_resamples=2000, method="percentile")
+    ours = class_interval(hits, labels, np.arange(300), 3)
+    np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.015)
+    doubled = class_interval(np.repeat(hits, 2), np.repeat(labels, 2), np.repeat(np.arange(300), 2), 3)
+    np.testing.assert_allclose(ours, doubled, atol=1e-6)  # two alike of one group tell no more than one
+    assert class_interval(hits[:4], labels[:4], np.arange(4), 3) == (-np.inf, np.inf)

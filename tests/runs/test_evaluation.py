@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from cbam3d import compare_runs, load_run, open_run
+from cbam3d.cli.main import main
+from cbam3d.cli.train import parser
+from cbam3d.config import load_config
 from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.runs import table as tables
@@ -165,3 +168,33 @@ def test_other_classes_are_refused_before_videos_are_read(tiny_run, tmp_path, mo
     monkeypatch.setattr(tables, "scan_videos", None)
     with pytest.raises(InputError, match="has the classes a, b, the checkpoint was trained on"):
         open_run(tiny_run).evaluate({"data.root": str(tmp_path)})
+
+
+def test_rare_classes_are_weighed_and_counted_alike(tmp_path, capsys):
+    """move_left has 8 videos, the other seven classes have 2 each."""
+    motion.render(tmp_path / "videos", num_groups=8)
+    for path in (tmp_path / "videos").rglob("*.*"):
+        number = sorted(path.parent.iterdir()).index(path) if path.parent.name != "move_left" else 0
+        if number > 1:
+            path.unlink()
+    values = {"data.test_fraction": 0.5, "data.balance": 1.0, "train.logit_adjustment": 1.0, "data.clips_per_visit": 1}
+    weights = [1, 1, 1, 1, 1, 1, 1, 2.5]
+    run = train_tiny(tmp_path / "videos", tmp_path / "a", {**values, "train.class_weights": weights})
+    assert run.config.train.class_weights == weights
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["leading_score"] == "video_mean_class_accuracy"
+    assert metrics["uneven_classes"].endswith("4 of move_left")
+    low, high = metrics["intervals_95"]["video_mean_class_accuracy"]
+    assert low <= metrics["video_mean_class_accuracy"] <= high
+    assert "counts the classes alike: there are" in run.report().read_text()
+    assert main(["evaluate", str(tmp_path / "a")]) == 0
+    out = capsys.readouterr().out
+    assert out.index("video_mean_class_accuracy") < out.index("video_top1")
+    with pytest.raises(InputError, match=r"train\.class_weights: 2 weights for 8 classes"):
+        train_tiny(tmp_path / "videos", tmp_path / "b", {**values, "train.class_weights": [1, 2]})
+    values = parser().parse(["--train.class_weights", "[1, 2.5]", "--data.balance", "0.5"])[1]
+    assert values == {"train.class_weights": [1, 2.5], "data.balance": 0.5}
+    for word, kind in (("balanced", "balanced"), ("null", None)):
+        assert parser().parse(["--train.class_weights", word])[1] == {"train.class_weights": kind}
+    with pytest.raises(InputError, match=r"class_weights must be one of balanced, effective or a list of numbers"):
+        load_config({"train.class_weights": "even"})
