@@ -3,13 +3,16 @@
 import hashlib
 import logging
 import os
+import platform
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import BrokenBarrierError
 from typing import Any, Protocol
 
@@ -20,10 +23,11 @@ from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
 from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
-from cbam3d.storage import Place, Url, files_below, local_copy, state_of
+from cbam3d.storage import Place, Refused, Url, files_below, local_copy, state_of
 from cbam3d.video.probe import Copies, VideoInfo, probe_video
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
+_DOWNLOAD_SECONDS = 600.0
 _MOST_IN_TASK = 200  # videos of a task of a cluster
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -72,22 +76,26 @@ class Reading:
             InputError: a copy cannot be written, or a remote file not be reached.
         """
         todo = [(self.root / name, self.timeout_seconds, self.copies, name, self.fps) for name in names]
-        workers = max(1, min(workers, len(todo)))
+        workers, limit = max(1, min(workers, len(todo))), self.timeout_seconds + _GRACE_SECONDS
+        if isinstance(self.root, Url):
+            limit += _DOWNLOAD_SECONDS
+        scratch = TemporaryDirectory(prefix="cbam3d-", ignore_cleanup_errors=True)  # of processes that may be killed
         context = fresh_processes("cbam3d.video.probe")
-        meeting = context.Barrier(workers), context.Event(), dict(os.environ)
+        meeting = context.Barrier(workers), context.Event(), {**os.environ, "TMPDIR": scratch.name}
         pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
-        limit = self.timeout_seconds + _GRACE_SECONDS
         try:
             results = pool.map(_probe, todo, timeout=limit).result() if todo else iter(())
             for name in names:
                 info = _outcome(results, self.timeout_seconds)
-                state = (info.num_bytes, info.changed_ns) if info.num_bytes else state_of(self.root / name)
-                notes.note(name, state, info)
+                if info.num_bytes or isinstance(self.root, Path):
+                    state = (info.num_bytes, info.changed_ns) if info.num_bytes else state_of(self.root / name)
+                    notes.note(name, state, info)
                 yield name, info
         finally:
             pool.stop()
             pool.join()
             notes.flush()
+            scratch.cleanup()
 
 
 class Spread(Protocol):
@@ -172,6 +180,9 @@ def _files(root: Place) -> Callable[[str], tuple[int, int]]:
 def _read_part(reading: Reading, names: list[str]) -> list[VideoInfo]:
     """Read some videos, one after the other, that a process before may have read in part."""
     root = reading.root
+    for name in names if isinstance(root, Path) else ():
+        if not os.path.lexists(root / name):
+            raise InputError(f"{root / name}: not there on {platform.node()}")
     notes = reading.notes(hashlib.blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=8).hexdigest())
     found = notes.read(lambda name: state_of(root / name))
     found |= reading.read([name for name in names if name not in found], 1, notes)
@@ -209,11 +220,14 @@ def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:
 
 def _probe(task: tuple[Place, float, Copies | None, str, float]) -> VideoInfo:
     place, timeout_seconds, copies, name, fps = task
-    with local_copy(place) as path:
-        info = probe_video(path, timeout_seconds, copies, name, fps)
     if isinstance(place, Path):
-        return info
-    num_bytes, changed_ns = state_of(place)
+        return probe_video(place, timeout_seconds, copies, name, fps)
+    try:
+        with local_copy(place) as path:
+            num_bytes, changed_ns = state_of(place)
+            info = probe_video(path, timeout_seconds, copies, name, fps)
+    except Refused as error:
+        return VideoInfo(problem=error.reason)
     return replace(info, num_bytes=num_bytes, changed_ns=changed_ns)
 
 
@@ -221,6 +235,7 @@ def _begin(all_there: Barrier, met: Event, environment: dict[str, str]) -> None:
     """Take over the environment, of which the process that forks workers may know an older one; and wait for the other
     workers: one that is still starting when the pool ends would print a traceback."""
     os.environ.update(environment)
+    tempfile.tempdir = None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     if not met.is_set():  # else this worker replaces one that was killed
         with suppress(BrokenBarrierError):

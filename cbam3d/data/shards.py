@@ -5,21 +5,28 @@ table has of it (`json`), as WebDataset (https://github.com/webdataset/webdatase
 hold its videos in an order without meaning, the same for the same table.
 """
 
+import hashlib
 import io
 import json
+import os
+import re
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cbam3d.data.manifest import Manifest, TextColumn
 from cbam3d.errors import InputError
-from cbam3d.storage import Place, local_copy, state_of, written
+from cbam3d.files import leads_out
+from cbam3d.storage import Place, Url, exists, files_below, local_copy, remove, written
 
 _SHARD = 1 << 29  # bytes, about
-_BLOCK, _RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+_BLOCK = tarfile.BLOCKSIZE
+_SPLITS = ("train", "val", "test", "unused")
+NOTES_NAME = ".shards.unfinished"  # folder with what each finished archive holds
 _SUFFIX = "bin"  # of a file without one
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -30,27 +37,59 @@ def write_shards(
     manifest: Manifest,
     classes: list[str],
     folder: Place,
+    allow_outside: bool = False,
     progress: Progress = lambda items, total: items,
 ) -> Manifest:
-    """Write the usable videos of a table into archives; those that are there already, of the same size, are kept.
+    """Write the usable videos of a table into archives. Those of an interrupted call are kept, if they are of the same
+    videos; other archives of this kind are removed from the folder.
 
     Args:
         root: folder of the videos.
         manifest: their table, with its splits.
         classes: in index order.
         folder: of the archives.
+        allow_outside: follow links that lead out of the root.
         progress: wraps the iterable of archives, given it and their number.
 
     Returns: the table of the videos in the archives.
 
     Raises:
-        InputError: a video that has changed since the table was written, or an archive that cannot be written.
+        InputError: a video that has changed since the table was written, or leads out of the root; or an archive that
+            cannot be written.
     """
     table = manifest.select(manifest.usable)
-    order = np.random.default_rng(0).permutation(len(table))
-    rows = list(table.rows())
+    rows, notes = list(table.rows()), folder / NOTES_NAME
+    if not allow_outside and isinstance(root, Path):
+        real_root = os.path.realpath(root)
+        for row in rows:
+            if leads_out(root / row["path"], real_root):
+                way_out = "a link that leads out of the folder (--allow-outside accepts it)"
+                raise InputError(f"{root / row['path']}: {way_out}")
+    shards = _divide(rows)
+    shard, offset = [""] * len(rows), np.zeros(len(rows), np.int64)
+    for name, members in progress(shards, len(shards)):
+        at, files, digest = 0, list[tuple[int, bytes, bytes]](), hashlib.sha256()
+        for row in members:
+            meta, label = _members(rows[row], classes)
+            shard[row], offset[row] = name, at + _BLOCK
+            files.append((row, meta, label))
+            at += _size(rows[row], meta, label)
+            digest.update(f"{row}|{rows[row]['num_bytes']}|{rows[row]['changed_ns']}|".encode() + label + meta)
+        if _note(notes / name) != digest.hexdigest():
+            _write(root, folder / name, rows, files)
+            with written(notes / name) as path:
+                path.write_text(digest.hexdigest())
+    for name in set(_archives_in(folder)) - {name for name, _ in shards}:
+        remove(folder / name)
+    remove(notes)
+    return replace(table, shard=TextColumn.of(shard), offset=offset)
+
+
+def _divide(rows: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
+    """The archives, and the rows of each."""
     shards: list[tuple[str, list[int]]] = []
-    for split in ("train", "val", "test", "unused"):
+    order = np.random.default_rng(0).permutation(len(rows))
+    for split in _SPLITS:
         room, number = 0, 0
         for row in (int(row) for row in order if rows[row]["split"] == split):
             size = _size(rows[row])
@@ -60,37 +99,41 @@ def write_shards(
                 number += 1
             room -= size
             shards[-1][1].append(row)
-    shard, offset = [""] * len(rows), np.zeros(len(rows), np.int64)
-    for name, members in progress(shards, len(shards)):
-        at = 0
-        files = []
-        for row in members:
-            meta, label = _members(rows[row], classes)
-            shard[row], offset[row] = name, at + _BLOCK
-            files.append((row, meta, label))
-            at += _size(rows[row], meta, label)
-        total = -(-(at + 2 * _BLOCK) // _RECORD) * _RECORD
-        if state_of(folder / name)[0] != total:
-            _write(root, folder / name, rows, files)
-    return replace(table, shard=TextColumn.of(shard), offset=offset)
+    return shards
+
+
+def _note(place: Place) -> str:
+    if not exists(place):
+        return ""
+    with local_copy(place) as path:
+        return path.read_text()
+
+
+def _archives_in(folder: Place) -> list[str]:
+    if isinstance(folder, Url):
+        names = list(files_below(folder, missing_ok=True))
+    else:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [name for name in names if re.fullmatch(rf"({'|'.join(_SPLITS)})-\d{{6,}}\.tar", name)]
 
 
 def _write(root: Place, place: Place, rows: list[dict[str, Any]], files: list[tuple[int, bytes, bytes]]) -> None:
     with (
         written(place) as path,
         open(path, "wb") as archive,
-        tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for row, meta, label in files:
             video, key = rows[row], f"{row:09d}"
             with local_copy(root / video["path"]) as source:
                 try:
-                    with open(source, "rb") as content:
-                        if source.stat().st_size != video["num_bytes"]:
-                            raise InputError(f"{root / video['path']} changed since its table was written")
-                        _add(tar, f"{key}.{_suffix(video['path'])}", content, video["num_bytes"])
+                    content = open(source, "rb")  # noqa: SIM115
                 except OSError as error:
                     raise InputError(f"{root / video['path']}: cannot be read ({error.strerror})") from None
+                with content:
+                    if source.stat().st_size != video["num_bytes"]:
+                        raise InputError(f"{root / video['path']} changed since its table was written")
+                    _add(tar, f"{key}.{_suffix(video['path'])}", content, video["num_bytes"])
             _add(tar, f"{key}.cls", io.BytesIO(label), len(label))
             _add(tar, f"{key}.json", io.BytesIO(meta), len(meta))
 

@@ -81,6 +81,8 @@ def create_loss(
                 raise InputError(f"train.class_weights: {given} for {len(classes)} classes ({', '.join(classes[:5])})")
             weights = torch.tensor(weighting, dtype=torch.float64)
         weights = weights.where(n > 0, 0)  # a class without samples has no loss
+        if not (weights * n).sum():
+            raise InputError("train.class_weights: all classes that have samples have the weight 0")
         weights = (weights * n.sum() / (weights * n).sum()).float()
     if adjustment:
         offsets = (adjustment * (n.clamp(min=1) / n.sum()).log()).float()

@@ -28,8 +28,9 @@ class Cluster:
         self.ray = ray
         resources: dict[str, float] = ray.cluster_resources()
         self.num_workers = max(1, int(resources.get("CPU", 1)))
-        self.num_gpus = int(resources.get("GPU", 0))
-        self.cpus_of_node = max(1, int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.gpus_of_node = int(max((node.get("GPU", 0) for node in nodes), default=0))
+        self.cpus_of_node = int(min((node["CPU"] for node in nodes if node.get("CPU", 0) >= 1), default=1))
 
     def __call__(
         self,
@@ -38,11 +39,12 @@ class Cluster:
         parts: list[list[Any]],
         num_cpus: float = 1,
         num_gpus: float = 0,
+        at_once: int | None = None,
     ) -> Iterator[list[tuple[Any, Any]]]:
         """The results of `task(about, part)` for each part, as they come: what is in it, each with its result.
 
         A task whose process or machine dies is repeated; where it dies again and again, one item after the other is
-        tried alone, and those at fault have the result None.
+        tried alone, and those at fault have the result None. `at_once` limits the tasks that run.
 
         Raises:
             Exception: what a task raised.
@@ -52,7 +54,7 @@ class Cluster:
         todo, going = deque((part, _RETRIES) for part in parts), dict[Any, list[Any]]()
         try:
             while todo or going:
-                while todo and len(going) < 2 * self.num_workers:
+                while todo and len(going) < (at_once or 2 * self.num_workers):
                     part, retries = todo.popleft()
                     going[ray.remote(max_retries=retries, **options)(task).remote(shared, part)] = part
                 (done,), _ = ray.wait(list(going))

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -265,12 +266,13 @@ def _train_on(cluster: Cluster, trainings: list[Training], jobs: int | None) -> 
     if not trainings:
         return []
     run = trainings[0].config.run
-    on_gpu = cluster.num_gpus > 0 and run.accelerator in ("auto", "gpu", "cuda")
-    gpus = run.devices if on_gpu else 0
-    cpus = max(1, cluster.num_workers // jobs) if jobs else 1 if on_gpu else cluster.cpus_of_node
+    on_gpu = cluster.gpus_of_node > 0 and run.accelerator in ("auto", "gpu", "cuda")
+    if on_gpu and run.devices > cluster.gpus_of_node:
+        raise InputError(f"run.devices {run.devices}: a machine of the cluster has {cluster.gpus_of_node} GPUs at most")
+    gpus, cpus = (run.devices, 1) if on_gpu else (0, cluster.cpus_of_node)
     parts = [[training] for training in trainings]
     failures = []
-    for part in cluster(_train_there, os.getcwd(), parts, min(cpus, cluster.cpus_of_node), gpus):
+    for part in cluster(_train_there, os.getcwd(), parts, cpus, gpus, jobs):
         for training, done in part:
             if (failure := "its process was killed" if done is None else done[0]) is not None:
                 failures.append(f"{training.name}: {failure}" if done is None else failure)
@@ -279,7 +281,10 @@ def _train_on(cluster: Cluster, trainings: list[Training], jobs: int | None) -> 
 
 def _train_there(folder: str, trainings: list[Training]) -> list[tuple[str | None]]:
     """Train in a process of this machine, which ends with this one."""
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError:
+        raise InputError(f"compare: {folder} is not there on {platform.node()}") from None
     return [(_train(training, dict(os.environ), set(), _end_with_parent),) for training in trainings]
 
 

@@ -150,7 +150,11 @@ def _index_of(data: DataConfig, root: Place) -> PacketIndex | None:
     place = root / INDEX_NAME
     if not exists(place):
         return None
-    return PacketIndex(kept_copy(place, _cache_folder(data) / "tables"), root)
+    try:
+        return PacketIndex(kept_copy(place, _cache_folder(data) / "tables"), root)
+    except InputError as error:  # videos are read all the same, only slower
+        logger.warning(str(error))
+        return None
 
 
 def _report_damaged(manifest: Manifest) -> None:

@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from cbam3d.runs.cluster import cluster_of
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
-from cbam3d.storage import Place, Url, exists, files_below, local_copy, place_of, written
+from cbam3d.storage import Place, Url, exists, files_below, is_url, local_copy, place_of, written
 from cbam3d.video.fingerprint import near_duplicates
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, write_index
 from cbam3d.video.probe import Copies
@@ -112,12 +112,17 @@ def prepare(
         raise InputError("prepare: --shards of folders of images holds copies of them: it needs --short-side")
     target = None if short_side is None else _copies(folder, short_side, gop, copies)
     archives = None if shards is None else _free(place_of(shards), "shards")
+    if archives is not None and archives in (folder, target and target.root):
+        raise InputError(f"prepare: --shards needs a folder of its own, got {archives}")
     known, copied = _has_table(folder), target is not None and _has_table(target.root)
-    if archives is None:  # a call that was interrupted while it wrote them goes on
-        if target is not None:
-            _free(target.root, "copies")
-        elif known:
-            raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
+    if target is not None and not (known and archives):  # a call that was interrupted while it wrote shards goes on
+        _free(target.root, "copies")
+    if known and target is None and archives is None:
+        raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
+    if engine != "local":  # processes elsewhere have folders of their own
+        folder = folder.absolute() if isinstance(folder, Path) else folder
+        if target is not None and isinstance(target.root, Path):
+            target = replace(target, root=target.root.absolute())
     if isinstance(folder, Path):
         render_missing(facts.name, folder)
     data = DataConfig(recipe=recipe, root=str(folder), annotations=annotations, split=split)
@@ -140,17 +145,17 @@ def prepare(
                 scan = scan_videos(listing, reading, workers, cluster, over_files(progress, text))
             prepared = _Prepared(folder, scan.manifest, scan.packets)
             prepared.write(table=not known)
-            divided = split_manifest(scan.manifest, data, facts)
             if target is not None:
                 prepared = _Prepared(target.root, *copies_manifest(target, scan))
                 prepared.write()
             reading.notes().remove()
+            divided = split_manifest(scan.manifest, data, facts)
             for name, problem in zip(scan.manifest.path, scan.manifest.problem, strict=True):
                 if problem:
                     logger.warning(f"{name}: {problem}")
             _write_duplicates(divided, scan.fingerprints, folder / "duplicates.csv")
         if archives is not None:
-            _write_shards(prepared, divided, class_names(divided, facts), archives, progress)
+            _write_shards(prepared, divided, class_names(divided, facts), archives, allow_outside, progress)
     except KeyboardInterrupt:
         logger.warning("interrupted; the same command resumes from here")
         raise
@@ -175,6 +180,8 @@ class _Prepared:
         manifest = read_manifest(root / TABLE_NAME, allow_outside)
         if not manifest.shard.equals("").all():
             raise InputError(f"{root} holds shards: copies and shards are made from the videos")
+        if distant := [path for path in manifest.path if is_url(path)]:
+            raise InputError(f"{root / TABLE_NAME}: {distant[0]} is a URL, and not in the folder that is prepared")
         if not exists(root / INDEX_NAME):
             return cls(root, manifest, [b""] * len(manifest))
         with local_copy(root / INDEX_NAME) as path:
@@ -206,14 +213,16 @@ def _free(folder: Place, what: str) -> Place:
 
 
 def _write_shards(
-    prepared: _Prepared, divided: Manifest, classes: list[str], folder: Place, progress: Progress
+    prepared: _Prepared, divided: Manifest, classes: list[str], folder: Place, allow_outside: bool, progress: Progress
 ) -> None:
     """Pack the usable videos, those of each split apart."""
     splits = dict(zip(divided.path, divided.split, strict=True))
     names = {f"{name}.avi": name for name in divided.path} | {name: name for name in divided.path}
+    if foreign := [path for path in prepared.manifest.path if path not in names]:
+        raise InputError(f"{foreign[0]} is in the table of {prepared.root}, but not in that of its originals")
     of_rows = prepared.manifest.with_split([splits[names[path]] for path in prepared.manifest.path])
     show = over_files(progress, f"writing shards to {folder}")
-    table = write_shards(prepared.root, of_rows, classes, folder, show)
+    table = write_shards(prepared.root, of_rows, classes, folder, allow_outside, show)
     usable = prepared.manifest.usable
     packets = [kept for kept, good in zip(prepared.packets, usable, strict=True) if good]
     _Prepared(folder, table.with_split(prepared.manifest.select(usable).split), packets).write()

@@ -15,6 +15,7 @@ from torch import Tensor
 from cbam3d.runs.annotate import AnnotatedVideo
 from cbam3d.runs.predictor import Predictor
 from cbam3d.storage import is_stored, local_copy, place_of
+from cbam3d.video.container import VideoError
 from cbam3d.video.stream import TimedFrame, stream_frames
 
 _EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
@@ -54,8 +55,11 @@ def predict_windows(
     step = step or window
     if is_stored(source):
         with local_copy(place_of(source)) as path:
-            for found in predict_windows(predictor, path, top, window, step, annotated):
-                yield replace(found, path=str(source))
+            try:
+                for found in predict_windows(predictor, path, top, window, step, annotated):
+                    yield replace(found, path=str(source))
+            except VideoError as error:
+                raise VideoError(source, error.reason) from None
         return
     if window is None or step is None:
         prediction = Prediction(str(source), None, None, predictor(source, top))

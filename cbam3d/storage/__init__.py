@@ -1,7 +1,7 @@
 """Files wherever they are: on this machine, within other files, at URLs. Independent of what is in them."""
 
 from cbam3d.storage.cache import BlockCache, default_folder
-from cbam3d.storage.moving import exists, files_below, kept_copy, local_copy, remove, state_of, written
+from cbam3d.storage.moving import Refused, exists, files_below, kept_copy, local_copy, remove, state_of, written
 from cbam3d.storage.places import Part, Place, Url, is_stored, is_url, place_of
 from cbam3d.storage.reading import OpenFile, Source, is_local, open_file
 
@@ -10,6 +10,7 @@ __all__ = [
     "OpenFile",
     "Part",
     "Place",
+    "Refused",
     "Source",
     "Url",
     "default_folder",

@@ -58,6 +58,9 @@ class BlockCache:
         try:
             make_folder(path.parent)
             file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        except PermissionError:  # of another user
+            yield None
+            return
         except (OSError, InputError) as error:
             self._give_up(error)
             yield None

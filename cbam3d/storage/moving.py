@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write, make_folder
@@ -154,5 +155,19 @@ def remove(place: Place) -> None:
         place.unlink(missing_ok=True)
 
 
+class Refused(InputError):
+    """A file that is missing or forbidden, by the server's final answer."""
+
+    def __init__(self, place: Url, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place, self.reason = place, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refused, (self.place, self.reason)
+
+
 def _refused(place: Url, error: Exception) -> InputError:
-    return InputError(f"{place}: {getattr(error, 'strerror', None) or error}")
+    reason = str(getattr(error, "strerror", None) or error)
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return Refused(place, reason)
+    return InputError(f"{place}: {reason}")

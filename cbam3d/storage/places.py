@@ -20,6 +20,12 @@ class Url(str):
 
     @property
     def parent(self) -> "Url":
+        """
+        Raises:
+            InputError: of a bucket or host.
+        """
+        if self.rstrip("/").count("/") <= 2:
+            raise InputError(f"{self}: name a folder in it")
         return Url(self.rstrip("/").rpartition("/")[0])
 
     @property
@@ -85,4 +91,4 @@ def place_of(text: str | os.PathLike[str]) -> Place:
         raise InputError(f"{text}: {unknown('kind of URL', scheme, (*SCHEMES, 'file'))}")
     if "@" in parts.netloc:
         raise InputError(f"{scheme}://…@{parts.netloc.rpartition('@')[2]}: no names and passwords in URLs")
-    return Url(text)
+    return Url(text.rstrip("/"))

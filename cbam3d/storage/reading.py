@@ -106,6 +106,9 @@ class _RemoteFile(OpenFile):
     def range(self, start: int, stop: int) -> bytes:
         start, stop = self.start + start, self.start + stop
         first, last = start // BLOCK, (stop - 1) // BLOCK
+        if last - first >= _MOST_HELD // 2:
+            middle = (start + stop) // 2 - self.start
+            return self.range(start - self.start, middle) + self.range(middle, stop - self.start)
         missing = [block for block in range(first, last + 1) if not self._has(block)]
         if missing:
             self.pace = min(2 * self.pace, _MOST_AHEAD) if missing[0] == self.expected else 1

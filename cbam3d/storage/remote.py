@@ -5,6 +5,7 @@ after it was used. Credentials, regions and endpoints are those of the environme
 them. A request that fails is repeated after growing delays, unless the answer is final.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from cbam3d.errors import InputError
 from cbam3d.storage.places import Url
 
 T = TypeVar("T")
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # errors are raised
 
 _ATTEMPTS = 8
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # seconds
@@ -50,7 +52,8 @@ def attempt(url: Url, action: Callable[[Any, str], T], seconds: float = 60.0) ->
         InputError: the extra is not installed.
     """
     until, delay = time.monotonic() + seconds, _FIRST_DELAY
-    for number in range(1, _ATTEMPTS + 1):
+    attempts = 1 if url.lower().startswith("gs:") else _ATTEMPTS  # gcsfs repeats requests by itself
+    for number in range(1, attempts + 1):
         try:
             return action(*_file_system(url))
         except ImportError as error:
@@ -63,7 +66,7 @@ def attempt(url: Url, action: Callable[[Any, str], T], seconds: float = 60.0) ->
                 cause = error  # else fsspec calls any failure so
             reason = _reason_of(cause or error)
             _raise_if_final(cause or error, url, reason)
-            if number == _ATTEMPTS or time.monotonic() + delay > until:
+            if number == attempts or time.monotonic() + delay > until:
                 raise ConnectionError(None, f"no answer in {number} attempts: {reason}") from None
             time.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LONGEST_DELAY)
@@ -189,13 +192,13 @@ def _file_system(url: Url) -> tuple[Any, str]:
         limit = ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         options["client_kwargs"] = {"timeout": limit, "trust_env": True}
     files = fsspec.filesystem(scheme, **options)
-    files.retries = 1  # of s3fs and gcsfs: `attempt` does it
+    files.retries = 1  # of s3fs: `attempt` does it
     return files, files._strip_protocol(url)
 
 
 def _state(facts: dict[str, Any]) -> State:
     changed = facts.get("LastModified") or facts.get("mtime") or facts.get("updated")
-    changed_ns = int(changed.timestamp() * 1e6) * 1000 if isinstance(changed, datetime) else 0
+    changed_ns = int(changed.timestamp()) * 10**9 if isinstance(changed, datetime) else 0  # not all answers have more
     tag = facts.get("ETag") or facts.get("etag") or facts.get("Last-Modified") or ""
     return State(int(facts["size"] or 0), changed_ns, str(tag))
 

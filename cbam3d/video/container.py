@@ -102,6 +102,8 @@ def open_video(
         VideoError: no video stream, or unreadable data; also from within the `with` block.
     """
     options = {"codec_whitelist": "none"} if trust_header and _describes_itself(file) else {}
+    if not file.path:  # FFmpeg would let it name files and hosts, which it does not let a file on a disk
+        options["protocol_whitelist"] = "none"
     file.seek(0)
     try:
         with open_input(file.path or file, deadline, options=options) as opened:

@@ -8,13 +8,13 @@ import torch
 
 from cbam3d.data import shards
 from cbam3d.data.listing import list_videos
-from cbam3d.data.manifest import read_manifest, write_manifest
+from cbam3d.data.manifest import from_rows, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.shards import write_shards
 from cbam3d.errors import InputError
-from cbam3d.storage import Url
-from cbam3d.video import read_clip
+from cbam3d.storage import Part, Url
+from cbam3d.video import VideoError, read_clip
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}"])
 
@@ -78,19 +78,65 @@ def test_shards_are_read_by_others(videos, tmp_path):
         assert {name: row[name] for name in facts} == facts
 
 
-def test_the_same_table_gives_the_same_bytes_and_whole_shards_stay(videos, tmp_path):
+def test_the_same_table_gives_the_same_bytes(videos, tmp_path, monkeypatch):
+    """Whole shards of an interrupted call are kept, where they are of the same videos; others are not left."""
     root, manifest = videos
+    monkeypatch.setattr(shards, "_SHARD", 30_000)
     for folder in ("a", "b"):
         write_shards(root, manifest, ["run", "walk"], tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    marked = (tmp_path / "a" / names[0]).read_bytes()[::-1]
-    (tmp_path / "a" / names[0]).write_bytes(marked)
-    (tmp_path / "a" / names[1]).write_bytes(b"half")
-    write_shards(root, manifest, ["run", "walk"], tmp_path / "a")
-    assert (tmp_path / "a" / names[0]).read_bytes() == marked
-    assert (tmp_path / "a" / names[1]).read_bytes() == (tmp_path / "b" / names[1]).read_bytes()
+    written, write = [], shards._write
+
+    def stop_after(root, place, rows, files):
+        written.append(place.name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(root, place, rows, files)
+
+    other = tmp_path / "c"
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "_write", stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(root, manifest, ["run", "walk"], other)
+        write_shards(root, manifest, ["run", "walk"], other)
+    assert written == [names[1], names[2], names[2], *names[3:], names[0]]
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == {
+        name: (tmp_path / "a" / name).read_bytes() for name in names
+    }
+    swapped = [{**row, "label": "walk" if row["label"] == "run" else "run"} for row in manifest.rows()]
+    (other / "train-000009.tar").write_bytes(b"of a larger table")
+    (other / "mine.tar").write_bytes(b"x")
+    write_shards(root, from_rows(swapped), ["run", "walk"], other)
+    assert (other / names[0]).read_bytes() != (tmp_path / "a" / names[0]).read_bytes()
+    assert {path.name for path in other.iterdir()} == {*names, "mine.tar"}
+
+
+def test_links_that_lead_out_are_not_packed(videos, tmp_path):
+    root, manifest = videos
+    secret = tmp_path / "secret"
+    secret.write_bytes((root / "train/run/a.mp4").read_bytes())
+    (root / "train/run/a.mp4").unlink()
+    (root / "train/run/a.mp4").symlink_to(secret)
+    with pytest.raises(InputError, match=r"a\.mp4: a link that leads out of the folder"):
+        write_shards(root, manifest, ["run", "walk"], tmp_path / "tar")
+    assert not (tmp_path / "tar").exists()
+    write_shards(root, manifest, ["run", "walk"], tmp_path / "tar", allow_outside=True)
+
+
+def test_a_playlist_in_a_shard_opens_nothing_else(tmp_path, make_video):
+    """FFmpeg follows what a file names; from a disk its own list of protocols limits that."""
+    video = make_video("secret.ts", 10, "libx264")
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{video}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "a.tar").write_text(text)
+    part = Part(tmp_path / "a.tar", 0, len(text), "x.m3u8")
+    with pytest.raises(VideoError, match="unreadable"):
+        read_clip(part, [0])
+    (tmp_path / "b.tar").write_bytes(b"x" * 100 + video.read_bytes())
+    assert torch.equal(
+        read_clip(Part(tmp_path / "b.tar", 100, video.stat().st_size, "x.ts"), [3]), read_clip(video, [3])
+    )
 
 
 def test_a_video_that_changed_is_no_longer_what_the_table_says(videos, tmp_path):

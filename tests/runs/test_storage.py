@@ -137,6 +137,7 @@ def test_a_row_may_be_a_url(videos, tmp_path, s3):
     assert problems == [None] * 8
 
 
+@pytest.mark.slow  # the delays are real
 def test_a_preparation_that_lost_its_storage_goes_on(videos, s3, monkeypatch):
     monkeypatch.setattr(remote, "_FIRST_DELAY", 0.001)
     monkeypatch.setattr("cbam3d.data.journal._MOST_WAITING", 1)
@@ -155,6 +156,32 @@ def test_a_preparation_that_lost_its_storage_goes_on(videos, s3, monkeypatch):
     assert prepare("folder", root).manifest.usable.sum() == 8
     assert not [path for path in read if "/run/" in path]
     assert [path for path in read if "/walk/" in path]
+
+
+def test_what_the_server_refuses_for_good_is_a_row_with_a_problem(videos, s3):
+    root = s3.put(videos, "videos")
+    s3.fail = lambda number, environ: "403" if environ["PATH_INFO"].endswith("walk/0.mp4") else None
+    done = prepare("folder", root)
+    problems = dict(zip(done.manifest.path, done.manifest.problem, strict=True))
+    assert problems["walk/0.mp4"] == "forbidden"
+    assert done.manifest.usable.sum() == 7
+
+
+def test_folders_are_not_mixed_up(videos, tmp_path):
+    with pytest.raises(InputError, match="--shards needs a folder of its own"):
+        prepare("folder", videos, shards=str(videos))
+    prepare("folder", videos, short_side=24, copies=str(tmp_path / "copies"))
+    (videos / "manifest.csv").unlink()
+    with pytest.raises(InputError, match=r"copies/manifest\.csv exists: remove it to write the copies again"):
+        prepare("folder", videos, short_side=24, copies=str(tmp_path / "copies"), shards=str(tmp_path / "tar"))
+    prepare("folder", videos)
+    table = videos / "manifest.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "walk/1" not in line))
+    with pytest.raises(InputError, match=r"walk/1\.avi is in the table of .*copies, but not in that of its originals"):
+        prepare("folder", videos, short_side=24, copies=str(tmp_path / "copies"), shards=str(tmp_path / "tar"))
+    table.write_text(table.read_text().replace("run/1.avi,", "s3://films/a.avi,"))
+    with pytest.raises(InputError, match=r"s3://films/a\.avi is a URL, and not in the folder that is prepared"):
+        prepare("folder", videos, shards=str(tmp_path / "tar"), allow_outside=True)
 
 
 def test_files_that_vanish_or_change_are_named(videos, tmp_path, s3):

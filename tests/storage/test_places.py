@@ -49,3 +49,9 @@ def test_what_is_refused(url, reason):
     with pytest.raises(InputError, match=reason) as raised:
         place_of(url)
     assert "secret" not in str(raised.value)
+
+
+def test_the_parent_of_a_bucket():
+    assert place_of("s3://bucket/") == "s3://bucket"
+    with pytest.raises(InputError, match=r"s3://bucket: name a folder in it"):
+        place_of("s3://bucket").with_name("other")

@@ -101,6 +101,13 @@ def test_what_is_cached_is_not_asked_for_again(s3, tmp_path):
     assert gets() == (DATA[::-1][6 * BLOCK : 6 * BLOCK + 100], 2, 4 * BLOCK)
 
 
+def test_much_is_read_at_once(s3):
+    data = np.random.default_rng(1).bytes(1100 * BLOCK)
+    s3.client.put_object(Bucket=s3.bucket, Key="v", Body=data)
+    with open_file(Url(f"s3://{s3.bucket}/v")) as file:
+        assert file.read() == data
+
+
 def test_reading_in_order_takes_few_requests(s3):
     s3.client.put_object(Bucket=s3.bucket, Key="v", Body=DATA)
     s3.forget()
