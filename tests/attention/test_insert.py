@@ -50,7 +50,7 @@ def logits(model: nn.Module, x: torch.Tensor, train: bool) -> torch.Tensor:
     return copy.deepcopy(model).train(train)(x)
 
 
-@pytest.mark.parametrize("position", ["residual", "block", "stage", "last_stage"])
+@pytest.mark.parametrize("position", ["residual", "block", pytest.param("stage", marks=pytest.mark.slow), "last_stage"])
 @pytest.mark.parametrize("name", SMALL)
 def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position):
     model, x = build(name)

@@ -45,6 +45,7 @@ def test_a_dry_run_is_a_table(tiny_run, capsys):
     assert "--dry-run tries a run that has not begun" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_in_the_working_directory_trains_and_is_trusted_by_name(tiny_run, tmp_path, capsys):
     """By the installed script, whose sys.path begins with its own folder."""
     script = Path(sys.executable).with_name("cbam3d")

@@ -139,7 +139,8 @@ print(run.evaluate().scores["video_top1"])
 """
 
 
-@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_script_needs_no_main_guard(videos, tmp_path, method):
     shutil.copytree(videos, tmp_path / "videos")
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -77,10 +77,9 @@ def test_training_from_storage_and_shards_is_training_from_a_folder(videos, tmp_
         return other.model().state_dict()
 
     expected = run.model().state_dict()
-    for name, root in (("tar", tmp_path / "tar"), ("url", url), ("s3tar", shards)):
-        for workers in (0, 2):
-            found = weights(root, f"{name}{workers}", **{"data.num_workers": workers})
-            assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    for name, root, workers in (("tar0", tmp_path / "tar", 0), ("url2", url, 2), ("s3tar2", shards, 2)):
+        found = weights(root, name, **{"data.num_workers": workers})
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
     assert run.evaluate({"data.root": shards}).facts()["video_top1"] == run.metrics["video_top1"]
     assert open_run(tmp_path / "s3tar2").evaluate().facts()["video_top1"] == run.metrics["video_top1"]
     s3.forget()

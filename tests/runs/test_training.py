@@ -447,6 +447,7 @@ def test_frozen_layers_keep_the_attention_that_is_new(videos, caplog):
     assert len(learnt) == 4  # each starts at 0
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_on_a_cpu(videos):
     network = {"model__name": "torchvision/r3d_18", "model__options": {}}
     run = short(videos, run__precision="bf16-mixed", data__num_frames=16, train__epochs=1, **network)

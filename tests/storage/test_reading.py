@@ -140,6 +140,7 @@ def test_faults_that_pass(s3, monkeypatch, fault):
 
 def test_faults_that_stay_end_in_time(s3, monkeypatch):
     monkeypatch.setattr(remote, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(remote, "_LONGEST_DELAY", 0.05)
     s3.client.put_object(Bucket=s3.bucket, Key="v", Body=DATA)
     s3.fail = lambda number, environ: "503"
     with pytest.raises(ConnectionError, match="no answer in 8 attempts"), open_file(Url(f"s3://{s3.bucket}/v")):
