@@ -11,7 +11,6 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from cbam3d.data.manifest import Manifest, TextColumn
+from cbam3d.data.recipe import SPLITS
+from cbam3d.data.scan import Progress
 from cbam3d.errors import InputError
 from cbam3d.files import leads_out
 from cbam3d.storage import Place, Url, exists, files_below, local_copy, remove, written
 
 _SHARD = 1 << 29  # bytes, about
 _BLOCK = tarfile.BLOCKSIZE
-_SPLITS = ("train", "val", "test", "unused")
+_SPLITS = (*SPLITS, "unused")
 NOTES_NAME = ".shards.unfinished"  # folder with what each finished archive holds
 _SUFFIX = "bin"  # of a file without one
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def write_shards(

@@ -11,6 +11,7 @@ from typing import Any
 
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write, make_folder
+from cbam3d.storage import remote
 from cbam3d.storage.places import Place, Url
 
 
@@ -22,8 +23,6 @@ def state_of(place: Place) -> tuple[int, int]:
     """
     try:
         if isinstance(place, Url):
-            from cbam3d.storage import remote
-
             return remote.state_of(place)[:2]
         state = os.stat(place)
     except (FileNotFoundError, IsADirectoryError):
@@ -50,7 +49,6 @@ def files_below(root: Url, missing_ok: bool = False) -> dict[str, tuple[int, int
     Raises:
         InputError: no such folder, forbidden, or no connection.
     """
-    from cbam3d.storage import remote
 
     try:
         return {name: state[:2] for name, state in remote.list_below(root).items()}
@@ -70,7 +68,6 @@ def local_copy(place: Place) -> Iterator[Path]:
     if isinstance(place, Path):
         yield place
         return
-    from cbam3d.storage import remote
 
     with tempfile.TemporaryDirectory(prefix="cbam3d-") as folder:
         path = Path(folder) / place.name
@@ -93,7 +90,6 @@ def kept_copy(place: Place, folder: Path) -> Path:
     """
     if isinstance(place, Path):
         return place
-    from cbam3d.storage import remote
 
     try:
         state = remote.state_of(place)
@@ -123,7 +119,6 @@ def written(place: Place) -> Iterator[Path]:
         with atomic_write(place) as unfinished:
             yield unfinished
         return
-    from cbam3d.storage import remote
 
     with tempfile.TemporaryDirectory(prefix="cbam3d-") as folder:
         path = Path(folder) / place.name
@@ -142,8 +137,6 @@ def remove(place: Place) -> None:
         InputError: it cannot be removed.
     """
     if isinstance(place, Url):
-        from cbam3d.storage import remote
-
         try:
             remote.delete(place)
         except OSError as error:

@@ -8,13 +8,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
+from cbam3d.storage import remote
 from cbam3d.storage.cache import BLOCK, BlockCache, CachedFile
 from cbam3d.storage.places import Part, Url, is_url, place_of
-
-if TYPE_CHECKING:
-    from cbam3d.storage.remote import State
+from cbam3d.storage.remote import State
 
 _MOST_AHEAD = 128  # blocks of one request while a file is read in order: 4 MiB
 _MOST_HELD = 1024  # blocks in memory: 32 MiB
@@ -91,7 +90,7 @@ class _RemoteFile(OpenFile):
     def __init__(
         self,
         url: Url,
-        state: "State",
+        state: State,
         name: str,
         kept: CachedFile | None,
         seconds: float,
@@ -143,8 +142,6 @@ class _RemoteFile(OpenFile):
 
     def _fetch(self, blocks: list[int]) -> None:
         """Read blocks, ascending, in one request for those near each other, all at once."""
-        from cbam3d.storage.remote import read_ranges  # a second to import, for those who need it
-
         runs: list[tuple[int, int]] = []
         for block in blocks:
             if runs and block - runs[-1][1] <= _NEAR:
@@ -152,7 +149,7 @@ class _RemoteFile(OpenFile):
             else:
                 runs.append((block, block + 1))
         ranges = [(first * BLOCK, min(end * BLOCK, self.size)) for first, end in runs]
-        for (first, end), data in zip(runs, read_ranges(self.url, ranges, self.size, self.seconds), strict=True):
+        for (first, end), data in zip(runs, remote.read_ranges(self.url, ranges, self.size, self.seconds), strict=True):
             for block in range(first, end):
                 part = data[(block - first) * BLOCK : (block - first + 1) * BLOCK]
                 self._hold(block, part)
@@ -200,19 +197,17 @@ def open_file(source: Source, seconds: float = 60.0, cache: BlockCache | None = 
         yield found
 
 
-def _state_of(url: Url, seconds: float, age: float) -> "State":
+def _state_of(url: Url, seconds: float, age: float) -> State:
     """The state of a remote file, at most `age` seconds old."""
-    from cbam3d.storage.remote import state_of
-
     asked, state = _states.get(url, (-math.inf, None))
     if state is None or time.monotonic() - asked > age:
-        state = state_of(url, seconds)
+        state = remote.state_of(url, seconds)
         if age:
             _states[url] = time.monotonic(), state
     return state
 
 
-_states: "dict[Url, tuple[float, State]]" = {}
+_states: dict[Url, tuple[float, State]] = {}
 
 
 def is_local(source: Source) -> bool:

@@ -203,7 +203,7 @@ def _read_by_table(path: Source, file: OpenFile, clip: _Clip, deadline: Deadline
     known, table = _tables.look_up(key)
     if not known and index is not None:
         known, table = index.look_up(path, file.num_bytes, file.changed_ns)
-    if table is not None and max(clip.missing) < len(table.places):
+    if not file.path and table is not None and max(clip.missing) < len(table.places):
         file.prepare(table.byte_ranges(plan(table, clip.missing), file.num_bytes))
     with open_video(file, deadline, trust_header=True) as (container, stream):
         if not known:
