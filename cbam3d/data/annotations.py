@@ -1,11 +1,12 @@
-"""A data set's annotation lists: the label and split of each video."""
+"""A data set's annotation lists: label and split of each video, or of each part of it."""
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ class Annotations:
         video: template of a row's video, filled from the fields of the file name and the row's columns. It is
             compared with the recipe's `video` of a path, both without suffix.
         label: template of the row's label.
+        labels: template of the row's labels, where it may have several, with "|" between them, or as a list in JSON;
+            used where the lists have the columns that it names, and no label.
+        start: template of the time at which a row's part of the video starts, seconds; empty for the whole video.
+        end: template of the time at which it ends; empty for the end of the video.
         split: template of the row's split.
         group: template of the row's group.
         splits: split name in the lists -> train, val, test or unused. Files of other splits are skipped.
@@ -33,6 +38,9 @@ class Annotations:
     video: str
     columns: list[str] = field(default_factory=list)
     label: str = ""
+    labels: str = ""
+    start: str = ""
+    end: str = ""
     split: str = ""
     group: str = ""
     splits: dict[str, str] = field(default_factory=dict)
@@ -41,11 +49,20 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Annotation:
-    """The annotations of one video; empty where the lists have none."""
+    """The annotations of one video, or of a part of it; empty where the lists have none. A part has an end, infinite
+    for that of the video. Several labels have "|" between them."""
 
     label: str = ""
     split: str = ""
     group: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    several: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Its labels."""
+        return [name for name in (self.label.split("|") if self.several else [self.label]) if name]
 
     def differences(self, other: "Annotation") -> str:
         """Describe the fields in which two rows differ."""
@@ -53,8 +70,8 @@ class Annotation:
         return ", ".join(f"the {name} {one!r} and {two!r}" for name, one, two in pairs if one != two)
 
 
-def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, Annotation]:
-    """Read the annotations by video; {} if the folder contains no lists.
+def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, list[Annotation]]:
+    """Read the annotations by video, those of its parts by their times; {} if the folder contains no lists.
 
     Args:
         place: the folder of the lists, or one list.
@@ -62,32 +79,144 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
         number: of the split, if there are several.
 
     Raises:
-        InputError: an unreadable list, or one that contradicts another.
+        InputError: an unreadable list, one that contradicts another, a part that ends before it starts, parts that
+            overlap with different labels, or a list with a held-out label that it has for no training video.
     """
-    rows: dict[str, Annotation] = {}
-    needed = re.findall(r"\{(\w+)", facts.video + facts.label)
+    found: dict[str, dict[tuple[float, float], _Row]] = {}
     for path, named in _find(place, facts.files, number):
         if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
             continue  # labels.json beside train.json
-        for row in _read(path, facts.columns):
+        of_file: list[_Row] = []
+        for line, row in enumerate(_read(path, facts.columns), 2 if path.suffix == ".csv" else 1):
             columns = {key.strip(): value for key, value in row.items() if key}
-            values = columns | named
-            if missing := [name for name in needed if name not in values]:
-                raise InputError(f"{path}: no column {missing[0]!r}, there are {', '.join(columns)}")
-            split = facts.split.format_map(_Known(values))
-            if facts.splits and split:
-                if split not in facts.splits:
-                    raise InputError(f"{path}: {unknown('split', split, facts.splits)}")
-                split = facts.splits[split]
-            label = facts.label.format_map(_Known(values)).translate({ord(c): None for c in facts.remove})
-            video = facts.video.format_map(_Known(values))
-            if not video:
-                raise InputError(f"{path}: a row names no video ({facts.video})")
-            said = Annotation(label, split, facts.group.format_map(_Known(values)))
-            known = rows.setdefault(without_suffix(video.removeprefix("./")), said)
-            if known != said:
-                raise InputError(f"{path}: {video} is listed twice, with {known.differences(said)}")
-    return rows
+            where = f"{path}, row {line}"
+            video, said = _annotation(where, facts, columns, named)
+            parts = found.setdefault(without_suffix(video.removeprefix("./")), {})
+            known = parts.setdefault((said.start, said.end), _Row(where, said))
+            if known.said != said:
+                raise InputError(f"{where}: {video} is listed twice, with {known.said.differences(said)}")
+            of_file.append(_Row(where, said))
+        _refuse_untrained(of_file)
+    for video, parts in found.items():
+        if len(parts) > 1:
+            _refuse_overlaps(video, sorted(parts.values(), key=lambda row: (row.said.start, row.said.end)))
+    return {video: _united([row.said for _, row in sorted(parts.items())]) for video, parts in found.items()}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An annotation, and where it stands."""
+
+    where: str
+    said: Annotation
+
+
+def _annotation(
+    where: str, facts: Annotations, columns: dict[str, Any], named: dict[str, str]
+) -> tuple[str, Annotation]:
+    """What a row says, and of which video."""
+    values = _Known(columns | named)
+    several = _has(values, facts.labels) and not _has(values, facts.label)
+    label = facts.labels if several else facts.label
+    for name in re.findall(r"\{(\w+)", facts.video + label):
+        if name not in values:
+            raise InputError(f"{where}: no column {name!r}, there are {', '.join(columns)}")
+    split = facts.split.format_map(values)
+    if facts.splits and split:
+        if split not in facts.splits:
+            raise InputError(f"{where}: {unknown('split', split, facts.splits)}")
+        split = facts.splits[split]
+    video = facts.video.format_map(values)
+    if not video:
+        raise InputError(f"{where}: names no video ({facts.video})")
+    removed = {ord(c): None for c in facts.remove}
+    if several:
+        text = "|".join(name.translate(removed) for name in _labels(where, values, label))
+    else:
+        text = label.format_map(values).translate(removed)
+    start, end = (_time(where, getattr(facts, name).format_map(values), name) for name in ("start", "end"))
+    if start is None and end is None:
+        start, end = 0.0, 0.0
+    start, end = start or 0.0, math.inf if end is None else end
+    if end <= start and (start or end):
+        raise InputError(f"{where}: {video} ends at {end:g} s, before its start at {start:g} s")
+    return video, Annotation(text, split, facts.group.format_map(values), start, end, several)
+
+
+def _has(values: dict[str, Any], template: str) -> bool:
+    return bool(template) and all(name in values for name in re.findall(r"\{(\w+)", template))
+
+
+def _labels(where: str, values: dict[str, Any], template: str) -> list[str]:
+    """Several labels, sorted: a list of JSON, or text with "|" between them."""
+    names = re.findall(r"\{(\w+)\}", template)
+    given = values[names[0]] if template == f"{{{names[0]}}}" else template.format_map(values)
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise InputError(f"{where}: no list of labels: {given}") from None
+    if not isinstance(given, list):
+        given = str(given).split("|")
+    if odd := [name for name in given if not isinstance(name, str) or "|" in name]:
+        raise InputError(f"{where}: no label: {odd[0]!r}")
+    return sorted({name.strip() for name in given} - {""})
+
+
+def _time(where: str, text: str, name: str) -> float | None:
+    """Seconds; None where nothing is said."""
+    if not text.strip():
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{where}: the {name} is no time in seconds: {text!r}")
+    return seconds
+
+
+def _refuse_overlaps(video: str, rows: list[_Row]) -> None:
+    """Raise InputError where a video has one label as a whole and others in parts; or two at once, where it may have
+    one only."""
+    for row in rows:
+        if not row.said.end:
+            raise InputError(f"{row.where}: {video} is listed as a whole, and in parts in {rows[-1].where}")
+    latest = rows[0]
+    for row in rows[1:]:
+        if row.said.start < latest.said.end - _EXACT and row.said.label != latest.said.label and not row.said.several:
+            labels = f"{row.said.label!r} overlaps {latest.said.label!r} of {latest.where}"
+            raise InputError(f"{row.where}: {video}: {labels}: name the column labels where both may hold")
+        latest = max(latest, row, key=lambda row: row.said.end)
+
+
+def _united(parts: list[Annotation]) -> list[Annotation]:
+    """Where parts may have several labels, also those of other parts that hold during most of them."""
+    if len(parts) < 2 or not parts[0].several:
+        return parts
+    united = []
+    for one in parts:
+        own = (other for other in parts if _shared(one, other) >= (one.end - one.start) / 2)
+        labels = {name for other in own for name in other.names}
+        united.append(replace(one, label="|".join(sorted(labels))))
+    return united
+
+
+def _shared(one: Annotation, other: Annotation) -> float:
+    if one is other:
+        return math.inf
+    return min(one.end, other.end) - max(one.start, other.start)
+
+
+def _refuse_untrained(rows: list[_Row]) -> None:
+    """Raise InputError for the first held-out video with a label that no training video of the same list has."""
+    trained = {name for row in rows if row.said.split == "train" for name in row.said.names}
+    for row in rows if trained else ():
+        if row.said.split in ("val", "test") and (new := [name for name in row.said.names if name not in trained]):
+            raise InputError(f"{row.where}: no training video has the label {new[0]!r}, which is in {row.said.split}")
+
+
+_EXACT = 1e-3  # seconds, to which tables are rounded
 
 
 def without_suffix(video: str) -> str:

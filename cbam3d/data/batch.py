@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class Sample:
     """One item: its views, each uint8 (C, *S), or no views and the problem: (path, reason)."""
 
     index: SampleIndex
-    label: int
+    label: Any  # class number, or whether it has each class, bool (K,)
     views: list[Tensor]
     problem: tuple[str, str] | None = None
 
@@ -31,7 +32,7 @@ class Packed:
     """Samples in one flat buffer, so that clips of different sizes travel as one tensor."""
 
     indices: list[SampleIndex]
-    labels: Tensor  # int64, one per sample
+    labels: Tensor  # of the samples: class numbers, int64 (N,), or whether they have each class, bool (N, K)
     data: Tensor  # uint8, flat
     shapes: list[tuple[int, ...]]  # of every view, grouped by sample
     problems: list[tuple[str, str]]
@@ -64,7 +65,7 @@ def pack(samples: list[Sample]) -> Packed:
     views = [view for sample in usable for view in sample.views]
     return Packed(
         indices=[sample.index for sample in usable],
-        labels=torch.tensor([sample.label for sample in usable], dtype=torch.long),
+        labels=torch.from_numpy(np.array([sample.label for sample in usable])) if usable else torch.empty(0).long(),
         data=torch.cat([view.reshape(-1) for view in views]) if views else torch.empty(0, dtype=torch.uint8),
         shapes=[tuple(view.shape) for view in views],
         problems=[sample.problem for sample in samples if sample.problem is not None],

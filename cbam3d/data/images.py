@@ -125,7 +125,7 @@ def load_folder(
 
     tensors, labels, names, splits = (list(column) for column in zip(*usable, strict=True))
     if not any(splits):
-        splits = split_by_group(labels, names, test_fraction)
+        splits = split_by_group([[label] for label in labels], names, test_fraction)
     elif not all(splits):
         raise InputError(f"{root}: {splits.count('')} of {len(splits)} images have no split, the others have one")
     loaded = {}

@@ -13,7 +13,7 @@ from cbam3d.files import make_folder
 from cbam3d.storage import Place, Url, files_below, local_copy, remove, written
 from cbam3d.video.probe import VideoInfo
 
-_BYTES = ("fingerprint", "packets", "copied_packets")
+_BYTES = ("fingerprint", "packets", "copied_packets", "times")
 _MOST_WAITING, _LONGEST_WAIT = 100, 30.0  # notes, and seconds, until a part is written to a URL
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from cbam3d.video.frames import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos of a folder, as rows with path, label, group, split and problem."""
+    """The videos of a folder, or parts of them, as rows with path, label, group, split and problem; of a part, with
+    start and end in seconds, which is infinite for the end of the video."""
 
-    found: list[dict[str, Any]]  # files below the root, by path
+    found: list[dict[str, Any]]  # by path
     missing: list[str]  # in the groups file or the annotation lists, but not on disk
     ignored: list[str] = field(default_factory=list)  # files in subfolders without a video suffix
     outside_folders: list[str] = field(default_factory=list)  # links to folders outside, not followed
     states: dict[str, tuple[int, int]] = field(default_factory=dict)  # size and time of the files of a remote folder
+    several: bool = False  # whether a video may have several labels, see `Manifest`
 
 
 def list_videos(
@@ -40,7 +43,7 @@ def list_videos(
         root: the folder.
         recipe: derives label and group from a path.
         groups_file: CSV with the columns path and group; optionally label, which must agree, and split (train,
-            val, test or unused), which takes precedence.
+            val, test or unused), which takes precedence. They hold for all parts of a video.
         annotations: the annotation lists: their folder, or one of them; None searches the root.
         split: number of the split in these lists.
         allow_outside: follow links to outside the folder; otherwise they are unusable.
@@ -52,22 +55,25 @@ def list_videos(
     files = find_videos(root, allow_outside, frames=recipe.kind == "frames")
     paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
-    matches = [recipe.match(path) for path in paths]
-    rows = [
-        {"path": path, **_known_of(path, matched, recipe, listed)} for path, matched in zip(paths, matches, strict=True)
-    ]
+    rows, names = [], set()
+    for path in paths:
+        matched = recipe.match(path)
+        video = recipe.video_of(path, matched)
+        names.add(video)
+        for said in listed.get(video) or [Annotation()]:
+            rows.append({"path": path, **_known_of(path, matched, recipe, listed, said)})
     for row in rows:
         if row["path"] in outside:
             row["problem"] = "a link that leads out of the folder (allow_outside accepts it)"
     if all(row["problem"] for row in rows):
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
-    names = {recipe.video_of(path, matched) for path, matched in zip(paths, matches, strict=True)}
     missing = [*missing, *sorted(listed.keys() - names)]
-    return Listing(rows, missing, files.ignored, files.outside_folders, files.states)
+    several = any(said.several for parts in listed.values() for said in parts)
+    return Listing(rows, missing, files.ignored, files.outside_folders, files.states, several)
 
 
-def lists_of(recipe: Recipe, root: Place, annotations: Path | None, split: int) -> dict[str, Annotation]:
+def lists_of(recipe: Recipe, root: Place, annotations: Path | None, split: int) -> dict[str, list[Annotation]]:
     """Read the annotation lists by video; {} if there are none. Lists are files of this machine: they are not searched
     for at a URL.
 
@@ -172,18 +178,17 @@ def _none_in(root: Place, what: str, ignored: list[str]) -> InputError:
 
 
 def _known_of(
-    path: str, matched: dict[str, str] | None, recipe: Recipe, listed: dict[str, Annotation]
-) -> dict[str, str]:
-    """Label, group, split and problem, as known from path and lists."""
+    path: str, matched: dict[str, str] | None, recipe: Recipe, listed: Collection[str], said: Annotation
+) -> dict[str, Any]:
+    """Label, group, split, times and problem, as known from path and lists."""
     fields = matched or {}
-    said = listed.get(recipe.video_of(path, matched), Annotation())
-    label, problem = said.label or fields.get("label", ""), ""
-    if recipe.classes and label and label not in recipe.classes:
-        problem = unknown(f"class of {recipe.name}", label, recipe.classes)
-    elif not label:
+    label, problem = said.label if said.several else said.label or fields.get("label", ""), ""
+    if recipe.classes and (odd := [name for name in said.names or [label] if name and name not in recipe.classes]):
+        problem = unknown(f"class of {recipe.name}", odd[0], recipe.classes)
+    elif not label and not said.several:
         patterns = " or ".join(recipe.patterns)
         problem = "not in the annotations" if matched else f"path does not fit {patterns}"
-    elif recipe.lists_have_labels and listed and not said.label:
+    elif recipe.lists_have_labels and listed and not said.label and not said.several:
         problem = "not in the annotations"
     group = recipe.group.format(**fields) if recipe.group and matched else path
     return {
@@ -191,6 +196,8 @@ def _known_of(
         "group": said.group or group,
         "split": said.split or fields.get("split") or "",
         "problem": problem,
+        "start": said.start,
+        "end": said.end,
     }
 
 
@@ -202,6 +209,8 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
             for entry in csv.DictReader(file):
                 if entries.setdefault(entry["path"], entry) != entry:
                     raise InputError(f"{groups_file}: {entry['path']} is listed twice, with different entries")
+                if entry.get("start") or entry.get("end"):
+                    raise InputError(f"{groups_file}: parts of videos are listed in data.annotations, not in groups")
         groups = {path: entry["group"] for path, entry in entries.items()}
         if empty := next((path for path, group in groups.items() if not group), None):
             raise InputError(f"{groups_file}: no group for {empty}")
@@ -219,6 +228,6 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
         if row["split"] not in ("", *SPLITS, "unused"):
             raise InputError(f"{groups_file}: {row['path']}: {unknown('split', row['split'], [*SPLITS, 'unused'])}")
         label = entries[row["path"]].get("label")
-        if label and label != row["label"] and not row["problem"]:
+        if label and label != row["label"] and not row["problem"] and not row["end"]:
             row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
     return sorted(groups.keys() - {row["path"] for row in rows})

@@ -1,5 +1,5 @@
-"""The table of a data set's videos: one row per file, stored as columns without a Python object per row, so that
-loader workers share its memory."""
+"""The table of a data set's videos: one row per file, or per part of one, stored as columns without a Python object per
+row, so that loader workers share its memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,10 +23,12 @@ TABLE_NAME = "manifest.csv"  # in the folder of the videos
 
 _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
     **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns", "offset"), (np.int64, pa.int64())),
-    **dict.fromkeys(("fps", "duration_seconds"), (np.float64, pa.float64())),
+    **dict.fromkeys(("first_frame", "file_frames"), (np.int64, pa.int64())),
+    **dict.fromkeys(("fps", "duration_seconds", "start", "end"), (np.float64, pa.float64())),
 }
-_OPTIONAL = ("num_bytes", "changed_ns", "shard", "offset")
 _OF_SHARDS = ("shard", "offset")
+_OF_PARTS = ("start", "end", "first_frame", "file_frames")
+_OPTIONAL = ("num_bytes", "changed_ns", *_OF_SHARDS, *_OF_PARTS)
 _LARGEST_SIDE = 1 << 16  # pixels
 # a path outside its folder
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:" if os.name == "nt" else r"(^|/)\.\.(/|$)|^/"
@@ -89,11 +91,11 @@ class Manifest:
     """Columns of equal length; sizes are in pixels, of the upright frame.
 
     A row with `num_frames` 0 is unusable, and its `problem` states why. A row with frames and a problem is
-    damaged, but used.
+    damaged, but used. A row with an `end` is a part of its file, and `num_frames` are those of the part.
     """
 
     path: TextColumn  # relative to the root, "/" between folders
-    label: TextColumn
+    label: TextColumn  # where there are several, with "|" between them; empty for none of them
     group: TextColumn
     split: TextColumn  # train, val, test, unused or empty
     num_frames: np.ndarray
@@ -106,6 +108,11 @@ class Manifest:
     changed_ns: np.ndarray
     shard: TextColumn  # the archive that holds the file, empty for none, and where in it the file begins, bytes
     offset: np.ndarray
+    start: np.ndarray  # seconds, of a part; 0 for whole files
+    end: np.ndarray
+    first_frame: np.ndarray  # of a part, and the number of frames in its file
+    file_frames: np.ndarray
+    several: bool = False  # whether a video may have several labels, or none: the column is then called labels
 
     def __len__(self) -> int:
         return len(self.path)
@@ -115,13 +122,37 @@ class Manifest:
         """Boolean mask of the rows with frames."""
         return self.num_frames > 0
 
+    @property
+    def parts(self) -> np.ndarray:
+        """Boolean mask of the rows that are parts of files."""
+        return self.end > 0
+
+    def name(self, row: int) -> str:
+        """The name of a row: its path, with the times of a part as https://www.w3.org/TR/media-frags/ writes them."""
+        times = f"#t={_seconds(self.start[row])},{_seconds(self.end[row])}" if self.end[row] > 0 else ""
+        return self.path[row] + times
+
+    def names(self) -> list[str]:
+        """Of every row."""
+        return [self.name(row) for row in range(len(self))] if self.parts.any() else list(self.path)
+
+    def first_of_files(self) -> np.ndarray:
+        """The first row of every file."""
+        return np.sort(np.unique(self.path.codes()[0], return_index=True)[1])
+
+    def labels(self) -> list[list[str]]:
+        """Of every row, sorted."""
+        codes, found = self.label.codes()
+        sets = [[name for name in text.split("|") if name] if self.several else [text] for text in found]
+        return [sets[code] for code in codes]
+
     def select(self, rows: np.ndarray) -> "Manifest":
         """Select rows by a boolean mask or row numbers."""
         chosen = {}
-        for f in fields(self):
-            column = getattr(self, f.name)
-            chosen[f.name] = column.select(rows) if isinstance(column, TextColumn) else column[rows]
-        return Manifest(**chosen)
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            chosen[name] = column.select(rows) if isinstance(column, TextColumn) else column[rows]
+        return Manifest(**chosen, several=self.several)
 
     def with_split(self, split: Iterable[str]) -> "Manifest":
         """The same table with another split column."""
@@ -136,34 +167,37 @@ class Manifest:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One mapping per row."""
-        columns = [_plain(getattr(self, f.name)) for f in fields(self)]
+        columns = [_plain(getattr(self, name)) for name in _COLUMNS]
         for values in zip(*columns, strict=True):
-            yield dict(zip((f.name for f in fields(self)), values, strict=True))
+            yield dict(zip(_COLUMNS, values, strict=True))
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> Manifest:
-    """Create a table from mappings with all of its columns; file size and time are optional."""
+_COLUMNS = {f.name: f.type is TextColumn for f in fields(Manifest) if f.name != "several"}  # whether it holds text
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], several: bool = False) -> Manifest:
+    """Create a table from mappings with all of its columns; those of shards, parts, file size and time are optional."""
     rows = list(rows)
     columns = {}
-    for f in fields(Manifest):
-        default = "" if f.type is TextColumn else 0
-        values = [row.get(f.name, default) if f.name in _OPTIONAL else row[f.name] for row in rows]
-        columns[f.name] = TextColumn.of(values) if f.type is TextColumn else np.array(values, _NUMBERS[f.name][0])
-    return Manifest(**columns)
+    for name, is_text in _COLUMNS.items():
+        default = "" if is_text else 0
+        values = [row.get(name, default) if name in _OPTIONAL else row[name] for row in rows]
+        columns[name] = TextColumn.of(values) if is_text else np.array(values, _NUMBERS[name][0])
+    return Manifest(**columns, several=several)
 
 
 def write_manifest(manifest: Manifest, path: Place) -> None:
     """Write CSV atomically."""
-    names = [f.name for f in fields(Manifest)]
-    if manifest.shard.equals("").all():
-        names = [name for name in names if name not in _OF_SHARDS]
+    unused = _OF_SHARDS if manifest.shard.equals("").all() else ()
+    unused = unused if manifest.parts.any() else (*unused, *_OF_PARTS)
+    names = [name for name in _COLUMNS if name not in unused]
     columns = [_plain(getattr(manifest, name)) for name in names]
     with (
         written(path) as unfinished,
         open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv_writer(file)
-        writer.writerow(names)
+        writer.writerow(["labels" if name == "label" and manifest.several else name for name in names])
         writer.writerows(zip(*columns, strict=True))
 
 
@@ -176,17 +210,28 @@ def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
 
     Raises:
         InputError: a missing file or column, a non-numeric value in a numeric column, a path outside the folder, a
-            usable video without a label, or an implausible frame size.
+            usable video without a label, a part that ends before it starts, or an implausible frame size.
     """
     with local_copy(path) as file:
-        read = _read_columns(file, path)
-    columns: dict[str, Any] = {name: np.zeros(len(read), np.int64) for name in _OPTIONAL}
+        header = _header(file)
+        several = "labels" in header and "label" not in header
+        read = _read_columns(file, path, header, several)
+    columns: dict[str, Any] = {
+        name: np.zeros(len(read), _NUMBERS[name][0]) for name in _OPTIONAL if not _COLUMNS[name]
+    }
     columns["shard"] = TextColumn(pa.repeat(pa.scalar(b"", pa.binary()), len(read)))
-    for f in (f for f in fields(Manifest) if f.name in read.column_names):
-        column = read.column(f.name).combine_chunks()
-        columns[f.name] = TextColumn(column) if f.type is TextColumn else column.to_numpy().copy()
-    table = Manifest(**columns)
-    if len(table.path.values.unique()) != len(table):
+    for name, is_text in _COLUMNS.items():
+        given = "labels" if name == "label" and several else name
+        if given in read.column_names:
+            column = read.column(given).combine_chunks()
+            columns[name] = TextColumn(column) if is_text else column.to_numpy().copy()
+    table = Manifest(**columns, several=several)
+    times = np.isfinite(table.start) & np.isfinite(table.end) & (table.start >= 0) & (table.end >= 0)
+    _check(path, table, ~times, "has a start or end that is no time")
+    _check(path, table, (table.end <= table.start) & ((table.start > 0) | table.parts), "ends before it starts")
+    beyond = (table.first_frame < 0) | (table.first_frame + table.num_frames > table.file_frames)
+    _check(path, table, table.parts & table.usable & beyond, "lies beyond the frames of its file")
+    if len(table.path.values.unique()) != len(table) and len(set(table.names())) != len(table):
         raise InputError(f"{path}: a video is listed twice")
     if (table.usable & ((table.width < 1) | (table.height < 1))).any():
         raise InputError(f"{path}: a video with frames has no width or height")
@@ -197,7 +242,7 @@ def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
     for split in (*SPLITS, "unused"):
         known |= table.split.equals(split)
     _check(path, table, ~known, "has a split other than train, val, test and unused")
-    _check(path, table, table.usable & table.label.equals(""), "has no label")
+    _check(path, table, table.usable & table.label.equals("") & (not several), "has no label")
     _check(path, table, table.path.matches(r"\x00") | table.shard.matches(r"\x00"), "has a NUL in its path")
     nowhere = (table.offset < 0) | (table.num_bytes < 1)
     _check(path, table, nowhere & ~table.shard.equals(""), "has no place in its shard")
@@ -207,10 +252,14 @@ def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
     return table
 
 
-def _read_columns(file: Path, path: Place) -> Any:
-    kinds = {f.name: pa.binary() if f.type is TextColumn else _NUMBERS[f.name][1] for f in fields(Manifest)}
-    for name in set(_OPTIONAL) - set(_header(file)):
-        del kinds[name]
+def _read_columns(file: Path, path: Place, header: list[str], several: bool) -> Any:
+    kinds = {name: pa.binary() if is_text else _NUMBERS[name][1] for name, is_text in _COLUMNS.items()}
+    with_parts = any(name in header for name in _OF_PARTS)
+    for name in set(_OPTIONAL) - set(header):
+        if name not in _OF_PARTS or not with_parts:
+            del kinds[name]
+    if several:
+        kinds["labels"] = kinds.pop("label")
     options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
     try:
         return csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
@@ -230,7 +279,13 @@ def _header(path: Path) -> list[str]:
 
 def _check(path: Place, table: Manifest, bad: np.ndarray, what: str) -> None:
     if bad.any():
-        raise InputError(f"{path}: {table.path[int(bad.argmax())]!r} {what}")
+        row = int(bad.argmax())
+        raise InputError(f"{path}: {table.name(row)!r} (row {row + 2}) {what}")
+
+
+def _seconds(time: float) -> str:
+    """To the millisecond."""
+    return f"{time:.3f}".rstrip("0").rstrip(".")
 
 
 def _plain(column: TextColumn | np.ndarray) -> list[Any]:

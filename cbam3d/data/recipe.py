@@ -13,7 +13,9 @@
     annotations:                    # how the lists are read, see annotations.py
       files: ["{split}.csv"]
       video: "{youtube_id}"
-      label: "{label}"
+      label: "{label}"              # or labels: several, with "|" between them
+      start: "{time_start}"         # of a part of the video, and its end, in seconds
+      end: "{time_end}"
       split: "{split}"
       splits: {train: train, validate: val}
 
@@ -68,7 +70,7 @@ class Recipe:
     @property
     def lists_have_labels(self) -> bool:
         """Whether the annotation lists contain labels."""
-        return self.annotations is not None and bool(self.annotations.label)
+        return self.annotations is not None and bool(self.annotations.label or self.annotations.labels)
 
     @property
     def lists_have_numbers(self) -> bool:
@@ -114,7 +116,8 @@ def load_recipe(folder: Path) -> Recipe:
         named = re.findall(r"\{(\w+)\}", pattern)
         if odd := [name for name in named if name not in _FIELDS]:
             raise InputError(f"{path}: {pattern!r}: " + unknown("field", odd[0], _FIELDS))
-        if "label" not in named and not (facts.get("annotations") or {}).get("label"):
+        lists = facts.get("annotations") or {}
+        if "label" not in named and not (lists.get("label") or lists.get("labels")):
             raise InputError(f"{path}: {pattern!r} has no {{label}}")
         if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
             raise InputError(f"{path}: group names {missing.pop()!r}, which is not in {pattern!r}")

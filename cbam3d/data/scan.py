@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 import platform
 import signal
@@ -25,9 +26,11 @@ from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
 from cbam3d.storage import Place, Refused, Url, files_below, local_copy, state_of
 from cbam3d.video.probe import Copies, VideoInfo, probe_video
+from cbam3d.video.timing import end_of, frames_between
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
 _DOWNLOAD_SECONDS = 600.0
+_BEYOND = 1.0  # seconds by which a part may exceed its video: tables have whole seconds
 _MOST_IN_TASK = 200  # videos of a task of a cluster
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -37,7 +40,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 class Scan:
     """The result of scanning a folder."""
 
-    manifest: Manifest  # sorted by path
+    manifest: Manifest  # sorted by path, parts of a video by time
     fingerprints: list[bytes]  # of its rows, see fingerprint.py
     packets: list[bytes]  # of its rows, and of their copies, see index.py
     copied_packets: list[bytes]
@@ -118,7 +121,7 @@ def scan_videos(
     spread: Spread | None = None,
     progress: Progress = lambda items, total: items,
 ) -> Scan:
-    """Read every listed video once.
+    """Read every listed video once, however many parts of it are listed.
 
     Args:
         listing: the videos.
@@ -131,7 +134,7 @@ def scan_videos(
         InputError: see `Reading.read`.
     """
     rows = listing.found
-    names = [row["path"] for row in rows if not row["problem"]]
+    names = list(dict.fromkeys(row["path"] for row in rows if not row["problem"]))
     found = _known(reading, listing)
     todo = [name for name in names if name not in found]
 
@@ -150,12 +153,30 @@ def scan_videos(
     for _ in progress(results(), len(names)):
         pass
     # files with a problem are not read
-    measured = [{**asdict(found.get(row["path"], VideoInfo())), **row} for row in rows]
-    for row in measured:
-        row["problem"] = row["problem"] or found[row["path"]].problem
-    measured.sort(key=lambda row: row["path"])
+    facts = {name: asdict(found[name]) for name in names}
+    measured = []
+    for row in rows:
+        one = {**facts.get(row["path"], asdict(VideoInfo())), **row}
+        one["problem"] = row["problem"] or found[row["path"]].problem
+        measured.append(one | _part(one) if row.get("end") and one["num_frames"] else one)
+    measured.sort(key=lambda row: (row["path"], row.get("start", 0.0)))
     kept = ([row[name] for row in measured] for name in ("fingerprint", "packets", "copied_packets"))
-    return Scan(from_rows(measured), *kept)
+    return Scan(from_rows(measured, listing.several), *kept)
+
+
+def _part(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row about a part of a video says, given what it says about the video."""
+    num_frames, fps, times = row["num_frames"], row["fps"], row["times"]
+    if not fps and not times:
+        return {"num_frames": 0, "problem": "its frames have no times (a recipe of frames names their fps)"}
+    until = end_of(num_frames, fps, times)
+    start, end = row["start"], min(row["end"], until)
+    if math.isfinite(row["end"]) and row["end"] > until + _BEYOND or start >= until:
+        span = f"the part from {row['start']:g} to {row['end']:g} s"
+        return {"num_frames": 0, "end": end, "problem": f"{span} lies beyond the end of the video at {until:.2f} s"}
+    first, count = frames_between(start, end, num_frames, fps, times)
+    said = {"end": end if math.isinf(row["end"]) else row["end"], "first_frame": first, "file_frames": num_frames}
+    return said | {"num_frames": count} | ({} if count else {"problem": "no frame is shown in this part"})
 
 
 def _known(reading: Reading, listing: Listing) -> dict[str, VideoInfo]:
@@ -200,8 +221,8 @@ def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
         num_bytes, changed_ns = states(name)
         facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
         rows.append({**row, **facts, "path": name, "packets": packets})
-    rows.sort(key=lambda row: row["path"])
-    return from_rows(rows), [row["packets"] for row in rows]
+    rows.sort(key=lambda row: (row["path"], row["start"]))
+    return from_rows(rows, scan.manifest.several), [row["packets"] for row in rows]
 
 
 def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:

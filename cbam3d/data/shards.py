@@ -1,8 +1,10 @@
 """Videos of a data set in tar archives, some thousand in each: read here at random, by WebDataset in order.
 
 Each video of an archive is three members with one number for a name: the file, its class number (`cls`), and what the
-table has of it (`json`), as WebDataset (https://github.com/webdataset/webdataset) pairs them. The archives of a split
-hold its videos in an order without meaning, the same for the same table.
+table has of it (`json`), as WebDataset (https://github.com/webdataset/webdataset) pairs them. Of a video in parts, the
+class is that of the first, and the JSON has all of them as `parts`; videos that may have several labels have them as
+text (`txt`) in place of `cls`.
+The archives of a split hold its videos in an order without meaning, the same for the same table.
 """
 
 import hashlib
@@ -57,7 +59,10 @@ def write_shards(
             cannot be written.
     """
     table = manifest.select(manifest.usable)
-    rows, notes = list(table.rows()), folder / NOTES_NAME
+    files: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows():
+        files.setdefault(row["path"], []).append(row)
+    rows, notes = [parts[0] for parts in files.values()], folder / NOTES_NAME
     if not allow_outside and isinstance(root, Path):
         real_root = os.path.realpath(root)
         for row in rows:
@@ -65,23 +70,24 @@ def write_shards(
                 way_out = "a link that leads out of the folder (--allow-outside accepts it)"
                 raise InputError(f"{root / row['path']}: {way_out}")
     shards = _divide(rows)
-    shard, offset = [""] * len(rows), np.zeros(len(rows), np.int64)
+    places: dict[str, tuple[str, int]] = {}
     for name, members in progress(shards, len(shards)):
-        at, files, digest = 0, list[tuple[int, bytes, bytes]](), hashlib.sha256()
+        at, packed, digest = 0, list[tuple[int, bytes, bytes]](), hashlib.sha256()
         for row in members:
-            meta, label = _members(rows[row], classes)
-            shard[row], offset[row] = name, at + _BLOCK
-            files.append((row, meta, label))
+            meta, label = _members(files[rows[row]["path"]], None if table.several else classes)
+            places[rows[row]["path"]] = name, at + _BLOCK
+            packed.append((row, meta, label))
             at += _size(rows[row], meta, label)
             digest.update(f"{row}|{rows[row]['num_bytes']}|{rows[row]['changed_ns']}|".encode() + label + meta)
         if _note(notes / name) != digest.hexdigest():
-            _write(root, folder / name, rows, files)
+            _write(root, folder / name, rows, packed, "txt" if table.several else "cls")
             with written(notes / name) as path:
                 path.write_text(digest.hexdigest())
     for name in set(_archives_in(folder)) - {name for name, _ in shards}:
         remove(folder / name)
     remove(notes)
-    return replace(table, shard=TextColumn.of(shard), offset=offset)
+    shard, offset = zip(*(places[path] for path in table.path), strict=True)
+    return replace(table, shard=TextColumn.of(shard), offset=np.array(offset, np.int64))
 
 
 def _divide(rows: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
@@ -116,7 +122,9 @@ def _archives_in(folder: Place) -> list[str]:
     return [name for name in names if re.fullmatch(rf"({'|'.join(_SPLITS)})-\d{{6,}}\.tar", name)]
 
 
-def _write(root: Place, place: Place, rows: list[dict[str, Any]], files: list[tuple[int, bytes, bytes]]) -> None:
+def _write(
+    root: Place, place: Place, rows: list[dict[str, Any]], files: list[tuple[int, bytes, bytes]], kind: str
+) -> None:
     with (
         written(place) as path,
         open(path, "wb") as archive,
@@ -133,7 +141,7 @@ def _write(root: Place, place: Place, rows: list[dict[str, Any]], files: list[tu
                     if source.stat().st_size != video["num_bytes"]:
                         raise InputError(f"{root / video['path']} changed since its table was written")
                     _add(tar, f"{key}.{_suffix(video['path'])}", content, video["num_bytes"])
-            _add(tar, f"{key}.cls", io.BytesIO(label), len(label))
+            _add(tar, f"{key}.{kind}", io.BytesIO(label), len(label))
             _add(tar, f"{key}.json", io.BytesIO(meta), len(meta))
 
 
@@ -143,10 +151,14 @@ def _add(tar: tarfile.TarFile, name: str, content: Any, num_bytes: int) -> None:
     tar.addfile(member, content)
 
 
-def _members(video: dict[str, Any], classes: list[str]) -> tuple[bytes, bytes]:
+def _members(parts: list[dict[str, Any]], classes: list[str] | None) -> tuple[bytes, bytes]:
     kept = ("path", "label", "group", "split", "num_frames", "fps", "width", "height")
-    meta = json.dumps({name: video[name] for name in kept}).encode()
-    return meta, str(classes.index(video["label"])).encode()
+    facts = {name: parts[0][name] for name in kept}
+    if parts[0]["end"]:
+        of_part = ("start", "end", "label", "first_frame", "num_frames")
+        facts |= {"parts": [{name: part[name] for name in of_part} for part in parts]}
+    label = parts[0]["label"] if classes is None else str(classes.index(parts[0]["label"]))
+    return json.dumps(facts).encode(), label.encode()
 
 
 def _size(video: dict[str, Any], meta: bytes = b"", label: bytes = b"") -> int:

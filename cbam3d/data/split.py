@@ -1,7 +1,10 @@
 """Which videos are held out. A group is never divided between splits."""
 
 import hashlib
+import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -12,7 +15,7 @@ from cbam3d.errors import InputError
 
 
 def assign_splits(
-    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, Annotation] | None = None
+    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, list[Annotation]] | None = None
 ) -> Manifest:
     """Fill the split column: from the recipe's test groups or numbered lists, else from the table, else by holding
     out a fraction of the groups.
@@ -29,41 +32,53 @@ def assign_splits(
     if recipe.test_groups:
         return manifest.with_split(_by_test_groups(manifest, recipe, split, listed or {}))
     if recipe.lists_have_numbers and listed:
-        videos = (recipe.video_of(path, recipe.match(path)) for path in manifest.path)
-        return manifest.with_split([listed[video].split if video in listed else "unused" for video in videos])
+        said = (_said(manifest, row, recipe, listed) for row in range(len(manifest)))
+        return manifest.with_split(["unused" if one is None else one.split for one in said])
     open_rows = manifest.split.equals("")
     if open_rows.all():
-        return manifest.with_split(split_by_group(list(manifest.label), list(manifest.group), test_fraction))
+        return manifest.with_split(split_by_group(manifest.labels(), list(manifest.group), test_fraction))
     if (manifest.usable & open_rows).any():
         raise InputError(f"{open_rows.sum()} of {len(manifest)} videos have no split, the others have one")
     return manifest
 
 
-def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict[str, Annotation]) -> list[str]:
+def _said(manifest: Manifest, row: int, recipe: Recipe, listed: dict[str, list[Annotation]]) -> Annotation | None:
+    """What the lists say of a row of the table."""
+    path = manifest.path[row]
+    found = listed.get(recipe.video_of(path, recipe.match(path)), [])
+    start, end = manifest.start[row], manifest.end[row]
+    return next((one for one in found if one.start == start and one.end in (end, math.inf)), None)
+
+
+def _by_test_groups(manifest: Manifest, recipe: Recipe, split: int, listed: dict[str, list[Annotation]]) -> list[str]:
     if split not in recipe.test_groups:
         known = ", ".join(map(str, recipe.test_groups))
         raise InputError(f"data.split must be one of {known} for {recipe.name}, got {split}")
     held_out = set(recipe.test_groups[split])
     splits = []
-    for path in manifest.path:
-        fields = recipe.match(path)
-        splits.append("test" if (fields or {}).get("group") in held_out else "train")
-        row = listed.get(recipe.video_of(path, fields))
-        if row is not None and row.split != splits[-1]:
-            raise InputError(f"{path}: in {splits[-1]} by its group, but in {row.split} by the official list")
+    for row, path in enumerate(manifest.path):
+        splits.append("test" if (recipe.match(path) or {}).get("group") in held_out else "train")
+        said = _said(manifest, row, recipe, listed)
+        if said is not None and said.split != splits[-1]:
+            raise InputError(f"{path}: in {splits[-1]} by its group, but in {said.split} by the official list")
     return splits
 
 
-def split_by_group(labels: list[str], groups: list[str], test_fraction: float) -> list[str]:
+def split_by_group(labels: Sequence[Sequence[str]], groups: list[str], test_fraction: float) -> list[str]:
     """Hold out whole groups, so that about `test_fraction` of each class's videos are held out.
+
+    Args:
+        labels: of each video, all of them.
+        groups: of each video.
+        test_fraction: 0 … 1.
 
     Groups are visited in an order that depends only on their names; one is held out if this brings the
     classes closer to that fraction. The same names give the same split on every machine.
     """
     content: dict[str, Counter[str]] = defaultdict(Counter)
-    for label, group in zip(labels, groups, strict=True):
-        content[group][label] += 1
-    wanted = {label: test_fraction * count for label, count in Counter(labels).items()}
+    for own, group in zip(labels, groups, strict=True):
+        content[group].update(own)
+    wanted = {label: test_fraction * count for label, count in Counter(chain.from_iterable(labels)).items()}
     held_out = set()
     for group in sorted(content, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest()):
         gain = sum(abs(wanted[label]) - abs(wanted[label] - n) for label, n in content[group].items())
@@ -88,4 +103,4 @@ def rows_of(manifest: Manifest, split: str) -> Manifest:
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
     """The classes in index order: the recipe's, or those found, sorted."""
-    return recipe.classes or manifest.select(manifest.usable).label.codes()[1]
+    return recipe.classes or sorted({name for own in manifest.select(manifest.usable).labels() for name in own})

@@ -24,7 +24,7 @@ Clips = Callable[[int, float, np.random.Generator], list[list[int]]]
 
 
 class VideoDataset:
-    """One item per video: the clips chosen by `clips`, decoded in one pass.
+    """One item per video, or per part of one: the clips chosen by `clips`, decoded in one pass.
 
     Args:
         root: folder that the manifest's paths are relative to.
@@ -52,8 +52,7 @@ class VideoDataset:
         least: tuple[int, int] = (1, 1),
         **options: Any,
     ) -> None:
-        codes, names = manifest.label.codes()
-        self.labels = np.array([classes.index(name) for name in names], np.int64)[codes]
+        self.labels = _numbers(manifest, classes)
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.least, self.seed, self.options = short_side, least, seed, options
@@ -64,8 +63,8 @@ class VideoDataset:
         return len(self.manifest)
 
     def name(self, index: int) -> str:
-        """The video's path relative to the root."""
-        return self.manifest.path[index]
+        """The video's path relative to the root, and the times of a part."""
+        return self.manifest.name(index)
 
     def stamp(self, index: int) -> str:
         """What tells a video from another, and from itself after a change: its name, size and time."""
@@ -76,7 +75,7 @@ class VideoDataset:
     def by_name(self) -> "VideoDataset":
         """The same videos, whose random clips follow from their names, rather than from the seed and their rows."""
         other = copy(self)
-        other.seed, other.numbers = 0, numbers_of(self.manifest.path)
+        other.seed, other.numbers = 0, numbers_of(self.manifest.names())
         return other
 
     def __getitems__(self, indices: list[SampleIndex]) -> Packed:
@@ -86,7 +85,9 @@ class VideoDataset:
         """The numbers of the frames of each clip of a video for an epoch."""
         table, row = self.manifest, index.item
         rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
-        return self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
+        clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
+        first = int(table.first_frame[row])
+        return [[first + frame for frame in clip] for clip in clips]
 
     def read(self, index: SampleIndex) -> Sample:
         """Read the clips of a video for an epoch."""
@@ -107,6 +108,18 @@ class VideoDataset:
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[row]}
             frames = read_clip(source, wanted, size, **seek, **self.options)
         except VideoError as error:
-            return [Sample(index, int(self.labels[row]), [], (self.name(row), error.reason)) for index in indices]
+            return [Sample(index, self.labels[row], [], (self.name(row), error.reason)) for index in indices]
         views = rearrange(frames, "c (e v t) h w -> e v c t h w", e=len(indices), v=len(chosen[0]))
-        return [Sample(index, int(self.labels[row]), list(own)) for index, own in zip(indices, views, strict=True)]
+        return [Sample(index, self.labels[row], list(own)) for index, own in zip(indices, views, strict=True)]
+
+
+def _numbers(manifest: Manifest, classes: list[str]) -> np.ndarray:
+    """The class of each video, int (N,); or where it may have several, whether it has each, bool (N, K)."""
+    codes, texts = manifest.label.codes()
+    number = {name: place for place, name in enumerate(classes)}
+    if not manifest.several:
+        return np.array([number[text] for text in texts], np.int64)[codes]
+    has = np.zeros((len(texts), len(classes)), bool)
+    for row, text in enumerate(texts):
+        has[row, [number[name] for name in text.split("|") if name]] = True
+    return has[codes]

@@ -87,8 +87,10 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
     lost = manifest.select(~manifest.usable)
-    problems = list(zip(lost.path, lost.problem, strict=True))
-    _check_classes(manifest.select(manifest.usable).label.codes()[1], classes, problems, data.root)
+    problems = list(zip(lost.names(), lost.problem, strict=True))
+    found = sorted({name for own in manifest.select(manifest.usable).labels() for name in own})
+    _check_classes(found, classes, problems, data.root)
+    _report_untrained(manifest)
     _report_damaged(manifest)
     sampling = sampling_of(data)
     _report_short(manifest, sampling)
@@ -157,9 +159,19 @@ def _index_of(data: DataConfig, root: Place) -> PacketIndex | None:
         return None
 
 
+def _report_untrained(manifest: Manifest) -> None:
+    trained, held_out = (
+        {name for split in splits for own in rows_of(manifest, split).labels() for name in own}
+        for splits in (("train",), ("val", "test"))
+    )
+    if lost := sorted(held_out - trained) if trained else []:
+        names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
+        logger.warning(f"no training video of {names}: none of their held-out videos can be recognised")
+
+
 def _report_damaged(manifest: Manifest) -> None:
     damaged = manifest.select(~manifest.problem.equals("") & manifest.usable)
-    for path, problem in list(zip(damaged.path, damaged.problem, strict=True))[:10]:
+    for path, problem in list(zip(damaged.names(), damaged.problem, strict=True))[:10]:
         logger.warning(f"damaged {path}: {problem}; its readable frames are used")
     if len(damaged) > 10:
         rest = len(damaged) - 10

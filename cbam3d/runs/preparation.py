@@ -3,10 +3,10 @@
 import csv
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-
-import numpy as np
 
 from cbam3d.config import DataConfig
 from cbam3d.config.bundled import find_recipe
@@ -51,10 +51,9 @@ class Preparation:
 
     def classes(self) -> list[tuple[str, int, int]]:
         """Name, number of videos and of usable ones of each class."""
-        codes, names = self.manifest.label.codes()
-        counts = (np.bincount(part, minlength=len(names)) for part in (codes, codes[self.manifest.usable]))
-        found, usable = (count.tolist() for count in counts)
-        return list(zip(names, found, usable, strict=True))
+        manifest = self.manifest
+        found, usable = (Counter(chain.from_iterable(m.labels())) for m in (manifest, manifest.select(manifest.usable)))
+        return [(name, found[name], usable[name]) for name in sorted(found)]
 
 
 def prepare(
@@ -150,7 +149,7 @@ def prepare(
                 prepared.write()
             reading.notes().remove()
             divided = split_manifest(scan.manifest, data, facts)
-            for name, problem in zip(scan.manifest.path, scan.manifest.problem, strict=True):
+            for name, problem in zip(scan.manifest.names(), scan.manifest.problem, strict=True):
                 if problem:
                     logger.warning(f"{name}: {problem}")
             _write_duplicates(divided, scan.fingerprints, folder / "duplicates.csv")
@@ -193,12 +192,12 @@ class _Prepared:
         """Write the table, if need be, and the index beside it."""
         if table:
             write_manifest(self.manifest, self.root / TABLE_NAME)
-        videos = (
-            Indexed(row["path"], row["num_bytes"], row["changed_ns"], kept)
+        videos = {
+            row["path"]: Indexed(row["path"], row["num_bytes"], row["changed_ns"], kept)
             for row, kept in zip(self.manifest.rows(), self.packets, strict=True)
             if row["num_frames"]
-        )
-        write_index(self.root / INDEX_NAME, videos)
+        }
+        write_index(self.root / INDEX_NAME, videos.values())
 
 
 def _has_table(root: Place) -> bool:
@@ -243,16 +242,19 @@ def _copies(root: Place, short_side: int, gop: int, folder: str | None) -> Copie
 
 def _listed(prepared: _Prepared, allow_outside: bool) -> Listing:
     """The usable videos of a table: what was decided there holds for the copies."""
-    root, manifest, columns = prepared.root, prepared.manifest, ("path", "label", "group", "split")
+    root, manifest, columns = prepared.root, prepared.manifest, ("path", "label", "group", "split", "start", "end")
     rows = [{name: row[name] for name in columns} for row in manifest.select(manifest.usable).rows()]
     real_root = os.path.realpath(root) if isinstance(root, Path) else ""
     for row in rows:
         outside = isinstance(root, Path) and not allow_outside and leads_out(root / row["path"], real_root)
         row["problem"] = "a link that leads out of the folder" if outside else ""
-    return Listing(rows, [], states=files_below(root) if isinstance(root, Url) else {})
+    states = files_below(root) if isinstance(root, Url) else {}
+    return Listing(rows, [], states=states, several=manifest.several)
 
 
 def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place) -> None:
+    first = manifest.first_of_files()
+    manifest, fingerprints = manifest.select(first), [fingerprints[row] for row in first]
     usable = manifest.usable
     pairs = near_duplicates([whole if good else b"" for whole, good in zip(fingerprints, usable, strict=True)])
     if not pairs:

@@ -109,7 +109,7 @@ def groups_of(source: Source, names: list[str]) -> list[str]:
     """The group of each item, or its name where it has none."""
     if source.manifest is None:
         return names
-    group = dict(zip(source.manifest.path, source.manifest.group, strict=True))
+    group = dict(zip(source.manifest.names(), source.manifest.group, strict=True))
     return [group[name] or name for name in names]
 
 

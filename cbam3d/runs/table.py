@@ -51,7 +51,8 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
     rendered = render_missing(recipe.name, root)
     groups, annotations = (Path(place) if place else None for place in (data.groups, data.annotations))
     listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
-    labels = sorted({row["label"] for row in listing.found if not row["problem"]})
+    texts = {row["label"] for row in listing.found if not row["problem"]}
+    labels = sorted({name for text in texts for name in (text.split("|") if listing.several else [text]) if name})
     if not recipe.classes and not set(labels) >= set(expected or ()):  # further ones may be of unreadable files
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
@@ -132,8 +133,8 @@ def report_listing(listing: Listing) -> None:
         number = counted(len(listing.outside_folders), "link")
         text = f"lead out of the folder, and are not followed: {number}, the first is {listing.outside_folders[0]}"
         logger.warning(f"{text} (data.allow_outside, or --allow-outside of prepare, follows them)")
-    if several := sorted({row["label"] for row in listing.found if "|" in row["label"]}):
-        text = "is taken for one class, not for several: a video has one label"
+    if several := sorted({row["label"] for row in listing.found if "|" in row["label"] and not listing.several}):
+        text = "is taken for one class, not for several, which stand in a column labels"
         logger.warning(f"the label {several[0]!r} {text}")
 
 

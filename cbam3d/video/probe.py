@@ -27,6 +27,7 @@ from cbam3d.video.frames import frames_of, list_frames
 from cbam3d.video.index import encode
 from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
 from cbam3d.video.pixels import grey_thumbnail, upright_size, write_rgb
+from cbam3d.video.timing import encode_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
@@ -50,6 +51,7 @@ class VideoInfo:
     fingerprint: bytes = b""  # see fingerprint.py
     packets: bytes = b""  # of an intact file and of its copy, see index.py
     copied_packets: bytes = b""
+    times: bytes = b""  # of its frames, see timing.py
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def probe_video(
         fingerprint(count.thumbnails),
         packets,
         copied,
+        encode_times(count.times, float(rate)) if len(count.times) == count.frames else b"",
     )
 
 
@@ -220,11 +223,14 @@ class _Count:
     def __init__(self) -> None:
         self.frames = self.corrupt = 0
         self.thumbnails: list[np.ndarray] = []
+        self.times: list[float] = []  # seconds, of files whose frames have one each
 
     def over(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         for frame in frames:
             if self.frames % _THUMBNAIL_EVERY == 0:
                 self.thumbnails.append(grey_thumbnail(frame, THUMBNAIL))
+            if frame.time is not None and len(self.times) == self.frames:
+                self.times.append(frame.time)
             self.frames += 1
             self.corrupt += frame.is_corrupt
             yield frame

@@ -71,7 +71,7 @@ def test_refusals(tmp_path):
             "../x.mp4",
             "a",
             {},
-            r"'\.\./x\.mp4' has a path that leads out of the folder \(data\.allow_outside accepts it\)",
+            r"'\.\./x\.mp4' \(row 2\) has a path that leads out of the folder \(data\.allow_outside accepts it\)",
         ),
         ("a/../../x.mp4", "a", {}, "leads out"),
         ("/etc/x.mp4", "a", {}, "leads out"),

@@ -38,7 +38,7 @@ def test_groups_are_not_torn_apart_and_classes_get_their_share():
     rng = np.random.default_rng(0)
     labels = rng.choice(["a", "b", "c"], 600).tolist()
     groups = [f"{label}{rng.integers(25)}" for label in labels]
-    splits = split_by_group(labels, groups, 0.2)
+    splits = split_by_group([[label] for label in labels], groups, 0.2)
     for group in set(groups):
         assert len({s for s, g in zip(splits, groups, strict=True) if g == group}) == 1
     for label in "abc":
@@ -49,8 +49,8 @@ def test_groups_are_not_torn_apart_and_classes_get_their_share():
 def test_the_split_depends_on_names_alone():
     labels, groups = ["a"] * 50 + ["b"] * 50, [f"g{i}" for i in range(100)]
     order = np.random.default_rng(0).permutation(100)
-    splits = split_by_group(labels, groups, 0.3)
-    shuffled = split_by_group([labels[i] for i in order], [groups[i] for i in order], 0.3)
+    splits = split_by_group([[label] for label in labels], groups, 0.3)
+    shuffled = split_by_group([[labels[i]] for i in order], [groups[i] for i in order], 0.3)
     assert shuffled == [splits[i] for i in order]
     assert splits.count("test") == 30
 
@@ -78,7 +78,7 @@ def test_the_official_lists_are_held_against_the_groups():
     ucf101 = load_recipe(bundled("datasets") / "ucf101")
     paths = [f"Archery/v_Archery_g{g:02d}_c01.avi" for g in (1, 9)]
     manifest = table([(path, "Archery", path, "") for path in paths])
-    listed = {paths[0][:-4]: Annotation(split="test"), paths[1][:-4]: Annotation(split="train")}
+    listed = {paths[0][:-4]: [Annotation(split="test")], paths[1][:-4]: [Annotation(split="train")]}
     assert list(assign_splits(manifest, ucf101, 1, 0.2, listed).split) == ["test", "train"]
     with pytest.raises(InputError, match=r"g01_c01\.avi: in train by its group, but in test by the official list"):
         assign_splits(manifest, ucf101, 2, 0.2, listed)
@@ -88,11 +88,11 @@ def test_numbered_lists_decide_and_the_rest_is_unused():
     hmdb51 = load_recipe(bundled("datasets") / "hmdb51")
     manifest = table([(f"wave/{i}.avi", "wave", str(i), "") for i in range(4)])
     stray = table([("stray.mp4", "", "stray", "")])
-    assert list(assign_splits(stray, hmdb51, 1, 0.2, {"wave/0": Annotation("wave", "train")}).split) == ["unused"]
+    assert list(assign_splits(stray, hmdb51, 1, 0.2, {"wave/0": [Annotation("wave", "train")]}).split) == ["unused"]
     listed = {
-        "wave/0": Annotation("wave", "train"),
-        "wave/1": Annotation("wave", "test"),
-        "wave/2": Annotation("wave", "unused"),
+        "wave/0": [Annotation("wave", "train")],
+        "wave/1": [Annotation("wave", "test")],
+        "wave/2": [Annotation("wave", "unused")],
     }
     divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
     assert list(divided.split) == ["train", "test", "unused", "unused"]

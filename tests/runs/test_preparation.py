@@ -193,7 +193,7 @@ def test_copies_stay_in_their_folder(videos, make_video):
     prepare("folder", videos)
     table = videos / "manifest.csv"
     table.write_text(table.read_text().replace("run/0.mp4,", "../outside.mp4,"))
-    with pytest.raises(InputError, match=r"'\.\./outside\.mp4' has a path that leads out of the folder"):
+    with pytest.raises(InputError, match=r"'\.\./outside\.mp4' \(row 2\) has a path that leads out of the folder"):
         prepare("folder", videos, short_side=24)
     assert not (videos.parent / "outside.mp4.avi").exists()
 
