@@ -88,5 +88,7 @@ def in_words(found: PairedComparison) -> str:
     between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):
         between = f"(no interval: fewer than {MIN_UNITS} groups)"
+    if found.p_value is None:
+        return f"{100 * found.difference:+.2f} points {between}"
     only = f"right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
     return f"{100 * found.difference:+.2f} points {between}; {only}"

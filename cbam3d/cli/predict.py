@@ -3,15 +3,22 @@
 import json
 import logging
 import math
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
 
 from rich.table import Table
 
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
+from cbam3d.engine.events import FORMATS, Event, EventSettings
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.inputs import copies_of, find_files
-from cbam3d.runs.predictor import load_run
+from cbam3d.runs.predictor import Predictor, load_run
 from cbam3d.runs.windows import Prediction, predict_windows
 from cbam3d.video.stream import is_stream
 
@@ -23,7 +30,7 @@ def parser() -> CommandParser:
     """The options of the command."""
     about = (
         "Print the most probable classes of videos or images; with --window, of each part of a long video, of a stream "
-        "or of what a camera sees."
+        "or of what a camera sees; with --events, what happens when in them."
     )
     command = CommandParser("predict", about)
     command.add_run()
@@ -33,8 +40,21 @@ def parser() -> CommandParser:
     command.add_checkpoint()
     command.add_argument("--top", type=int, default=5, help="how many classes")
     command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
-    command.add_argument("--step", type=float, help="seconds from part to part; default: the window")
+    command.add_argument(
+        "--step", type=float, help="seconds from part to part; default: the window, or with --events a quarter"
+    )
     command.add_argument("--json", action="store_true", help="a JSON object per line, in place of a table")
+    command.add_argument(
+        "--events", choices=FORMATS, help="find events, and write them as JSON, CSV or WebVTT subtitles"
+    )
+    command.add_argument(
+        "--threshold", type=float, help="probability that an event reaches (default 0.5, or the run's)"
+    )
+    command.add_argument("--keep", type=float, default=0.5, help="share of it above which an event goes on")
+    command.add_argument("--smooth", type=float, default=0.0, help="seconds over which probabilities are averaged")
+    command.add_argument("--min-length", type=float, default=0.0, help="seconds; shorter ones are no events")
+    command.add_argument("--merge", type=float, default=0.0, help="seconds; events no further apart are one")
+    command.add_argument("--out", metavar="DIR", help="write the events of each file to a file in this folder")
     command.add_argument("--annotate", metavar="DIR", help="write copies of the videos with the classes in the picture")
     command.add_device()
     return command
@@ -48,13 +68,18 @@ def run(arguments: list[str]) -> None:
         if value is not None and not _MIN_SECONDS <= value < math.inf:
             raise InputError(f"predict: --{name} must be above 0, got {value}")
     streams = [path for path in given.paths if is_stream(path)]
-    if given.step and not given.window and not streams:
+    if given.step and not given.window and not streams and not given.events:
         raise InputError("predict: --step goes with --window")
+    if given.out and not given.events:
+        raise InputError("predict: --out goes with --events")
     predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
     if predictor.images and (given.window or given.annotate or streams):
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on images")
     files = find_files([path for path in given.paths if not is_stream(path)], predictor.images)
     sources = [*map(str, files), *streams]
+    if given.events:
+        _write_events(given, predictor, sources, streams)
+        return
     copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
     failures = []
     for source, annotated in zip(sources, copies, strict=True):
@@ -72,8 +97,66 @@ def run(arguments: list[str]) -> None:
         except KeyboardInterrupt:  # the way to end a camera
             found.close()
             break
+    _refuse(failures)
+
+
+def _refuse(failures: list[str]) -> None:
     if failures:
         raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
+
+
+def _settings(given: Namespace, predictor: Predictor) -> EventSettings:
+    """How events are found, as asked for."""
+    for name in ("threshold", "keep"):
+        value = getattr(given, name)
+        if value is not None and not 0 < value <= 1:
+            raise InputError(f"predict: --{name} must be above 0 and at most 1, got {value}")
+    for name in ("smooth", "min_length", "merge"):
+        if not 0 <= (value := getattr(given, name)) < math.inf:
+            raise InputError(f"predict: --{name.replace('_', '-')} must be at least 0, got {value}")
+    threshold = predictor.thresholds.tolist() if given.threshold is None else given.threshold
+    return EventSettings(threshold, given.keep, given.smooth, given.min_length, given.merge)
+
+
+def _write_events(given: Namespace, predictor: Predictor, sources: list[str], streams: list[str]) -> None:
+    if given.annotate or given.json:
+        raise InputError("predict: --events goes with neither --annotate nor --json")
+    settings, window = _settings(given, predictor), given.window
+    if given.events == "vtt" and len(sources) > 1 and not given.out:
+        raise InputError("predict: subtitles are of one video: name --out, a folder for those of several")
+    targets: list[Path | None] = [None] * len(sources)
+    if given.out:
+        targets = [path.with_suffix(f".{given.events}") for path in copies_of(sources, given.out, "--out")]
+    failures = []
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        events = predictor.events(source, window=window, step=given.step, settings=settings)
+        try:
+            with nullcontext(sys.stdout) if target is None else open(target, "w", encoding="utf-8") as file:
+                show = _writer(given.events, source, file, header=target is not None or number == 0)
+                if source in streams:
+                    for event in events:
+                        show(event)
+                else:
+                    for event in sorted(events, key=lambda event: event.start_seconds):
+                        show(event)
+        except OSError as error:
+            raise InputError(f"{target}: cannot be written ({error.strerror})") from None
+        except InputError as error:
+            failures.append(str(error))
+            logging.getLogger(__name__).warning(f"skipped {error}")
+        except KeyboardInterrupt:  # the way to end a camera
+            break
+    if given.out:
+        console(stderr=True).print(f"events are in {given.out}")
+    _refuse(failures)
+
+
+def _writer(kind: str, source: str, file: TextIO, header: bool) -> Callable[[Event], None]:
+    """What writes an event as soon as there is one."""
+    start, line = FORMATS[kind]
+    if header and start:
+        print(start, file=file, flush=True)
+    return lambda event: print(line(source, event), file=file, flush=True)
 
 
 def _line(prediction: Prediction) -> str:
@@ -84,12 +167,16 @@ def _line(prediction: Prediction) -> str:
 def _table(name: str, found: list[Prediction]) -> Table:
     table = Table(title=name, title_justify="left", box=None, pad_edge=False)
     timed = bool(found) and found[0].start_seconds is not None
+    several = bool(found) and found[0].labels is not None
     for name in ("from", "to") if timed else ():
         table.add_column(name, justify="right")
     table.add_column("class")
     table.add_column("probability", justify="right")
+    if several:
+        table.add_column("holds")
     for prediction in found:
         for i, (name, probability) in enumerate(prediction.classes):
             times = (f"{prediction.start_seconds:.2f} s", f"{prediction.end_seconds:.2f} s") if timed else ()
-            table.add_row(*(times if i == 0 else ("",) * len(times)), name, f"{probability:.1%}")
+            holds = ("yes" if name in (prediction.labels or ()) else "",) if several else ()
+            table.add_row(*(times if i == 0 else ("",) * len(times)), name, f"{probability:.1%}", *holds)
     return table

@@ -102,6 +102,9 @@ class DataConfig(Section):
     balance: Fixed[Share] = 0.0
     """How far an epoch evens out its classes, at the same number of samples: 0 visits each sample once, 1 each class
     equally often."""
+    background: Fixed[Share] = 0.0
+    """Share of the training samples that show what lies between the parts of videos, where nothing that is listed
+    happens: samples of the class background, or without a label where there may be several. 0 takes none."""
     clips_per_visit: Fixed[Count] = 1
     """Random clips taken from a video each time it is read, side by side in the batch."""
     short_side: Count = 128
@@ -266,11 +269,15 @@ class TrainConfig(Section):
     """Factor of multi_step and plateau."""
     patience: CountOrZero = 3
     """Evaluations without a lower loss after which plateau lowers the learning rate."""
+    loss: Fixed[Literal["cross_entropy", "bce"] | None] = None
+    """cross_entropy of the classes, of which one holds; or bce, binary cross-entropy of each class apart, in sum over
+    them, where any number of them holds. null is bce where the table has a column labels."""
     label_smoothing: Share = 0.0
-    """Share of a label that is spread over all classes."""
+    """Share of a label that is spread over all classes; with bce, between yes and no."""
     class_weights: Literal["balanced", "effective"] | list[NonNegative] | None = None
     """Weights of the classes in the loss: balanced is one over a class's number of samples, effective one over their
-    effective number, a list has one for each class, in the order of their names; null weighs none."""
+    effective number, a list has one for each class, in the order of their names; null weighs none. With bce they weigh
+    a class where it holds: balanced by the ratio of the samples without it to those with it."""
     logit_adjustment: NonNegative = 0.0
     """Factor of the logarithm of a class's share, which is added to its logit in training: 1 trains for the mean
     accuracy of the classes."""
@@ -295,7 +302,7 @@ class TrainConfig(Section):
 
 
 class EvalConfig(Section):
-    """How held-out videos are scored: the softmax is averaged over the views of a video."""
+    """How held-out videos are scored: probabilities are averaged over the views of a video."""
 
     num_clips: Count = 1
     """Clips per video, spread evenly over its length."""
@@ -307,6 +314,9 @@ class EvalConfig(Section):
     """Clips (images) per forward pass and process."""
     every_epochs: Count = 1
     """Epochs between two evaluations; the last epoch is always evaluated."""
+    events: Switch | None = None
+    """Have `evaluate` find events in the whole held-out videos, and score them (segment mAP), which takes every event
+    to be listed; null where data.background is set."""
     frame_order: Literal["natural", "shuffled", "repeated"] = "natural"
     """natural; or, to see whether a network uses the order of the frames, shuffled, or repeated (the clip's middle
     frame in place of all)."""

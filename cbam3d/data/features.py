@@ -37,7 +37,7 @@ class FeatureSet:
 
     Args:
         features: (N, V, C, *S), of V views.
-        labels: int64 (N,).
+        labels: int64 (N,), or bool (N, K).
         names: of the items.
     """
 
@@ -80,7 +80,7 @@ class FeatureLoader:
             else:
                 found = self.data.features[items]
             inputs = found.flatten(0, 1).to(self.device).float()
-            targets = labels.repeat_interleave(found.shape[1])
+            targets = (labels if labels.ndim == 1 else labels.float()).repeat_interleave(found.shape[1], 0)
             if self.mix is not None:
                 inputs, targets = self.mix(indices, inputs, targets)
             yield Batch(inputs, labels, targets, [self.data.names[index.item] for index in indices], [])

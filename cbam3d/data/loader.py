@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import BatchTransform, Mix
+from cbam3d.data.background import is_background
 from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.workers import Worker, loader_processes
+from cbam3d.errors import InputError
 
 
 class Samples(Sized, Protocol):
     """A data set that reads the samples of a batch of indices.
 
-    `labels` has the class number of every item.
+    `labels` has the class number of every item, or whether it has each class, bool (N, K).
     """
 
     labels: Any
@@ -43,7 +45,7 @@ class Batch:
     """A network's input. `inputs` holds the V views of a sample consecutively."""
 
     inputs: Tensor  # float32 (N·V, C, *S)
-    labels: Tensor  # int64 (N,)
+    labels: Tensor  # int64 (N,), or of items that may have several, bool (N, K)
     targets: Tensor  # of the loss, one per view: int64 (N·V,), or class weights, float32 (N·V, K)
     names: list[str]  # of the samples
     problems: list[tuple[str, str]]  # path and reason of the samples that could not be read
@@ -82,18 +84,45 @@ class TrainBatches(Sampler[list[SampleIndex]]):
             yield [SampleIndex(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
-def balanced(labels: Any, balance: float) -> np.ndarray | None:
-    """How often an epoch visits each sample, on average, if its class, of n samples, is to have a share of
-    n^(1 - balance); None for once each.
+def visits(labels: Any, balance: float, background: float, classes: list[str]) -> np.ndarray | None:
+    """How often an epoch visits each sample, on average; None for once each.
 
     Args:
-        labels: class numbers, int (N,).
+        labels: class numbers, int (N,), or whether samples have each class, bool (N, K).
+        balance: see `balanced`.
+        background: share of the samples that show nothing; 0 for no share of their own.
+        classes: names.
+    """
+    labels = np.asarray(labels)
+    if not background:
+        return balanced(labels, balance)
+    nothing = is_background(labels, classes)
+    if nothing.all() or not nothing.any():
+        raise InputError("data.background: no training video shows anything between its parts, for long enough")
+    weights = np.empty(len(labels))
+    weights[nothing] = background * len(labels) / nothing.sum()
+    shown = balanced(labels[~nothing], balance)
+    weights[~nothing] = (1 if shown is None else shown) * (1 - background) * len(labels) / (~nothing).sum()
+    return weights
+
+
+def balanced(labels: Any, balance: float) -> np.ndarray | None:
+    """How often an epoch visits each sample, on average, if its class, of n samples, is to have a share of
+    n^(1 - balance); None for once each. Of several labels the rarest counts.
+
+    Args:
+        labels: class numbers, int (N,), or whether samples have each class, bool (N, K).
         balance: 0 … 1.
     """
     if not balance:
         return None
     labels = np.asarray(labels)
-    weights = np.bincount(labels)[labels].astype(float) ** -balance
+    if labels.ndim == 2:
+        labels = np.column_stack([labels, ~labels.any(1)])  # no label is one more class
+        sizes = np.where(labels, labels.sum(0), len(labels)).min(1)
+    else:
+        sizes = np.bincount(labels)[labels]
+    weights = sizes.astype(float) ** -balance
     return weights * (len(labels) / weights.sum())
 
 
@@ -171,9 +200,9 @@ class Loader:
         if not packed.indices:
             return Batch(torch.empty(0, device=self.device), packed.labels, packed.labels, [], packed.problems)
         inputs = self.transform(packed)
-        targets = packed.labels
+        targets = packed.labels if packed.labels.ndim == 1 else packed.labels.float()
         if len(inputs) > len(targets):  # several views of a sample
-            targets = targets.repeat_interleave(len(inputs) // len(targets), output_size=len(inputs))
+            targets = targets.repeat_interleave(len(inputs) // len(targets), 0, output_size=len(inputs))
         if self.mix is not None:
             inputs, targets = self.mix(packed.indices, inputs, targets)
         names = [self.data.name(index.item) for index in packed.indices]

@@ -216,9 +216,7 @@ def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
         header = _header(file)
         several = "labels" in header and "label" not in header
         read = _read_columns(file, path, header, several)
-    columns: dict[str, Any] = {
-        name: np.zeros(len(read), _NUMBERS[name][0]) for name in _OPTIONAL if not _COLUMNS[name]
-    }
+    columns: dict[str, Any] = {name: np.zeros(len(read), _NUMBERS[name][0]) for name in _OPTIONAL if not _COLUMNS[name]}
     columns["shard"] = TextColumn(pa.repeat(pa.scalar(b"", pa.binary()), len(read)))
     for name, is_text in _COLUMNS.items():
         given = "labels" if name == "label" and several else name

@@ -60,25 +60,37 @@ def render(root: str | Path, seed: int = 0, num_groups: int = NUM_GROUPS) -> int
 
 def render_video(label: str, seed: int, group: int) -> tuple[np.ndarray, np.ndarray]:
     """One video before encoding: frames, uint8 (T, H, W, 3), and the shape's mask, bool (T, H, W)."""
-    textures = np.random.default_rng([seed, group])
+    rng = np.random.default_rng([seed, group, list(CLASSES).index(label)])
+    poses = _pose(label, rng)
+    direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.2)
+    shift = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * speed * [np.cos(direction), np.sin(direction)]
+    return draw(np.random.default_rng([seed, group]), poses, shift)
+
+
+def draw(textures: np.random.Generator, poses: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames, uint8 (T, H, W, 3), of a shape before a background, and the shape's mask, bool (T, H, W).
+
+    Args:
+        textures: draws what both look like.
+        poses: of the shape, (T, 4): x, y, log scale, angle.
+        shift: of the background, (T, 2), in half frames.
+    """
+    num_frames = len(poses)
     thing, background = _texture(textures, SIZE), _texture(textures, 2 * SIZE)
     corners = int(textures.integers(3, 8))
-    rng = np.random.default_rng([seed, group, list(CLASSES).index(label)])
-    x, y, log_scale, angle = _pose(label, rng).T
+    x, y, log_scale, angle = poses.T
     cos, sin, shrink = np.cos(angle), np.sin(angle), np.exp(-log_scale)
 
     # Map the frame's pixels to the shape's coordinates: invert translation, rotation and scale.
     inverse = np.stack([cos, sin, -x * cos - y * sin, -sin, cos, x * sin - y * cos], axis=1)
     inverse = inverse.reshape(-1, 2, 3) * shrink[:, None, None] / 0.5
-    grid = F.affine_grid(torch.from_numpy(inverse).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
-    over = F.grid_sample(thing.expand(NUM_FRAMES, -1, -1, -1), grid, padding_mode="border", align_corners=False)
+    grid = F.affine_grid(torch.from_numpy(inverse).float(), [num_frames, 3, SIZE, SIZE], align_corners=False)
+    over = F.grid_sample(thing.expand(num_frames, -1, -1, -1), grid, padding_mode="border", align_corners=False)
     mask = _inside(grid, corners)[:, None]
 
-    direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.2)
-    shift = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * speed * [np.cos(direction), np.sin(direction)]
-    drift = np.concatenate([np.tile(np.eye(2) * 0.5, (NUM_FRAMES, 1, 1)), shift[:, :, None]], axis=2)
-    grid = F.affine_grid(torch.from_numpy(drift).float(), [NUM_FRAMES, 3, SIZE, SIZE], align_corners=False)
-    under = F.grid_sample(background.expand(NUM_FRAMES, -1, -1, -1), grid, align_corners=False)
+    drift = np.concatenate([np.tile(np.eye(2) * 0.5, (num_frames, 1, 1)), shift[:, :, None]], axis=2)
+    grid = F.affine_grid(torch.from_numpy(drift).float(), [num_frames, 3, SIZE, SIZE], align_corners=False)
+    under = F.grid_sample(background.expand(num_frames, -1, -1, -1), grid, align_corners=False)
 
     frames = (torch.where(mask, over, under) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return frames.numpy(), mask[:, 0].numpy()

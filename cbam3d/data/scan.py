@@ -158,7 +158,7 @@ def scan_videos(
     for row in rows:
         one = {**facts.get(row["path"], asdict(VideoInfo())), **row}
         one["problem"] = row["problem"] or found[row["path"]].problem
-        measured.append(one | _part(one) if row.get("end") and one["num_frames"] else one)
+        measured.append(one | _part(one) if row.get("end") else one)
     measured.sort(key=lambda row: (row["path"], row.get("start", 0.0)))
     kept = ([row[name] for row in measured] for name in ("fingerprint", "packets", "copied_packets"))
     return Scan(from_rows(measured, listing.several), *kept)
@@ -167,16 +167,21 @@ def scan_videos(
 def _part(row: dict[str, Any]) -> dict[str, Any]:
     """What a row about a part of a video says, given what it says about the video."""
     num_frames, fps, times = row["num_frames"], row["fps"], row["times"]
+    start, end, open_end = row["start"], row["end"], math.isinf(row["end"])
+    unusable = {"num_frames": 0, "end": start + 1e-3 if open_end else end}
+    if not num_frames:
+        return unusable
     if not fps and not times:
-        return {"num_frames": 0, "problem": "its frames have no times (a recipe of frames names their fps)"}
+        return {**unusable, "problem": "its frames have no times (a recipe of frames names their fps)"}
     until = end_of(num_frames, fps, times)
-    start, end = row["start"], min(row["end"], until)
-    if math.isfinite(row["end"]) and row["end"] > until + _BEYOND or start >= until:
-        span = f"the part from {row['start']:g} to {row['end']:g} s"
-        return {"num_frames": 0, "end": end, "problem": f"{span} lies beyond the end of the video at {until:.2f} s"}
+    if start >= until or (not open_end and end > until + _BEYOND):
+        span = f"the part from {start:g} s to {'the end' if open_end else f'{end:g} s'}"
+        return {**unusable, "problem": f"{span} lies beyond the end of the video at {until:.2f} s"}
+    end = until if open_end else end
     first, count = frames_between(start, end, num_frames, fps, times)
-    said = {"end": end if math.isinf(row["end"]) else row["end"], "first_frame": first, "file_frames": num_frames}
-    return said | {"num_frames": count} | ({} if count else {"problem": "no frame is shown in this part"})
+    if not count:
+        return {**unusable, "problem": "no frame is shown in this part"}
+    return {"end": end, "first_frame": first, "file_frames": num_frames, "num_frames": count}
 
 
 def _known(reading: Reading, listing: Listing) -> dict[str, VideoInfo]:

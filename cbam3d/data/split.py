@@ -9,13 +9,18 @@ from itertools import chain
 import numpy as np
 
 from cbam3d.data.annotations import Annotation
+from cbam3d.data.background import BACKGROUND
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.errors import InputError
 
 
 def assign_splits(
-    manifest: Manifest, recipe: Recipe, split: int, test_fraction: float, listed: dict[str, list[Annotation]] | None = None
+    manifest: Manifest,
+    recipe: Recipe,
+    split: int,
+    test_fraction: float,
+    listed: dict[str, list[Annotation]] | None = None,
 ) -> Manifest:
     """Fill the split column: from the recipe's test groups or numbered lists, else from the table, else by holding
     out a fraction of the groups.
@@ -103,4 +108,7 @@ def rows_of(manifest: Manifest, split: str) -> Manifest:
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
     """The classes in index order: the recipe's, or those found, sorted."""
-    return recipe.classes or sorted({name for own in manifest.select(manifest.usable).labels() for name in own})
+    found = {name for own in manifest.select(manifest.usable).labels() for name in own}
+    if recipe.classes is None:
+        return sorted(found)
+    return [*recipe.classes, *sorted(found & {BACKGROUND} - set(recipe.classes))]

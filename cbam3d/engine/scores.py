@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ class Predictions:
 
     Args:
         names: paths below the root.
-        labels: true classes, int (N,).
+        labels: true classes, int (N,); or where there may be several, whether an item has each, bool (N, K).
         probabilities: (N, K); of a video the mean over its clips.
     """
 
@@ -32,10 +33,15 @@ class Predictions:
         return cls([], np.empty(0, np.int64), np.empty((0, 0), np.float32))
 
     @classmethod
-    def of(cls, rows: list[tuple[str, int, np.ndarray]]) -> "Predictions":
+    def of(cls, rows: list[tuple[str, Any, np.ndarray]]) -> "Predictions":
         """From (name, label, probabilities), in the order of the names."""
         names, labels, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-        return cls(list(names), np.array(labels, np.int64), np.stack(probabilities))
+        return cls(list(names), np.array(labels), np.stack(probabilities))
+
+    @property
+    def several(self) -> bool:
+        """Whether items may have several labels."""
+        return self.labels.ndim == 2
 
     def hits(self, k: int = 1) -> np.ndarray:
         """Whether the true class is among the k most probable, bool (N,)."""
@@ -128,12 +134,12 @@ def class_interval(
 class PairedComparison:
     """Two sets of predictions of the same items, the second minus the first."""
 
-    difference: float  # of the accuracy
+    difference: float  # of the accuracy, or of the mean average precision
     low: float  # of its 95 % interval
     high: float
-    only_first: int  # items that only the first gets right
-    only_second: int
-    p_value: float  # of McNemar's exact test
+    only_first: int = 0  # items that only the first gets right
+    only_second: int = 0
+    p_value: float | None = None  # of McNemar's exact test; None where items may have several labels
 
     @property
     def within_noise(self) -> bool:

@@ -1,7 +1,8 @@
 """Scores of clips and of videos, from one pass over the held-out data.
 
 The usual protocol (torchvision's video references, SlowFast): a clip's score is the softmax of its logits, a video's
-score the mean over its clips. Each video is scored once, for any number of processes.
+score the mean over its clips. Each video is scored once, for any number of processes. Where classes are decided apart,
+a clip's score is the sigmoid of its logits.
 """
 
 from collections.abc import Iterable
@@ -10,30 +11,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from cbam3d.engine.losses import Loss
 from cbam3d.engine.scores import Predictions, ranks
+from cbam3d.engine.several import Ranking
 from cbam3d.errors import InputError
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by name, counts by name, the confusion of the videos (true, predicted), what was skipped, and
-    the probabilities of each video (image)."""
+    """Scores by name, counts by name, the confusion of the videos (true, predicted; None where they may have several
+    labels), what was skipped, and the probabilities of each video (image)."""
 
     scores: dict[str, float]
     counts: dict[str, int]
-    confusion: Tensor
+    confusion: Tensor | None
     problems: list[tuple[str, str]] = field(default_factory=list)
     predictions: Predictions = field(default_factory=Predictions.none)
 
 
 @torch.no_grad()
 def score(
-    fabric: Fabric, model: nn.Module, loader: Iterable[Any], num_classes: int, batch_size: int, images: bool
+    fabric: Fabric,
+    model: nn.Module,
+    loader: Iterable[Any],
+    num_classes: int,
+    batch_size: int,
+    images: bool,
+    apart: bool = False,
 ) -> Evaluation:
     """Score a model.
 
@@ -41,47 +49,56 @@ def score(
         fabric: decides device and precision, and joins the processes.
         model: (N, C, *S) -> (N, num_classes), on the device, without Fabric's wrapper, in which processes with
             different numbers of batches would deadlock; left in evaluation mode.
-        loader: yields batches with `inputs` (N·V, C, *S), `labels` (N,), `names` and `problems`.
+        loader: yields batches with `inputs` (N·V, C, *S), `labels` (N,) or (N, K), `names` and `problems`.
         num_classes: K.
         batch_size: views per forward pass.
         images: name the scores top1 and top5, as there are no clips.
+        apart: classes are decided apart.
 
     Returns: `loss` (mean cross-entropy of the views) and, for videos, clip_top1, clip_top5, video_top1,
-    video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K.
+    video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K. Where videos may have
+    several labels, clip_map and video_map: the mean over classes of the average precision.
 
     Raises:
         InputError: no item could be scored, or outputs that are not finite.
     """
     model.eval()
     top5 = min(5, num_classes)
-    num_views, names = 0, list[str]()
+    num_views, names, loss_of = 0, list[str](), Loss(apart=apart)
     problems: list[tuple[str, str]] = []
     sums: list[Tensor] = []  # over the views of a batch: loss, right, right among five
     labels: list[Tensor] = []  # of the items of a batch, and their probabilities; all are read at the end
     probabilities: list[Tensor] = []
+    of_views: list[tuple[Tensor, Tensor]] = []  # probabilities and labels, where there may be several
     for batch in loader:
         problems += batch.problems
         if not len(batch.labels):
             continue
         with fabric.autocast():
             logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
-        views = rearrange(logits.softmax(1), "(n v) k -> n v k", n=len(batch.labels))
-        classes = repeat(batch.labels, "n -> (n v)", v=views.shape[1])
-        order = ranks(logits, classes)
-        right = [(order < k).sum() for k in (1, top5)]
-        sums.append(torch.stack([F.cross_entropy(logits, classes, reduction="sum"), *right]))
+        views = rearrange(activate(logits, apart), "(n v) k -> n v k", n=len(batch.labels))
+        classes = batch.labels.repeat_interleave(views.shape[1], 0)
+        if classes.ndim == 1:
+            order = ranks(logits, classes)
+            right = [(order < k).sum() for k in (1, top5)]
+        else:
+            right = [logits.new_zeros(())] * 2
+            of_views.append((views.flatten(0, 1), classes))
+        sums.append(torch.stack([loss_of(logits, classes if classes.ndim == 1 else classes.float()), *right]))
         labels.append(batch.labels)
         probabilities.append(views.mean(1))
         names += batch.names
         num_views += len(logits)
 
-    rows: list[tuple[str, int, np.ndarray]] = []
+    rows: list[tuple[str, Any, np.ndarray]] = []
     total = np.array([num_views, 0.0, 0.0, 0.0])
     if names:
         total[1:] = torch.stack(sums).cpu().double().sum(0).numpy()
-        rows = [*zip(names, torch.cat(labels).tolist(), torch.cat(probabilities).cpu().numpy(), strict=True)]
+        found = (torch.cat(parts).cpu().numpy() for parts in (labels, probabilities))
+        rows = [*zip(names, *found, strict=True)]
     total = np.sum(gather(fabric, [total]), axis=0)
     problems, rows = gather(fabric, problems), gather(fabric, rows)
+    clips = gather(fabric, [tuple(part.cpu().numpy() for part in parts) for parts in of_views])
     if not rows:
         raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
     given = Predictions.of(rows)
@@ -92,21 +109,32 @@ def score(
             "training has diverged, or the precision does not suffice"
         )
     num_views, loss, top1_views, top5_views = (float(value) for value in total)
-    of_items = [float(given.hits(k).mean()) for k in (1, top5)]
-    if images:
-        scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
+    counts = {"num_videos": len(rows), "num_clips": int(num_views)}
+    if given.several:
+        of_clips = Ranking(*(np.concatenate(parts) for parts in zip(*clips, strict=True))).mean()
+        scores = {"clip_map": of_clips, "video_map": Ranking(given.probabilities, given.labels).mean()}
+        confusion = None
     else:
-        scores = {"clip_top1": top1_views / num_views, "clip_top5": top5_views / num_views}
-        scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
-        counts = {"num_videos": len(rows), "num_clips": int(num_views)}
-    pairs = given.labels * num_classes + given.probabilities.argmax(1)
+        of_items = [float(given.hits(k).mean()) for k in (1, top5)]
+        if images:
+            scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
+        else:
+            scores = {"clip_top1": top1_views / num_views, "clip_top5": top5_views / num_views}
+            scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
+        pairs = given.labels * num_classes + given.probabilities.argmax(1)
+        confusion = torch.from_numpy(np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes))
     return Evaluation(
         scores={"loss": loss / num_views} | scores,
         counts=counts | {"num_skipped": len(problems)},
-        confusion=torch.from_numpy(np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)),
+        confusion=confusion,
         problems=problems,
         predictions=given,
     )
+
+
+def activate(logits: Tensor, apart: bool) -> Tensor:
+    """Probabilities of logits (N, K): that one class holds, or each apart."""
+    return logits.sigmoid() if apart else logits.softmax(1)
 
 
 def gather(fabric: Fabric, items: list[Any]) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Predictions as files: one row per item, one row per class, and the confusion matrix."""
+"""Predictions as files: one row per item, one row per class, and the confusion matrix; of items with several labels,
+one row per item and one per class."""
 
 import csv
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cbam3d.engine.scores import Predictions, class_accuracies
+from cbam3d.engine.several import Ranking, f1_scores
 
 
 def write_predictions(path: Path, given: Predictions, groups: list[str], classes: list[str]) -> None:
@@ -35,6 +37,50 @@ def read_hits(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         [row["group"] for row in rows],
         np.array([row["right"] == "1" for row in rows]),
     )
+
+
+def write_labels(path: Path, given: Predictions, groups: list[str], classes: list[str], thresholds: np.ndarray) -> None:
+    """`predictions.csv` where items may have several labels: path, group, labels, those predicted, whether they are the
+    same, and the probability of every class, under `p(class)`."""
+    predicted = given.probabilities >= thresholds
+    rows = []
+    for name, group, own, found, row in zip(
+        given.names, groups, given.labels, predicted, given.probabilities, strict=True
+    ):
+        texts = ("|".join(classes[k] for k in np.flatnonzero(each)) for each in (own, found))
+        rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.6f}" for value in row)])
+    _write(path, ["path", "group", "labels", "predicted", "right", *(f"p({name})" for name in classes)], rows)
+
+
+def read_labels(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Names, groups, labels, bool (N, K), and probabilities, (N, K), of such a `predictions.csv`."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    classes = [name[2:-1] for name in rows[0] if name.startswith("p(")]
+    labels = np.array([[name in row["labels"].split("|") for name in classes] for row in rows])
+    probabilities = np.array([[float(row[f"p({name})"]) for name in classes] for row in rows])
+    return [row["path"] for row in rows], [row["group"] for row in rows], labels, probabilities
+
+
+def has_several(path: Path) -> bool:
+    """Whether a `predictions.csv` is about items that may have several labels."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return "labels" in next(csv.reader(file))
+
+
+def write_class_scores(path: Path, given: Predictions, classes: list[str], thresholds: np.ndarray) -> None:
+    """`classes.csv` where items may have several labels: for each class the number of items that have it, its average
+    precision, the threshold, and precision, recall and F1 there."""
+    precisions = Ranking(given.probabilities, given.labels).average_precisions()
+    predicted = given.probabilities >= thresholds
+    right, chosen, own = (each.sum(0) for each in (predicted & given.labels, predicted, given.labels))
+    scores = (precisions, right / np.maximum(chosen, 1), right / np.maximum(own, 1), f1_scores(predicted, given.labels))
+    rows = []
+    for number, name in enumerate(classes):
+        values = ("" if not own[number] else f"{score[number]:.4f}" for score in scores)
+        average, *others = values
+        rows.append([name, int(own[number]), average, f"{thresholds[number]:.4f}", *others])
+    _write(path, ["class", "items", "average_precision", "threshold", "precision", "recall", "f1"], rows)
 
 
 def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:

@@ -389,6 +389,6 @@ def _first_difference(error: Exception) -> str:
 
 def _epoch_line(row: dict[str, float], epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>3.0f}/{epochs}", f"train loss {row['train_loss']:.3f}"]
-    parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name]
+    parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name or "map" in name]
     parts += [f"{row['clips_per_second']:.0f} clips/s", f"waiting {row['waiting_share']:.0%}"]
     return "  ".join(parts)

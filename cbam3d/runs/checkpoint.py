@@ -1,10 +1,12 @@
 """What training left: the folder of a run, or one of its checkpoints -> configuration, classes and network."""
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,24 @@ class Checkpoint:
     def epoch(self) -> int:
         """Number of finished epochs."""
         return self.state["state"]["epoch"]
+
+    @property
+    def apart(self) -> bool:
+        """Whether classes are decided apart, so that any number of them may hold."""
+        return self.config.train.loss == "bce"
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
+        on validation data, which the folder of the run has, or else 0.5."""
+        if not self.apart:
+            return None
+        path = self.folder / "metrics.json"
+        try:
+            known = json.loads(path.read_text())["thresholds"] if path.is_file() else {}
+            return np.array([known.get(name, 0.5) for name in self.classes], float)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return np.full(len(self.classes), 0.5)
 
     def model(
         self, config: Config | None = None, network: nn.Module | None = None, trust_code: bool = False

@@ -30,7 +30,7 @@ from cbam3d.files import make_folder, parse_yaml
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
-from cbam3d.runs.data import open_source
+from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import create_fabric, environments
@@ -131,6 +131,7 @@ def compare(
     if source.manifest is not None:
         write_manifest(source.manifest, folder / "manifest.csv")
         base = with_manifest_of(folder, base)
+    base = with_loss(base, source)
     if base.train.cached_views and base.train.cache is None:
         base = base.override({"train": {"cache": str(folder / "features")}})
     images, num_classes = source.images, len(source.classes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbam3d.config import Config, DataConfig
 from cbam3d.config.bundled import find_recipe
+from cbam3d.data.background import with_background
 from cbam3d.data.images import load_folder, load_torchvision
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
@@ -44,6 +45,11 @@ class Source:
     @property
     def images(self) -> bool:
         return self.recipe.kind == "image"
+
+    @property
+    def several(self) -> bool:
+        """Whether items may have several labels."""
+        return self.manifest is not None and self.manifest.several
 
 
 def open_source(config: Config, expected: list[str] | None = None, progress: Progress = show_progress) -> Source:
@@ -80,9 +86,29 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
     return source
 
 
+def with_loss(config: Config, source: Source) -> Config:
+    """The configuration with the loss that the data decides, where it names none.
+
+    Raises:
+        InputError: cross-entropy, of which one class holds, for items that may have several.
+    """
+    chosen = config.train.loss
+    if source.several and chosen == "cross_entropy":
+        raise InputError(f"train.loss cross_entropy is for one label a video, those of {config.data.root} have several")
+    if source.several and chosen is None:
+        logger.info("videos may have several labels: train.loss bce")
+        return config.override({"train": {"loss": "bce"}})
+    return config
+
+
 def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Source:
     data, root = config.data, place_of(config.data.root)
     manifest = split_manifest(load_manifest(config, recipe, expected, progress), data, recipe)
+    sampling = sampling_of(data)
+    if data.background:
+        if not manifest.parts.any():
+            raise InputError(f"data.background: {data.root} has no parts of videos, between which nothing happens")
+        manifest = with_background(manifest, needed_frames(manifest, sampling))
     if not data.allow_leaks:
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
@@ -92,7 +118,6 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     _check_classes(found, classes, problems, data.root)
     _report_untrained(manifest)
     _report_damaged(manifest)
-    sampling = sampling_of(data)
     _report_short(manifest, sampling)
 
     train_clips = partial(sampling.random, num_clips=data.clips_per_visit)
@@ -126,6 +151,12 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
 def sampling_of(data: DataConfig) -> Sampling:
     """How clips are taken from videos."""
     return Sampling(data.num_frames, data.stride, data.fps, data.sampling == "segments", data.short_videos)
+
+
+def needed_frames(manifest: Manifest, sampling: Sampling) -> np.ndarray:
+    """How many frames each video needs for a clip, (N,)."""
+    rates, inverse = np.unique(manifest.fps, return_inverse=True)
+    return np.array([sampling.needed_frames(float(rate)) for rate in rates])[inverse]
 
 
 def _test_clips(
@@ -180,9 +211,7 @@ def _report_damaged(manifest: Manifest) -> None:
 
 def _report_short(manifest: Manifest, sampling: Sampling) -> None:
     usable = manifest.select(manifest.usable)
-    rates, inverse = np.unique(usable.fps, return_inverse=True)
-    needed = np.array([sampling.needed_frames(float(rate)) for rate in rates])[inverse]
-    if num_short := int((usable.num_frames < needed).sum()):
+    if num_short := int((usable.num_frames < needed_frames(usable, sampling)).sum()):
         done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
         number = f"{num_short} of {counted(len(usable), 'video')}"
         logger.warning(f"{number} shorter than a clip, and {done}")

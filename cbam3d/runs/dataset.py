@@ -12,7 +12,7 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.crops import TestCrops
 from cbam3d.data.draw import Transform
 from cbam3d.data.images import ImageDataset
-from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, balanced
+from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, visits
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError
 from cbam3d.runs.data import Source, open_source
@@ -23,7 +23,8 @@ from cbam3d.runs.progress import show_progress
 class Split:
     """One split of a data set, sampled, cropped, transformed and normalised as configured.
 
-    `split[i]` is the pair of an item's input, float32 (C, T, H, W) or (C, H, W), and its label. Where evaluation takes
+    `split[i]` is the pair of an item's input, float32 (C, T, H, W) or (C, H, W), and its label: its class number, or
+    where it may have several, whether it has each class, bool (K,). Where evaluation takes
     V views of an item, the input is (V, C, *S). A training item is transformed as in the first epoch.
 
     Args:
@@ -38,7 +39,7 @@ class Split:
         """Number of items."""
         return len(self.loader.data)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """
         Raises:
             IndexError: no such item.
@@ -50,7 +51,8 @@ class Split:
         if packed.problems:
             raise InputError(": ".join(packed.problems[0]))
         views = self.loader.transform(packed.to(self.loader.device))
-        return views[0] if len(views) == 1 else views, int(packed.labels[0])
+        label = packed.labels[0]
+        return views[0] if len(views) == 1 else views, label if label.ndim else int(label)
 
     def name(self, index: int) -> str:
         """The path of an item below the root of the data."""
@@ -58,7 +60,7 @@ class Split:
 
     def batches(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, on the device: `inputs` (N·V, C, *S), the V views of a sample one after the other,
-        `targets` (N·V,), or (N·V, K) where samples are mixed, `labels` (N,), `names`, and the `problems` of files that
+        `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and the `problems` of files that
         cannot be read. Order and random parameters follow from the seed and the epoch."""
         self.loader.set_epoch(epoch)
         return iter(self.loader)
@@ -133,7 +135,7 @@ def create_loaders(
 
     limit = config.train.limit_batches
     indices = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)
-    indices.weights = balanced(source.train.labels, data.balance)
+    indices.weights = visits(source.train.labels, data.balance, data.background, source.classes)
     train = loader(source.train, indices, crops, transforms, mix)
     test = held_out(source.test)
     return train, test if source.validation is source.test else held_out(source.validation), test

@@ -1,22 +1,30 @@
 """Scoring what was trained: a checkpoint with its configuration, or with parts of it changed."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cbam3d.config import Config
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.recipe import load_recipe
+from cbam3d.engine.events import FORMATS
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.scoring import score
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
-from cbam3d.runs.data import open_source
+from cbam3d.runs.data import Source, open_source
 from cbam3d.runs.dataset import create_loaders
+from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.processes import by_first_process, create_fabric
+from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
+from cbam3d.runs.segments import score_segments
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.storage import Url, exists, place_of
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -42,16 +50,39 @@ def evaluate(
     model = saved.model(config, **options).to(fabric.device)
     _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     loader = validation if split == "val" else test
-    found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images)
+    apart = config.train.loss == "bce"
+    found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images, apart)
     problems = source.problems + found.problems
-    result = Result.of(found, source, len(dict(problems)))
+    result = Result.of(found, source, len(dict(problems)), saved.thresholds)
     if fabric.is_global_zero:
+        events = None
+        if _wants_events(config, source):
+            predictor = Predictor(model, source.classes, config, source.images, fabric.device, saved.thresholds)
+            segments, events = score_segments(predictor, loader.data, show_progress)  # type: ignore[arg-type]
+            result = replace(result, scores=result.scores | segments)
         target = make_folder(saved.folder / "evaluation")
         (target / "skipped.csv").unlink(missing_ok=True)
         SkippedFiles(target / "skipped.csv", config.data.max_bad_videos).add(problems)
         facts = {"split": split, "checkpoint": saved.path.stem, "epoch": saved.epoch, "config": config.plain()}
+        (target / "events.csv").unlink(missing_ok=True)
+        if events is not None:
+            with open(target / "events.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                start, line = FORMATS["csv"]
+                file.writelines(f"{text}\n" for text in (start, *(line(*one) for one in events)))
         result.write(target, saved.folder / "evaluation.json", result.facts() | facts)
     return result
+
+
+def _wants_events(config: Config, source: Source) -> bool:
+    parts = source.manifest is not None and bool(source.manifest.parts.any())
+    wanted = config.eval.events
+    if wanted is None:
+        wanted = parts and config.data.background > 0
+        if parts and not wanted:
+            logger.info(
+                "set eval.events to find and score events in whole videos too: it takes every event to be listed"
+            )
+    return wanted
 
 
 def _for_table(config: Config, saved: Checkpoint) -> Config:

@@ -72,7 +72,7 @@ class Explainer:
             raise InputError(f"explain: {unknown('class', target, predictor.classes)}")
         inputs = predictor.inputs([view])
         with torch.no_grad():
-            probabilities = predictor.model(inputs).float().softmax(1)[0].cpu()
+            probabilities = predictor.activate(predictor.model(inputs).float())[0].cpu()
         best = predictor.best(probabilities, 5)
         target = best[0][0] if target is None else target
         grad_cam, layer = None, ""

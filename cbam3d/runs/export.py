@@ -92,10 +92,10 @@ def largest_difference(model: nn.Module, other: Callable[[Tensor], Tensor], shap
 
 def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
     """What the exported network expects, and what its outputs mean."""
-    data = saved.config.data
+    data, activation = saved.config.data, "sigmoid" if saved.apart else "softmax"
     facts: dict[str, Any] = {
         "input": {"name": "input", "shape": ["batch", *shape], "dtype": "float32", "colours": "RGB"},
-        "output": {"name": "logits", "shape": ["batch", len(saved.classes)]},
+        "output": {"name": "logits", "shape": ["batch", len(saved.classes)], "probabilities": activation},
         "short_side": data.short_side,
         "size": data.model_dump(mode="json")["size"],
         "mean": list(data.scaling[0]),
@@ -110,5 +110,7 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
     if not saved.images:
         facts |= {"num_frames": data.num_frames, "stride": data.stride, "fps": data.fps, "sampling": data.sampling}
         facts |= {"clips_a_video": saved.config.eval.num_clips}
-        facts["preprocessing"] += "; average the softmax over clips spread evenly over the video"
+        facts["preprocessing"] += f"; average the {activation} over clips spread evenly over the video"
+    if saved.thresholds is not None:
+        facts["thresholds"] = saved.thresholds.tolist()
     return facts

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cbam3d.config import Config
 from cbam3d.data.augment import Mix
 from cbam3d.data.features import FeatureLoader, FeatureSet, ViewBatches
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, balanced
+from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, visits
 from cbam3d.data.rng import numbers_of
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
@@ -74,6 +74,7 @@ def cached_loaders(
     fabric: Fabric,
     folder: Path,
     progress: Progress,
+    classes: list[str],
 ) -> tuple[FeatureLoader, FeatureLoader, FeatureLoader, Problems]:
     """Loaders of features in place of those of files, and the files that could not be read.
 
@@ -85,6 +86,7 @@ def cached_loaders(
         fabric: decides precision and processes.
         folder: where features are kept.
         progress: shows how far the computation is.
+        classes: names.
 
     Raises:
         InputError: a network without a head of its own, or one that is trained elsewhere, too.
@@ -116,7 +118,7 @@ def cached_loaders(
     assert isinstance(batches, TrainBatches)
     order = TrainBatches(trained, config.train.batch_size, config.run.seed, batches.rank, batches.world_size)
     order.limit = batches.limit
-    order.weights = balanced(trained.labels, config.data.balance)
+    order.weights = visits(trained.labels, config.data.balance, config.data.background, classes)
 
     def held_out(found: FeatureSet) -> FeatureLoader:
         per_batch = max(1, config.eval.batch_size // found.features.shape[1])
@@ -224,5 +226,5 @@ def _usable(loader: Loader, found: list[Tensor | None], root: str) -> tuple[Feat
     rows = {i: one for i, one in enumerate(found) if one is not None}
     if not rows:
         raise InputError(f"{root}: no item has features" + (f", the first: {problems[0][0]}" if problems else ""))
-    labels = torch.tensor([int(data.labels[i]) for i in rows])
+    labels = torch.as_tensor(data.labels)[list(rows)].cpu()
     return FeatureSet(torch.stack(list(rows.values())), labels, [data.name(i) for i in rows]), problems

@@ -210,7 +210,9 @@ def _output_of(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
 
 def _rows(source: Source, items: Samples, split: str, item: int, count: int, views: int) -> list[dict[str, Any]]:
     """The columns beside the features, for each view of an item."""
-    label = source.classes[int(items.labels[item])]
+    own = items.labels[item]
+    names = [source.classes[int(k)] for k in (np.flatnonzero(own) if source.several else [own])]
+    label = "|".join(names)
     row = {"path": items.name(item), "label": label, "group": "", "split": split}
     if not isinstance(items, VideoDataset):
         return [{**row, "view": i, "start_seconds": 0.0, "end_seconds": 0.0} for i in range(count)]

@@ -52,8 +52,8 @@ def distinct(names: Iterable[str]) -> list[str]:
     return list(taken)
 
 
-def copies_of(sources: list[str], folder: str) -> list[Path]:
-    """Where the annotated copy of each source goes; the folder is made.
+def copies_of(sources: list[str], folder: str, option: str = "--annotate") -> list[Path]:
+    """Where the annotated copy of each source goes; the folder, which an option names, is made.
 
     Raises:
         InputError: onto one of the sources, or a folder that cannot be made.
@@ -62,5 +62,5 @@ def copies_of(sources: list[str], folder: str) -> list[Path]:
     paths = [make_folder(folder) / f"{stem}.mp4" for stem in distinct(stems)]
     originals = {Path(one).resolve() for one in sources if not is_stream(one)}
     if lost := [path for path in paths if path.resolve() in originals]:
-        raise InputError(f"predict: --annotate {folder} would overwrite {lost[0]}")
+        raise InputError(f"predict: {option} {folder} would overwrite {lost[0]}")
     return paths

@@ -1,25 +1,34 @@
 """A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform
+from cbam3d.data.background import BACKGROUND
 from cbam3d.data.batch import Sample, SampleIndex, pack
 from cbam3d.data.crops import TestCrops
 from cbam3d.data.images import read_image
+from cbam3d.engine.events import Event, EventSettings, find_events
+from cbam3d.engine.scoring import activate
 from cbam3d.errors import InputError
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.data import sampling_of
 from cbam3d.runs.network import memory_format
-from cbam3d.storage import local_copy, place_of
+from cbam3d.runs.parts import parts_of
+from cbam3d.storage import is_stored, local_copy, place_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
 from cbam3d.video.probe import VideoInfo, measure_video, probe_video
+from cbam3d.video.stream import stream_frames
 
 
 class Predictor:
@@ -31,10 +40,18 @@ class Predictor:
         config: how clips are sampled, cropped and normalised (`data`, `eval`).
         images: whether files are images, rather than videos.
         device: where the network computes.
+        thresholds: where classes are decided apart (`train.loss` bce), the probabilities from which on they are taken
+            to hold, (K,); None for 0.5.
     """
 
     def __init__(
-        self, model: nn.Module, classes: list[str], config: Config, images: bool, device: torch.device | str = "cpu"
+        self,
+        model: nn.Module,
+        classes: list[str],
+        config: Config,
+        images: bool,
+        device: torch.device | str = "cpu",
+        thresholds: np.ndarray | None = None,
     ) -> None:
         try:
             self.device = torch.device(device)
@@ -42,6 +59,8 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
         self.classes, self.config, self.images = classes, config, images
+        self.apart = config.train.loss == "bce"
+        self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
         crops = TestCrops(config.data.sides, config.eval.num_crops, config.eval.flip)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
@@ -59,13 +78,65 @@ class Predictor:
         values, classes = probabilities.topk(min(top, len(self.classes)))
         return [(self.classes[int(i)], float(value)) for i, value in zip(classes, values, strict=True)]
 
+    def holding(self, probabilities: Tensor) -> list[str]:
+        """Which classes hold, given probabilities (K,), where they are decided apart: any number of them."""
+        return [self.classes[k] for k in np.flatnonzero(probabilities.numpy() >= self.thresholds)]
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Probabilities of logits (N, K): the softmax, or the sigmoid where classes are decided apart."""
+        return activate(logits, self.apart)
+
     def probabilities(self, path: str | Path) -> Tensor:
-        """Of every class, (K,): the mean of the softmax over the file's views, as in evaluation.
+        """Of every class, (K,): the mean over the file's views, as in evaluation.
 
         Raises:
             InputError: a file that cannot be read.
         """
         return self.score(self.views(path))
+
+    def events(
+        self,
+        source: str | Path,
+        *,
+        window: float | None = None,
+        step: float | None = None,
+        settings: EventSettings | None = None,
+    ) -> Iterator[Event]:
+        """What happens when in a video, a stream or before a camera: each event as soon as it is known to have ended.
+        Overlapping windows are classified and averaged; nothing proposes or refines boundaries, so they are about as
+        exact as a step. The class `background` is no event.
+
+        Args:
+            source: a path or URL, or the number of a camera.
+            window: seconds of what is classified at a time; None for the length of a clip, or where clips are taken
+                from segments of the whole (`data.sampling`), 2.
+            step: seconds from window to window; None for a quarter of one.
+            settings: thresholds and lengths; None for the usual ones, with the thresholds of the run where classes are
+                decided apart.
+
+        Raises:
+            InputError: a source that cannot be read.
+        """
+        if self.images:
+            raise InputError("events are found in videos, the run was trained on images")
+        settings = settings or EventSettings(threshold=self.thresholds.tolist())
+        with local_copy(place_of(source)) if is_stored(source) else nullcontext(source) as path:
+            try:
+                frames = stream_frames(str(path))
+                first = next(frames)
+                window = window or self.usual_window(first.fps)
+                step = step or window / 4
+                parts = parts_of(self, chain([first], frames), window, step)
+                windows = ((start, end, found.numpy()) for start, end, found in parts)
+                classes = [None if name == BACKGROUND else name for name in self.classes]
+                yield from find_events(windows, classes, step, settings)
+            except VideoError as error:
+                raise VideoError(source, error.reason) from None
+
+    def usual_window(self, fps: float) -> float:
+        """Seconds of a video of this frame rate that a clip covers; 2 where clips are taken from segments."""
+        sampling = sampling_of(self.config.data)
+        return 2.0 if sampling.segments else sampling.needed_frames(fps) / fps
 
     def views(self, path: str | Path) -> list[Tensor]:
         """The views of a file that evaluation takes, before cropping: clips uint8 (3, T, H, W), or an image (3, H, W).
@@ -118,7 +189,7 @@ class Predictor:
         """Probabilities (K,), the mean over views, each uint8 (3, *S) of any size."""
         parts = self.inputs(views).split(self.config.eval.batch_size)
         logits = [self.model(part).float() for part in parts]
-        return torch.cat(logits).softmax(1).mean(0).cpu()
+        return self.activate(torch.cat(logits)).mean(0).cpu()
 
 
 def load_run(
@@ -136,4 +207,5 @@ def load_run(
         InputError: no run there, or a checkpoint that does not fit.
     """
     opened = open_checkpoint(path, checkpoint)
-    return Predictor(opened.model(trust_code=trust_code), opened.classes, opened.config, opened.images, device)
+    model = opened.model(trust_code=trust_code)
+    return Predictor(model, opened.classes, opened.config, opened.images, device, opened.thresholds)

@@ -3,10 +3,13 @@
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cbam3d.data import digits, motion
+from cbam3d.data import digits, motion, motion_events
+from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.errors import InputError
+from cbam3d.video.index import INDEX_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +22,11 @@ class _Rendered:
     what: str
 
 
+_EVENTS = motion_events.NUM_VIDEOS, sum(motion_events.NUM_VIDEOS.values()), "videos of motions at known times"
 _RENDERED = {
     "motion": _Rendered(motion.render, motion.CLASSES, len(motion.CLASSES) * motion.NUM_GROUPS, "videos of motions"),
+    "motion_events": _Rendered(motion_events.render, *_EVENTS),
+    "motion_pairs": _Rendered(partial(motion_events.render, at_once=2), *_EVENTS),
     "digits": _Rendered(digits.render, digits.NUM_IMAGES, sum(digits.NUM_IMAGES.values()), "images of digits"),
 }
 
@@ -38,7 +44,7 @@ def render_missing(recipe: str, root: Path) -> bool:
     if recipe not in _RENDERED:
         return False
     rendered = _RENDERED[recipe]
-    expected = {*rendered.folders, "manifest.csv", ".manifest.unfinished"}
+    expected = {*rendered.folders, TABLE_NAME, INDEX_NAME, ".manifest.unfinished", "annotations.csv", "duplicates.csv"}
     if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - expected)):
         raise InputError(f"{root} holds {foreign[0]}: {recipe} is not rendered there; name a data.recipe")
     if sum(1 for path in root.glob("*/**/*.*") if path.is_file()) < rendered.num_files:

@@ -82,7 +82,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "metrics": metrics,
         "evaluated": evaluated and {"facts": evaluated, "scores": _scores(evaluated), "way": _way(evaluated)},
         "pictures": pictures,
-        "classes": sorted(_rows(folder / "classes.csv"), key=lambda row: float(row["accuracy"] or 2)),
+        "classes": sorted(_class_rows(folder / "classes.csv"), key=lambda row: float(row["score"] or 2)),
         "skipped": _rows(folder / "skipped.csv"),
         "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
@@ -111,6 +111,14 @@ def _way(evaluated: dict[str, Any]) -> str:
     return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
 
 
+def _class_rows(path: Path) -> list[dict[str, str]]:
+    """The classes with their score: accuracy, or average precision where items may have several labels."""
+    rows = _rows(path)
+    for row in rows:
+        row["score"] = row["accuracy"] if "accuracy" in row else row["average_precision"]
+    return rows
+
+
 def _rows(path: Path, raw: bool = False) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -127,8 +135,20 @@ def _printable(text: str) -> str:
 def _mistakes(folder: Path) -> list[Mistake]:
     """All of them, the most confident first."""
     wrong = [row for row in _rows(folder / "predictions.csv", raw=True) if row["right"] == "0"]
-    found = [Mistake(row["path"], row["label"], row["top1"], float(row["probability1"])) for row in wrong]
+    found = [
+        _of_several(row)
+        if "labels" in row
+        else Mistake(row["path"], row["label"], row["top1"], float(row["probability1"]))
+        for row in wrong
+    ]
     return sorted(found, key=lambda one: -one.probability)
+
+
+def _of_several(row: dict[str, str]) -> Mistake:
+    """A mistake where several labels may hold; as confident as the class that is furthest off."""
+    own, found = ({name for name in row[key].split("|") if name} for key in ("labels", "predicted"))
+    off = [float(row[f"p({name})"]) for name in found - own] + [1 - float(row[f"p({name})"]) for name in own - found]
+    return Mistake(row["path"], row["labels"] or "no label", row["predicted"] or "no label", max(off))
 
 
 def _with_pictures(mistakes: list[Mistake], saved: Checkpoint, options: dict[str, Any]) -> tuple[list[Mistake], str]:

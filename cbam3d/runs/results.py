@@ -18,7 +18,14 @@ from cbam3d.engine.scores import (
     interval,
 )
 from cbam3d.engine.scoring import Evaluation
-from cbam3d.engine.tables import write_classes, write_confusion, write_predictions
+from cbam3d.engine.several import compare_map, f1_scores, map_interval
+from cbam3d.engine.tables import (
+    write_class_scores,
+    write_classes,
+    write_confusion,
+    write_labels,
+    write_predictions,
+)
 from cbam3d.errors import InputError
 from cbam3d.runs.data import Source
 
@@ -34,6 +41,7 @@ class Result:
         scores: all of them by name; all but the loss are 0 … 1.
         intervals: 95 % intervals of those that are means over items or classes, by bootstrap over groups.
         num_skipped: files of the data set that could not be used.
+        thresholds: probabilities from which on a class is taken to hold, (K,), where items may have several; else None.
     """
 
     evaluation: Evaluation
@@ -42,12 +50,28 @@ class Result:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     num_skipped: int
+    thresholds: np.ndarray | None = None
 
     @classmethod
-    def of(cls, evaluation: Evaluation, source: Source, num_skipped: int) -> "Result":
-        """Add class accuracies, calibration and intervals to an evaluation."""
+    def of(
+        cls, evaluation: Evaluation, source: Source, num_skipped: int, thresholds: np.ndarray | None = None
+    ) -> "Result":
+        """Add class accuracies, calibration and intervals to an evaluation.
+
+        Args:
+            evaluation: of the items.
+            source: where they are from.
+            num_skipped: files that could not be used.
+            thresholds: where items may have several labels; None for 0.5.
+        """
         given, classes = evaluation.predictions, source.classes
         groups = groups_of(source, given.names)
+        if given.several:
+            thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
+            f1 = float(np.nanmean(f1_scores(given.probabilities >= thresholds, given.labels)))
+            intervals = {"video_map": map_interval(given.probabilities, given.labels, np.array(groups))}
+            scores = evaluation.scores | {"video_f1": f1}
+            return cls(evaluation, classes, groups, scores, intervals, num_skipped, thresholds)
         top1 = next(name for name in ("video_top1", "top1") if name in evaluation.scores)
         by_class = class_accuracies(given.hits(), given.labels, len(classes))
         of_classes = top1.replace("top1", "mean_class_accuracy")
@@ -65,6 +89,8 @@ class Result:
         """Of which classes there are so many more items than of others that they decide the accuracy; empty where the
         largest has less than twice the items of the smallest."""
         labels = self.evaluation.predictions.labels
+        if labels.ndim == 2:  # the mean over classes counts them alike
+            return ""
         counts = np.bincount(labels, minlength=len(self.classes))
         few, many = counts[counts > 0].min(), counts.max()
         if many < 2 * few:
@@ -92,12 +118,21 @@ class Result:
         """Scores, intervals and counts, for JSON."""
         counts = self.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
         leading = {"leading_score": self.leading, "uneven_classes": self.uneven}
-        return {**self.scores, "intervals_95": self.bounded, **counts, **leading}
+        facts = {**self.scores, "intervals_95": self.bounded, **counts, **leading}
+        if self.thresholds is not None:
+            facts["thresholds"] = dict(zip(self.classes, self.thresholds.tolist(), strict=True))
+        return facts
 
     def write(self, folder: Path, json_file: Path, facts: dict[str, Any]) -> None:
-        """Write `predictions.csv`, `classes.csv` and `confusion.csv` into a folder, the facts as JSON, and last, when
-        nothing more can be lost, `confusion.png`."""
+        """Write `predictions.csv`, `classes.csv` and, of items with one label, `confusion.csv` into a folder, the facts
+        as JSON, and last, when nothing more can be lost, `confusion.png`."""
         given, confusion = self.evaluation.predictions, self.evaluation.confusion
+        if confusion is None:
+            assert self.thresholds is not None
+            write_labels(folder / "predictions.csv", given, self.groups, self.classes, self.thresholds)
+            write_class_scores(folder / "classes.csv", given, self.classes, self.thresholds)
+            write_json(json_file, facts)
+            return
         write_predictions(folder / "predictions.csv", given, self.groups, self.classes)
         write_classes(folder / "classes.csv", given, self.classes)
         write_confusion(folder / "confusion.csv", confusion, self.classes)
@@ -124,8 +159,11 @@ def compare_runs(first: Result, other: Result) -> PairedComparison:
         InputError: they were scored on different items.
     """
     a, b = (result.evaluation.predictions for result in (first, other))
-    if a.names != b.names or (a.labels != b.labels).any():
+    if a.names != b.names or not np.array_equal(a.labels, b.labels):
         raise InputError("the runs were scored on other items: no paired comparison")
+    if a.several:
+        found = compare_map([a.probabilities], [b.probabilities], a.labels, np.array(first.groups))
+        return PairedComparison(*found)
     return compare_paired(a.hits(), b.hits(), np.array(first.groups))
 
 

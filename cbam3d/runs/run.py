@@ -97,7 +97,8 @@ class Run:
         Raises:
             InputError: no such device, or weights that do not fit.
         """
-        return Predictor(self.model(checkpoint), self.classes, self.config, self.images, device)
+        saved = self.checkpoint(checkpoint)
+        return Predictor(saved.model(**self._how), self.classes, self.config, self.images, device, saved.thresholds)
 
     def explainer(
         self,

@@ -82,13 +82,14 @@ def create_trainer(
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
         loaders = (train_loader, validation_loader, test_loader)
         model.to(fabric.device).eval()
-        *cached, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress)
+        *cached, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
         train_loader, validation_loader, test_loader = cached
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
-    t, labels = config.train, np.asarray(source.train.labels)
-    counts = np.bincount(labels, minlength=num_classes).tolist()
-    loss = create_loss(t.label_smoothing, t.class_weights, t.logit_adjustment, counts, source.classes)
+    t, labels, apart = config.train, np.asarray(source.train.labels), config.train.loss == "bce"
+    counts = (labels.sum(0) if source.several else np.bincount(labels, minlength=num_classes)).tolist()
+    num_samples = len(labels) if apart else None
+    loss = create_loss(t.label_smoothing, t.class_weights, t.logit_adjustment, counts, source.classes, num_samples)
     if config.run.compile:
         model.compile()
     divided = config.run.strategy == "shard" and fabric.world_size > 1
@@ -100,7 +101,9 @@ def create_trainer(
     optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
     facts = {"config": config.plain(), "kind": source.recipe.item, "classes": source.classes}
     facts |= {"versions": _versions(), "new_parameters": new}
-    scorer = partial(score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images)
+    scorer = partial(
+        score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images, apart=apart
+    )
     trainer = Trainer(
         fabric,
         wrapped,
@@ -115,7 +118,7 @@ def create_trainer(
         average,
         StopRequest(config.train.max_hours),
         progress if fabric.is_global_zero else no_progress,
-        "top1" if images else "video_top1",
+        "video_map" if source.several else "top1" if images else "video_top1",
         memory_format(config, images),
         loss,
     )

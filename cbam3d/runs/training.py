@@ -16,12 +16,13 @@ from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
 from cbam3d.engine.records import EpochTable
+from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.checkpoint import read_checkpoint
-from cbam3d.runs.data import open_source
+from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -84,11 +85,14 @@ def train(
         logger.info(f"run folder {folder}")
         begun = read_checkpoint(checkpoint_path(folder))
         settings = with_own_input(settings, begun.config.data)
+        if settings.train.loss is None:  # decided when the run began
+            settings = settings.override({"train": {"loss": begun.config.train.loss}})
         _report_changes(begun.config, settings)
     else:
         settings = with_own_input(settings)
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, progress=progress))
+    settings = with_loss(settings, source)
     if resume and source.manifest is not None:
         refuse_changed(source.manifest, place_of(settings.data.root))
     if not resume:
@@ -103,10 +107,16 @@ def train(
             write_manifest(source.manifest, folder / "manifest.csv")
         _report_to_wandb(settings, folder)
     evaluation, table = trainer.fit()
+    thresholds = None
     if source.validation is not source.test:
+        validated = evaluation.predictions
+        if validated.several:
+            thresholds = best_thresholds(validated.probabilities, validated.labels)
         evaluation = trainer.score(score_test)
         trainer.skipped.add(evaluation.problems)
-    result = Result.of(evaluation, source, len(trainer.skipped.reasons))
+    elif source.several:
+        logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")
+    result = Result.of(evaluation, source, len(trainer.skipped.reasons), thresholds)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
     fabric.barrier()  # the others may ask the run for its scores at once
@@ -210,5 +220,5 @@ def _numbered(name: str) -> Iterator[Path]:
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     result.write(folder, folder / "metrics.json", result.facts() | {"epoch": trainer.state.epoch} | best)
-    plot_curves(folder / "curves.png", table, [name for name in result.scores if "top" in name])
+    plot_curves(folder / "curves.png", table, [name for name in result.evaluation.scores if name != "loss"])
     plot_steps(folder / "steps.png", folder / "steps.csv")

@@ -1,24 +1,20 @@
 """What a trained network sees in a video: in the whole of it, or in one part after the other."""
 
 import math
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from cbam3d.runs.annotate import AnnotatedVideo
+from cbam3d.runs.parts import parts_of
 from cbam3d.runs.predictor import Predictor
 from cbam3d.storage import is_stored, local_copy, place_of
 from cbam3d.video.container import VideoError
-from cbam3d.video.stream import TimedFrame, stream_frames
-
-_EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
+from cbam3d.video.stream import stream_frames
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,7 @@ class Prediction:
     start_seconds: float | None
     end_seconds: float | None
     classes: list[tuple[str, float]]  # best first, with probabilities
+    labels: list[str] | None = None  # those that hold, where any number may
 
 
 def predict_windows(
@@ -62,7 +59,7 @@ def predict_windows(
                 raise VideoError(source, error.reason) from None
         return
     if window is None or step is None:
-        prediction = Prediction(str(source), None, None, predictor(source, top))
+        prediction = _prediction(predictor, source, None, None, predictor.probabilities(source), top)
         if annotated is not None:
             frames = stream_frames(str(source))
             first = next(frames)
@@ -77,11 +74,11 @@ def predict_windows(
     interrupted = False
     with nullcontext() if annotated is None else AnnotatedVideo(annotated, first.fps) as copy:
         try:
-            for start, end, probabilities in _parts(predictor, chain([first], frames), window, step, copy):
-                classes = predictor.best(probabilities, top)
+            for start, end, probabilities in parts_of(predictor, chain([first], frames), window, step, copy):
+                prediction = _prediction(predictor, source, start, end, probabilities, top)
                 if copy is not None:
-                    copy.show(end, classes)
-                yield Prediction(str(source), start, end, classes)
+                    copy.show(end, prediction.classes)
+                yield prediction
         except GeneratorExit:  # what was seen until now is kept
             return
         except KeyboardInterrupt:
@@ -90,33 +87,8 @@ def predict_windows(
         raise KeyboardInterrupt
 
 
-def _parts(
-    predictor: Predictor, frames: Iterable[TimedFrame], window: float, step: float, copy: AnnotatedVideo | None
-) -> Iterator[tuple[float, float, Tensor]]:
-    """Start, end and probabilities of each part."""
-    seen: deque[tuple[float, np.ndarray]] = deque()  # the frames of the part that is being read
-    data = predictor.config.data
-    start, end, fps, count = 0.0, 0.0, 25.0, 0
-
-    def part(stop: float) -> tuple[float, float, Tensor] | None:
-        chosen = [pixels for seconds, pixels in seen if start - _EXACT <= seconds < stop - _EXACT]
-        if not chosen:  # a gap
-            return None
-        clips = predictor.clips(len(chosen), fps)
-        views = [torch.from_numpy(np.stack([chosen[frame] for frame in clip], 1)) for clip in clips]
-        return start, stop, predictor.score(views)
-
-    for timed in frames:
-        if copy is not None:
-            copy.see(timed)
-        seen.append((timed.seconds, timed.scaled(data.short_side, data.sides)))
-        fps, end = timed.fps, timed.seconds + 1 / timed.fps
-        while end >= start + window - _EXACT:
-            if found := part(start + window):
-                yield found
-            count += 1
-            start = count * step
-            while seen and seen[0][0] < start - _EXACT:
-                seen.popleft()
-    if count == 0 and (found := part(end)):
-        yield found
+def _prediction(
+    predictor: Predictor, source: str | Path, start: float | None, end: float | None, probabilities: Tensor, top: int
+) -> Prediction:
+    labels = predictor.holding(probabilities) if predictor.apart else None
+    return Prediction(str(source), start, end, predictor.best(probabilities, top), labels)

@@ -54,3 +54,24 @@ def test_adjusted_logits_by_hand():
     half = create_loss(0.0, None, 0.5, [6, 2], ["a", "b"]).offsets
     torch.testing.assert_close(half, 0.5 * prior.log())
     assert create_loss(0.1, None, 0.0, [6, 2], ["a", "b"]) == Loss(0.1)
+
+
+def test_classes_apart_by_hand():
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
+    yes = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    p = logits.double().sigmoid()
+    expected = -(yes * p.log() + (1 - yes) * (1 - p).log()).sum()
+    assert float(Loss(apart=True)(logits, yes)) == pytest.approx(float(expected), rel=1e-6)
+    smooth = yes * 0.8 + 0.1
+    expected = -(smooth * p.log() + (1 - smooth) * (1 - p).log()).sum()
+    assert float(Loss(0.2, apart=True)(logits, yes)) == pytest.approx(float(expected), rel=1e-6)
+    one = torch.tensor([2, 0])
+    assert Loss(apart=True)(logits, one) == Loss(apart=True)(logits, torch.eye(3)[one])
+    weighted = create_loss(0.0, "balanced", 0.0, [5, 1, 2], ["a", "b", "c"], num_samples=10)
+    assert weighted.weights.tolist() == [1, 9, 4]
+    expected = -(torch.tensor([1, 9, 4]) * yes * p.log() + (1 - yes) * (1 - p).log()).sum()
+    assert float(weighted(logits, yes)) == pytest.approx(float(expected), rel=1e-6)
+    assert create_loss(0.0, [1, 2, 3], 0.0, [5, 1, 2], ["a", "b", "c"], 10).weights.tolist() == [1, 2, 3]
+    for weighting, adjustment in (("effective", 0.0), (None, 1.0)):
+        with pytest.raises(InputError, match=r"is for train\.loss cross_entropy"):
+            create_loss(0.0, weighting, adjustment, [5, 1, 2], ["a", "b", "c"], 10)

@@ -21,8 +21,8 @@ class PassThrough(nn.Module):
         return x
 
 
-def scores_of(batches, num_classes, images=False, batch_size=3):
-    return score(Fabric(accelerator="cpu"), PassThrough(), batches, num_classes, batch_size, images)
+def scores_of(batches, num_classes, images=False, batch_size=3, apart=False):
+    return score(Fabric(accelerator="cpu"), PassThrough(), batches, num_classes, batch_size, images, apart)
 
 
 def batches_of(logits, labels, size):

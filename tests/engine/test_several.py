@@ -1,0 +1,133 @@
+"""Scores of several labels an item, against scikit-learn, brute force and properties."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score
+
+from cbam3d.data.loader import Batch
+from cbam3d.engine.scores import Predictions
+from cbam3d.engine.several import Ranking, best_thresholds, compare_map, f1_scores, map_interval
+from cbam3d.engine.tables import has_several, read_labels, write_class_scores, write_labels
+from tests.engine.test_scoring import scores_of
+
+
+def some(seed, count=60, num_classes=5, levels=8):
+    """Probabilities with many ties, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random((count, num_classes)) < 0.3
+    labels[0] = True
+    probabilities = ((rng.random((count, num_classes)) + 0.3 * labels) * levels).round() / (1.3 * levels)
+    return probabilities, labels
+
+
+@pytest.mark.parametrize("levels", [1, 8, 10**6])
+def test_average_precision_is_scikit_learns(levels):
+    probabilities, labels = some(levels, levels=levels)
+    ranking = Ranking(probabilities, labels)
+    np.testing.assert_allclose(
+        ranking.average_precisions(), average_precision_score(labels, probabilities, average=None)
+    )
+    weights = np.random.default_rng(0).integers(0, 4, len(labels)).astype(float)
+    expected = average_precision_score(labels, probabilities, average=None, sample_weight=weights)
+    np.testing.assert_allclose(ranking.average_precisions(weights), expected)
+    assert ranking.mean() == pytest.approx(average_precision_score(labels, probabilities))
+
+
+def test_a_class_that_nothing_has_is_left_out():
+    probabilities, labels = some(0)
+    labels[:, 2] = False
+    found = Ranking(probabilities, labels)
+    assert np.isnan(found.average_precisions()).tolist() == [False, False, True, False, False]
+    assert found.mean() == pytest.approx(np.delete(found.average_precisions(), 2).mean())
+
+
+def test_thresholds_have_the_best_f1_of_all():
+    probabilities, labels = some(1, levels=1000)
+    thresholds = best_thresholds(probabilities, labels)
+    ours = f1_scores(probabilities >= thresholds, labels)
+    np.testing.assert_allclose(ours, f1_score(labels, probabilities >= thresholds, average=None))
+    tried = np.concatenate([np.unique(probabilities), np.unique(probabilities) + 1e-6])
+    best = np.max([f1_score(labels, probabilities >= t, average=None, zero_division=0) for t in tried], 0)
+    np.testing.assert_allclose(ours, best)
+    assert best_thresholds(probabilities, labels & False).tolist() == [0.5] * 5
+    assert best_thresholds(np.array([[0.8], [0.2]]), np.array([[True], [False]])) == pytest.approx([0.5])
+
+
+def test_intervals_are_about_units():
+    probabilities, labels = some(2, 80)
+    low, high = map_interval(probabilities, labels, np.arange(80))
+    assert low < Ranking(probabilities, labels).mean() < high
+    doubled = [np.repeat(each, 2, 0) for each in (probabilities, labels, np.arange(80))]
+    np.testing.assert_allclose(map_interval(*doubled), (low, high), atol=1e-12)
+    assert map_interval(probabilities, labels, np.arange(80) % 4) == (-np.inf, np.inf)
+
+
+def test_differences_of_equals_are_seldom_found_and_real_ones_are():
+    rng = np.random.default_rng(0)
+    missed, labels = 0, rng.random((60, 4)) < 0.4
+
+    def trained(gain):
+        return [gain * labels + rng.normal(0, 1, labels.shape) for _ in range(3)]
+
+    for trial in range(12):
+        _, low, high = compare_map(trained(1), trained(1), labels, np.arange(60), seed=trial)
+        missed += not low <= 0 <= high
+    assert missed <= 2
+    first, second = trained(0.5), trained(3)
+    difference, low, high = compare_map(first, second, labels, np.arange(60))
+    expected = [np.mean([average_precision_score(labels, p) for p in side]) for side in (first, second)]
+    assert difference == pytest.approx(expected[1] - expected[0])
+    assert 0 < low < difference < high
+    assert compare_map(first[:1], first[:1], labels, np.arange(60)) == (0, 0, 0)
+
+
+def test_scoring_clips_and_videos():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 3, 4, generator=generator) * 2
+    labels = torch.rand(12, 4, generator=generator) < 0.4
+    batches = [
+        Batch(
+            logits[i : i + 5].flatten(0, 1),
+            labels[i : i + 5],
+            labels[i : i + 5],
+            [f"{j:02}" for j in range(i, i + n)],
+            [],
+        )
+        for i, n in ((0, 5), (5, 5), (10, 2))
+    ]
+    found = scores_of(batches, 4, apart=True)
+    probabilities = logits.double().sigmoid().numpy()
+    clips, of_clips = probabilities.reshape(36, 4), labels.repeat_interleave(3, 0).numpy()
+    entropy = np.where(of_clips, -np.log(clips), -np.log(1 - clips)).sum(1).mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = {
+            "loss": entropy,
+            "clip_map": average_precision_score(of_clips, clips),
+            "video_map": average_precision_score(labels.numpy(), probabilities.mean(1)),
+        }
+    assert found.scores == pytest.approx(expected, rel=1e-5)
+    assert found.counts == {"num_videos": 12, "num_clips": 36, "num_skipped": 0}
+    assert found.confusion is None
+
+
+def test_tables_hold_everything(tmp_path):
+    probabilities, labels = some(3, 7, 3)
+    classes = ["a", 'b "c"', "d"]
+    given = Predictions([f"{i}.mp4" for i in range(7)], labels, probabilities)
+    thresholds = np.array([0.2, 0.5, 0.9])
+    path = tmp_path / "predictions.csv"
+    write_labels(path, given, ["g"] * 7, classes, thresholds)
+    names, groups, own, found = read_labels(path)
+    assert (names, groups, has_several(path)) == (given.names, ["g"] * 7, True)
+    np.testing.assert_array_equal(own, labels)
+    np.testing.assert_allclose(found, probabilities, atol=1e-6)
+    write_class_scores(tmp_path / "classes.csv", given, classes, thresholds)
+    header, *rows = [line.split(",") for line in (tmp_path / "classes.csv").read_text().splitlines()]
+    assert header[:4] == ["class", "items", "average_precision", "threshold"]
+    assert [float(row[2]) for row in rows] == pytest.approx(
+        average_precision_score(labels, probabilities, average=None), abs=1e-4
+    )
