@@ -86,6 +86,12 @@ def place(tmp_path_factory, tiny_run):
         (root / "sports" / label).mkdir(parents=True)
         for match in ("05", "06", "07"):
             shutil.copy(next(videos.glob("*/*.mp4")), root / "sports" / label / f"match{match}_001.mp4")
+    rows = ["path,label,start,end"]
+    for i, path in enumerate(sorted(videos.glob("*/*.mp4"))[:6]):
+        (root / "matches").mkdir(exist_ok=True)
+        shutil.copy(path, root / "matches" / f"match{i}.mp4")
+        rows += [f"match{i}.mp4,serve,0,0.3", f"match{i}.mp4,rally,0.6,"]
+    (root / "matches" / "annotations.csv").write_text("\n".join(rows) + "\n")
     classes = load_recipe(find_recipe("cifar10")).classes
     for number, name in enumerate(["pictures", "data/cifar10"]):
         for split, count in (("train", 2 + number), ("test", 1)):

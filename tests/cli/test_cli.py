@@ -113,7 +113,8 @@ OPTIONS = {
     "compare": "config --attention --head --seeds --out --jobs --engine",
     "explain": "run --trust-code paths --checkpoint --out --class --blocks --layer --device",
     "report": "run --trust-code --out --mistakes",
-    "predict": "run --trust-code paths --checkpoint --top --window --step --json --annotate --device",
+    "predict": "run --trust-code paths --checkpoint --top --window --step --json "
+    "--events --threshold --keep --smooth --min-length --merge --out --annotate --device",
     "features": "run --trust-code --config --out --layer --per --views --checkpoint",
     "prepare": "recipe --root --groups --annotations --split --allow-leaks --allow-outside --workers --timeout-seconds "
     "--short-side --gop --copies --shards --engine",
