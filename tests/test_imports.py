@@ -20,7 +20,8 @@ ALLOWED = {
     "engine": {"engine", "config"},
     "config": {"config"},
     "runs": {"runs", "attention", "models", "storage", "video", "data", "engine", "config"},
-    "cli": {"cli", "runs", "attention", "models", "storage", "video", "data", "engine", "config"},
+    "serve": {"serve", "runs", "storage", "video", "data", "engine"},
+    "cli": {"cli", "serve", "runs", "attention", "models", "storage", "video", "data", "engine", "config"},
 }
 # libraries that one room alone knows
 KNOWN_BY = {
@@ -30,6 +31,8 @@ KNOWN_BY = {
     "pydantic": {"config"},
     "av": {"video"},
     "fsspec": {"storage"},
+    "starlette": {"serve"},
+    "uvicorn": {"cli"},
 }
 
 
@@ -145,7 +148,9 @@ PARTS = {
         "trainer": "network",
         "windows": "predictor",
     },
-    "cli": {"console": "cli", "main": "cli"} | dict.fromkeys(("train", "report", "export", "features", "list"), "cli"),
+    "serve": {"jobs": "app", "look": "app"},
+    "cli": {"console": "cli", "main": "cli"}
+    | dict.fromkeys(("train", "report", "export", "features", "list", "serve"), "cli"),
 }
 
 

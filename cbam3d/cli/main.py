@@ -22,6 +22,7 @@ Action recognition in video with 3D attention.
   predict     the most probable classes of files, parts of files, streams
   features    features of every file by a network, as a table
   prepare     read every video of a data set once, and write a table of them
+  serve       a page in the browser: drop a video, see what a run sees in it
   export      a network for elsewhere, checked, with what is needed to use it
   list        networks, attention mechanisms, configurations, data sets
   completion  a script that completes commands and options in your shell
@@ -30,7 +31,7 @@ Action recognition in video with 3D attention.
 
 # each a module of this room with `parser` and `run`
 COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict"]
-COMMANDS += ["features", "prepare", "export", "list", "completion"]
+COMMANDS += ["features", "prepare", "serve", "export", "list", "completion"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if "" not in sys.path:
         sys.path.append("")  # a network of the user's own may lie in the working directory
-    end_messages = install_messages(stderr="--json" in arguments)
+    for_programs = any(word.partition("=")[0] in ("--json", "--events") for word in arguments)
+    end_messages = install_messages(stderr=for_programs)
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(unknown("command", arguments[0], COMMANDS))

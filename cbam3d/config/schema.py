@@ -105,6 +105,9 @@ class DataConfig(Section):
     background: Fixed[Share] = 0.0
     """Share of the training samples that show what lies between the parts of videos, where nothing that is listed
     happens: samples of the class background, or without a label where there may be several. 0 takes none."""
+    reach: Fixed[Annotated[float, Strict(), Field(ge=0, le=0.5)]] = 0.0
+    """How far clips for training may reach beyond their part of a video, on either side, as a share of a clip: with 0.5
+    a clip has the label of its middle, as is needed to find events. 0 stays within the part. For data.sampling clip."""
     clips_per_visit: Fixed[Count] = 1
     """Random clips taken from a video each time it is read, side by side in the batch."""
     short_side: Count = 128
@@ -130,6 +133,8 @@ class DataConfig(Section):
             raise InputError("data.corrupt_frames drop is not possible with data.decoder torchcodec")
         if self.decoder == "torchcodec" and self.timeout_seconds != 60:
             raise InputError("data.timeout_seconds has no effect with data.decoder torchcodec")
+        if self.sampling == "segments" and self.reach:
+            raise InputError("data.reach has no effect with data.sampling segments: choose one")
         if self.sampling == "segments" and self.fps is not None:
             raise InputError("data.fps has no effect with data.sampling segments: choose one")
         if min(self.sides) > self.short_side:

@@ -34,6 +34,7 @@ class VideoDataset:
         short_side: pixels to which the shorter side is scaled while decoding.
         seed: of the choice of clips, together with epoch and index.
         allow_outside: follow links to files outside the root.
+        reach: how many frames clips may reach beyond their part, on either side, given the frame rate; None for none.
         least: height and width that are needed; a video is scaled further where the shorter side is not enough.
         options: further keyword arguments of `read_clip`.
 
@@ -50,12 +51,14 @@ class VideoDataset:
         seed: int,
         allow_outside: bool = False,
         least: tuple[int, int] = (1, 1),
+        reach: Callable[[float], int] | None = None,
         **options: Any,
     ) -> None:
         self.labels = _numbers(manifest, classes)
         self.damaged = ~manifest.problem.equals("")
         self.root, self.manifest, self.clips = root, manifest, clips
         self.short_side, self.least, self.seed, self.options = short_side, least, seed, options
+        self.reach = reach
         self.real_root = None if allow_outside or isinstance(root, Url) else os.path.realpath(root)
         self.numbers = np.arange(len(manifest))
 
@@ -85,8 +88,12 @@ class VideoDataset:
         """The numbers of the frames of each clip of a video for an epoch."""
         table, row = self.manifest, index.item
         rng = np.random.default_rng([self.seed, index.epoch, int(self.numbers[row])])
-        clips = self.clips(int(table.num_frames[row]), float(table.fps[row]), rng)
-        first = int(table.first_frame[row])
+        first, count, fps = int(table.first_frame[row]), int(table.num_frames[row]), float(table.fps[row])
+        if self.reach is not None and table.end[row] > 0:
+            stop = min(first + count + self.reach(fps), int(table.file_frames[row]))
+            first = max(0, first - self.reach(fps))
+            count = stop - first
+        clips = self.clips(count, fps, rng)
         return [[first + frame for frame in clip] for clip in clips]
 
     def read(self, index: SampleIndex) -> Sample:

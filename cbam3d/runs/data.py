@@ -1,7 +1,7 @@
 """A configuration -> its data, split and ready to be loaded."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     if data.background:
         if not manifest.parts.any():
             raise InputError(f"data.background: {data.root} has no parts of videos, between which nothing happens")
-        manifest = with_background(manifest, needed_frames(manifest, sampling))
+        manifest = with_background(manifest, needed_frames(manifest, sampling) * (1 - data.reach))
     if not data.allow_leaks:
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
@@ -127,7 +127,7 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     if data.decoder != "torchcodec":
         options = {"timeout_seconds": data.timeout_seconds, "index": _index_of(data, root), "cache": cache_of(data)}
 
-    def dataset(split: str, clips: Clips) -> VideoDataset:
+    def dataset(split: str, clips: Clips, reach: Callable[[float], int] | None = None) -> VideoDataset:
         return VideoDataset(
             root,
             rows_of(manifest, split),
@@ -137,6 +137,7 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
             config.run.seed,
             allow_outside=data.allow_outside,
             least=data.sides,
+            reach=reach,
             decoder=data.decoder,
             corrupt=data.corrupt_frames,
             **options,
@@ -145,7 +146,15 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     validation, test = _held_out(manifest.split.codes()[1])
     tested = dataset(test, test_clips)
     validated = tested if validation == test else dataset(validation, test_clips)
-    return Source(recipe, classes, dataset("train", train_clips), validated, tested, problems, manifest)
+    return Source(
+        recipe,
+        classes,
+        dataset("train", train_clips, partial(_reach, sampling, data.reach)),
+        validated,
+        tested,
+        problems,
+        manifest,
+    )
 
 
 def sampling_of(data: DataConfig) -> Sampling:
@@ -157,6 +166,11 @@ def needed_frames(manifest: Manifest, sampling: Sampling) -> np.ndarray:
     """How many frames each video needs for a clip, (N,)."""
     rates, inverse = np.unique(manifest.fps, return_inverse=True)
     return np.array([sampling.needed_frames(float(rate)) for rate in rates])[inverse]
+
+
+def _reach(sampling: Sampling, share: float, fps: float) -> int:
+    """How many frames are that share of a clip."""
+    return round(share * sampling.needed_frames(fps))
 
 
 def _test_clips(

@@ -60,8 +60,8 @@ class Split:
 
     def batches(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, on the device: `inputs` (N·V, C, *S), the V views of a sample one after the other,
-        `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and the
-        `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch."""
+        `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and
+        the `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch."""
         self.loader.set_epoch(epoch)
         return iter(self.loader)
 

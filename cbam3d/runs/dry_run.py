@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from cbam3d.config import ConfigSource, load_config
 from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.runs.cost import multiply_adds
-from cbam3d.runs.data import open_source
+from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.network import check_names, count_parameters
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -31,6 +31,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     settings = with_own_input(settings)
     fabric, settings = create_fabric(settings)
     source = by_first_process(fabric, lambda: open_source(settings))
+    settings = with_loss(settings, source)
     with TemporaryDirectory() as folder:
         trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)
         batch, rate = next(iter(trainer.loader)), trainer.schedule.learning_rate

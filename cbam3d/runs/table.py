@@ -5,6 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from cbam3d.config import Config, DataConfig
+from cbam3d.data.background import BACKGROUND
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
 from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe
@@ -53,7 +54,8 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
     listing = list_videos(root, recipe, groups, annotations, data.split, data.allow_outside)
     texts = {row["label"] for row in listing.found if not row["problem"]}
     labels = sorted({name for text in texts for name in (text.split("|") if listing.several else [text]) if name})
-    if not recipe.classes and not set(labels) >= set(expected or ()):  # further ones may be of unreadable files
+    wanted = set(expected or ()) - {BACKGROUND}
+    if not recipe.classes and not set(labels) >= wanted:  # further ones may be of unreadable files
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
     show = over_files(progress, f"reading every video of {root}")

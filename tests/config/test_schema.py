@@ -15,7 +15,7 @@ run.dir run.seed run.accelerator run.devices run.strategy run.precision run.comp
 run.wandb
 data.recipe data.root data.groups data.annotations data.manifest data.split data.test_fraction
 data.allow_outside data.allow_leaks data.decoder data.corrupt_frames data.timeout_seconds data.sampling
-data.num_frames data.stride data.fps data.cache data.cache_gib data.short_videos data.balance data.background
+data.num_frames data.stride data.fps data.cache data.cache_gib data.short_videos data.balance data.background data.reach
 data.clips_per_visit data.short_side data.size data.mean data.std data.num_workers data.on_device data.max_bad_videos
 augment.crop_scale augment.crop_padding augment.flip augment.color_jitter augment.rotation augment.rand_augment
 augment.erasing augment.mixup augment.cutmix
@@ -25,8 +25,8 @@ train.epochs train.limit_batches train.max_hours train.early_stopping train.batc
 train.optimizer train.optimizer_options train.learning_rate train.base_batch_size train.new_rate_factor
 train.momentum train.weight_decay train.layer_decay train.head_epochs train.freeze_norms train.freeze
 train.cached_views train.cache train.schedule train.warmup_epochs train.milestones train.gamma
-train.patience train.loss train.label_smoothing train.class_weights train.logit_adjustment train.clip_grad_norm train.ema
-train.max_bad_steps train.checkpoint_minutes
+train.patience train.loss train.label_smoothing train.class_weights train.logit_adjustment train.clip_grad_norm
+train.ema train.max_bad_steps train.checkpoint_minutes
 train.log_every
 eval.num_clips eval.num_crops eval.flip eval.batch_size eval.every_epochs eval.events eval.frame_order
 """
@@ -68,6 +68,7 @@ def test_what_a_resumed_run_cannot_change():
         *(f"data.{key}" for key in ("recipe", "split", "test_fraction", "groups", "clips_per_visit", "sampling")),
         "data.balance",
         "data.background",
+        "data.reach",
         "train.loss",
         *(f"train.{key}" for key in ("batch_size", "schedule", "limit_batches", "ema", "freeze", "new_rate_factor")),
         *(f"train.{key}" for key in ("optimizer", "optimizer_options", "momentum", "weight_decay")),

@@ -1,6 +1,7 @@
 """The long videos of motions: what the table says is what the pictures show."""
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_in_an_event_its_quantities_move_and_in_a_pause_nothing_does(at_once, se
         resting[first : stop - 1] = False
     np.testing.assert_allclose(moves[resting], 0, atol=1e-12)
     assert np.abs(poses[:, :2]).max() <= 0.65 + 1e-9
-    assert all(b[1] - a[2] >= 12 for a, b in zip(spans, spans[1:], strict=False))
+    assert all(b[1] - a[2] >= 12 for a, b in pairwise(spans))
 
 
 def test_the_classes_are_about_equally_frequent():

@@ -1,6 +1,8 @@
 """Parts of videos: the same frames as of files that were cut beforehand, and tables with mistakes in them."""
 
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.listing import list_videos
 from cbam3d.data.manifest import read_manifest, write_manifest
 from cbam3d.data.recipe import load_recipe
+from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.split import assign_splits, class_names, leaking_groups
 from cbam3d.data.videos import VideoDataset
@@ -182,3 +185,22 @@ def test_kinetics_needs_no_cut_videos(tmp_path):
         ("riding", 0, 0, "train"),
     ]
     assert manifest.problem[1] == "the part from 3 s to 13 s lies beyond the end of the video at 4.00 s"
+
+
+def test_training_clips_may_reach_beyond_their_part_but_not_beyond_the_file(tmp_path):
+    film(tmp_path / "a.avi", 100, "mjpeg")
+    manifest = scan(tmp_path, "path,label,start,end\na.avi,x,0.08,0.4\na.avi,y,1.6,2\na.avi,z,3.8,4\n")
+    sampling = Sampling(num_frames=8, stride=1)
+
+    def frames(reach):
+        clips = partial(sampling.random, num_clips=1)
+        data = VideoDataset(tmp_path, manifest, ["x", "y", "z"], clips, 48, 0, reach=reach)
+        drawn = [{f for e in range(200) for f in data.frames_of(SampleIndex(e, i))[0]} for i in range(3)]
+        return [(min(one), max(one)) for one in drawn]
+
+    assert frames(None) == [(2, 9), (40, 49), (95, 99)]
+    assert frames(lambda fps: round(0.5 * 8 * fps / 25)) == [(0, 13), (36, 53), (91, 99)]
+    whole = manifest.select(np.array([0]))
+    whole = replace(whole, start=np.zeros(1), end=np.zeros(1))
+    data = VideoDataset(tmp_path, whole, ["x"], every_frame, 48, 0, reach=lambda fps: 4)
+    assert data.frames_of(SampleIndex(0, 0)) == [list(range(2, 10))]

@@ -1,9 +1,11 @@
 import csv
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from functools import partial
 from pathlib import Path
@@ -263,3 +265,41 @@ def test_folders_of_images_are_videos(tmp_path, make_video, caplog):
     assert {label for label, _ in run.predictor()(found[0])} == {"run", "walk"}
     again = train_tiny(done.copies, tmp_path / "other", {"data.recipe": "frames"})
     assert again.metrics["num_videos"] >= 2
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_parts_are_prepared_once_a_file_and_read_from_copies_and_shards(tmp_path, make_video, column):
+    rows = [f"path,{column},start,end,group"]
+    for i in range(3):
+        make_video(f"videos/{i}.mp4", 60)
+        rows += [f"{i}.mp4,run,0,0.8,g{i}", f"{i}.mp4,walk,0.8,2,g{i}", f"{i}.mp4,run,2,,g{i}"]
+    (tmp_path / "videos" / "annotations.csv").write_text("\n".join(rows) + "\n")
+    done = prepare("folder", tmp_path / "videos", short_side=32, shards=str(tmp_path / "shards"))
+    assert done.classes() == [("run", 6, 6), ("walk", 3, 3)]
+    packets = PacketIndex(tmp_path / "videos" / "manifest.packets")
+    assert packets._columns.shape[1] == 3
+    found = {}
+    for folder in ("videos", "videos-32p", "shards"):
+        table = read_manifest(tmp_path / folder / "manifest.csv")
+        assert table.several == (column == "labels")
+        assert table.first_frame.tolist() == [0, 20, 50] * 3
+        assert table.num_frames.tolist() == [20, 30, 10] * 3
+        assert list(table.group) == [f"g{i}" for i in range(3) for _ in range(3)]
+        data = VideoDataset(tmp_path / folder, table, ["run", "walk"], lambda n, fps, rng: [[0, n - 1]], 48, 0)
+        found[folder] = [read_numbers(data.read(SampleIndex(0, i)).views[0]) for i in range(9)]
+    assert found["videos"] == [[0, 19], [20, 49], [50, 59]] * 3
+    assert found["videos-32p"] == found["shards"] == found["videos"]
+    with tarfile.open(next((tmp_path / "shards").glob("train-*.tar"))) as archive:
+        names = archive.getnames()
+        facts = json.loads(archive.extractfile(next(name for name in names if name.endswith(".json"))).read())
+        label = archive.extractfile(next(name for name in names if name.endswith((".cls", ".txt")))).read()
+    assert label == (b"run" if column == "labels" else b"0")
+    assert [(part["label"], part["start"], part["first_frame"]) for part in facts["parts"]] == [
+        ("run", 0, 0),
+        ("walk", 0.8, 20),
+        ("run", 2, 50),
+    ]
+    assert sum(name.endswith(".avi") for name in names) == len(names) / 3
+    assert done.copies == tmp_path / "videos-32p"
+    again = prepare("folder", tmp_path / "videos", short_side=24)  # copies of what the table has
+    assert read_manifest(again.copies / "manifest.csv").first_frame.tolist() == [0, 20, 50] * 3

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score
 
-from cbam3d import compare, load_run, open_dataset, open_run
+from cbam3d import compare, load_run, open_dataset
 from cbam3d.data import motion_events
 from cbam3d.engine.events import EventSettings
 from cbam3d.errors import InputError
+from cbam3d.runs.dry_run import dry_run
 from cbam3d.runs.segments import truth_of
 from cbam3d.runs.windows import predict_windows
 from tests.tiny import TINY, train_tiny
@@ -118,7 +120,9 @@ def test_what_holds_is_said_of_files(runs, root):
     predictor = load_run(runs[2].folder)
     video = next((root / "2" / "test").iterdir())
     probabilities = predictor.probabilities(video)
-    expected = [name for name, p, t in zip(predictor.classes, probabilities, predictor.thresholds, strict=True) if p >= t]
+    expected = [
+        name for name, p, t in zip(predictor.classes, probabilities, predictor.thresholds, strict=True) if p >= t
+    ]
     assert predictor.holding(probabilities) == expected
     logits = torch.tensor([[0.0] * 8])
     assert predictor.activate(logits).tolist() == [[0.5] * 8]
@@ -139,7 +143,9 @@ def test_the_command_writes_events(runs, root, tmp_path, kind):
         assert text.startswith("WEBVTT\n\n00:00:")
     elif kind == "csv":
         assert text.startswith("path,label,start,end,score\n")
-        assert [float(row["start"]) for row in rows_of(files[0])] == sorted(float(r["start"]) for r in rows_of(files[0]))
+        assert [float(row["start"]) for row in rows_of(files[0])] == sorted(
+            float(r["start"]) for r in rows_of(files[0])
+        )
     else:
         assert json.loads(text.splitlines()[0])["label"] in runs[1].classes
 
@@ -175,11 +181,26 @@ def test_items_of_a_split_have_all_their_labels(root):
     assert batch.labels.shape == (len(batch.names), 8)
 
 
+def test_what_it_takes_is_said_before(root):
+    said = dry_run({**TINY, **VALUES, "data.root": str(root / "2"), "train.class_weights": None})
+    assert float(said["loss of the first step"]) == pytest.approx(8 * np.log(2), rel=0.6)
+
+
+def test_other_videos_may_be_scored(runs, root, tmp_path):
+    shutil.copytree(root / "1", tmp_path / "other")
+    table = tmp_path / "other" / "annotations.csv"
+    table.write_text(table.read_text().replace(",val\n", ",test\n"))
+    (tmp_path / "other" / "manifest.csv").unlink(missing_ok=True)
+    found = runs[1].evaluate({"data.root": str(tmp_path / "other")})
+    assert found.counts["num_videos"] > runs[1].metrics["num_videos"]
+    assert len(set(found.groups)) == 3
+
+
 def test_one_label_may_be_decided_apart(root, tmp_path):
     run = train_tiny(root / "1", tmp_path / "run", {**VALUES, "data.background": 0, "train.loss": "bce"})
     assert run.metrics["video_top1"] >= 0
     assert load_run(run.folder).apart
-    with pytest.raises(InputError, match="those of .* have several"):
+    with pytest.raises(InputError, match=r"those of .* have several"):
         train_tiny(root / "2", tmp_path / "other", {**VALUES, "train.loss": "cross_entropy"})
     with pytest.raises(InputError, match=r"is for train\.loss cross_entropy"):
         train_tiny(root / "2", tmp_path / "third", {**VALUES, "train.logit_adjustment": 1})

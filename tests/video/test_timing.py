@@ -1,5 +1,7 @@
 """Spans of time against frames counted by hand."""
 
+from itertools import pairwise
+
 import pytest
 
 from cbam3d.video.timing import encode_times, end_of, frames_between
@@ -23,7 +25,7 @@ def test_a_span_has_the_frames_shown_in_it(start, end, expected):
 
 def test_spans_that_follow_each_other_share_no_frame():
     edges = [0, 0.3333, 0.7, 1.001, 2.002, 3.3367, 4]
-    spans = [frames_between(a, b, 120, 30000 / 1001) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [frames_between(a, b, 120, 30000 / 1001) for a, b in pairwise(edges)]
     assert [first for first, _ in spans] == [0, *(first + count for first, count in spans[:-1])]
     assert sum(count for _, count in spans) == 120
 

@@ -1,0 +1,40 @@
+"""Videos in a form that browsers play."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from av.error import FFmpegError
+
+from cbam3d.video.container import Deadline, VideoError, open_input, reason_of
+from cbam3d.video.encode import write_video
+from cbam3d.video.stream import stream_frames
+
+_CODECS = ("h264", "vp8", "vp9", "av1")
+_SIDE = 480  # pixels, shorter side of a copy
+
+
+def playable(path: Path, target: Path) -> Path:
+    """A video that browsers play: the file itself, or a copy that is written to `target` (H.264 in MP4, without sound).
+
+    Raises:
+        VideoError: a file that cannot be read.
+    """
+    with open_input(path, Deadline(path, 30)) as (container, stream):
+        context = stream.codec_context
+        known = any(codec in context.name for codec in _CODECS) and context.pix_fmt in ("yuv420p", "yuvj420p")
+        if known and any(kind in container.format.name for kind in ("mp4", "webm")):
+            return path
+        fps = stream.average_rate or stream.guessed_rate or 25
+    try:
+        write_video(target, _pictures(path), min(120, max(1, round(fps))))
+    except FFmpegError as error:
+        raise VideoError(path, reason_of(error)) from None
+    return target
+
+
+def _pictures(path: Path) -> Iterator[np.ndarray]:
+    for frame in stream_frames(str(path)):
+        picture = frame.scaled(min(_SIDE, *frame.size))
+        height, width = (size // 2 * 2 for size in picture.shape[1:])
+        yield np.ascontiguousarray(picture[:, :height, :width].transpose(1, 2, 0))

@@ -1,0 +1,24 @@
+import av
+import pytest
+
+from cbam3d.video import read_clip
+from cbam3d.video.container import VideoError
+from cbam3d.video.playable import playable
+from tests.conftest import read_numbers
+
+
+def test_what_browsers_play_stays_and_other_files_are_copied(make_video, tmp_path):
+    h264, target = make_video("a.mp4"), tmp_path / "copy.mp4"
+    assert playable(h264, target) == h264
+    assert not target.exists()
+    for path in (make_video("b.avi", codec="mpeg4"), make_video("c.mkv")):
+        assert playable(path, target) == target
+        with av.open(target) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert (stream.width, stream.height, stream.average_rate) == (64, 48, 25)
+        assert read_numbers(read_clip(target, [0, 17, 39], (48, 64))) == [0, 17, 39]
+    bad = tmp_path / "bad.avi"
+    bad.write_bytes(b"nonsense")
+    with pytest.raises(VideoError):
+        playable(bad, target)
