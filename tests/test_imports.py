@@ -150,7 +150,7 @@ PARTS = {
     },
     "serve": {"jobs": "app", "look": "app"},
     "cli": {"console": "cli", "main": "cli"}
-    | dict.fromkeys(("train", "report", "export", "features", "list", "serve"), "cli"),
+    | dict.fromkeys(("train", "report", "export", "features", "list", "push", "serve"), "cli"),
 }
 
 

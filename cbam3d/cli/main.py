@@ -22,6 +22,7 @@ Action recognition in video with 3D attention.
   predict     the most probable classes of files, parts of files, streams
   features    features of every file by a network, as a table
   prepare     read every video of a data set once, and write a table of them
+  push        a run to the Hugging Face Hub, with a card that tells what it can do
   serve       a page in the browser: drop a video, see what a run sees in it
   export      a network for elsewhere, checked, with what is needed to use it
   list        networks, attention mechanisms, configurations, data sets
@@ -31,7 +32,7 @@ Action recognition in video with 3D attention.
 
 # each a module of this room with `parser` and `run`
 COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict"]
-COMMANDS += ["features", "prepare", "serve", "export", "list", "completion"]
+COMMANDS += ["features", "prepare", "push", "serve", "export", "list", "completion"]
 
 
 def main(arguments: list[str] | None = None) -> int:

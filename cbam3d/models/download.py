@@ -6,17 +6,17 @@ from typing import Any
 
 from cbam3d.errors import InputError
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 
 
 def download(repository: str) -> Path:
-    """Download WEIGHTS and, if present, CONFIG of a repository "owner/name"; return the cache folder.
+    """Download WEIGHTS and, if present, CONFIG and METRICS of a repository "owner/name"; return the cache folder.
 
     Raises:
         InputError: no such repository, no network, or no huggingface_hub.
     """
     try:
-        return Path(hub().snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(hub().snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, METRICS]))
     except InputError:
         raise
     except Exception as error:  # of many types: no network, no such repository, no access

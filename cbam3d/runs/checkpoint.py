@@ -15,8 +15,12 @@ from cbam3d.engine.checkpoint import checkpoint_path
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
+from cbam3d.models.download import CONFIG, WEIGHTS, download
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.network import build_model
+
+PREFIX = "hf:"  # of repositories of the Hugging Face Hub
+PRETRAINED = "run"  # the format that CONFIG names, where it is not the arguments of a network
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Checkpoint:
 
 def folder_of(path: Path) -> Path:
     """The folder of the run of a checkpoint; of one that lies elsewhere, a folder beside it that has its name."""
+    if path.name == WEIGHTS:
+        return path.parent
     return path.parent.parent if path.parent.name == "checkpoints" else path.with_suffix("")
 
 
@@ -119,13 +125,19 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     """Read the checkpoint of a run.
 
     Args:
-        path: folder of a run, or a file of its checkpoints.
+        path: folder of a run, a file of its checkpoints, a folder that `Run.save_pretrained` wrote, or a repository of
+            the Hub as "hf:owner/name".
         checkpoint: which one of a folder: last or best.
 
     Raises:
         InputError: no run there, or no checkpoint of `cbam3d train`.
     """
-    path = Path(path)
+    text, path = str(path), Path(path)
+    pretrained = path.parent if path.name == WEIGHTS else path
+    if text.startswith(PREFIX):
+        return _read_pretrained(download(text.removeprefix(PREFIX)), text)
+    if (pretrained / CONFIG).is_file():
+        return _read_pretrained(pretrained, text)
     if not path.is_file():
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
@@ -146,6 +158,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, state, Config().override(state["config"]))
     except InputError as error:
         raise InputError(f"{path}: its configuration: {error}") from None
+
+
+def _read_pretrained(folder: Path, source: str) -> Checkpoint:
+    """What `Run.save_pretrained` wrote."""
+    try:
+        facts = json.loads((folder / CONFIG).read_text())
+        if facts.get("format") != PRETRAINED:
+            raise InputError(f"{source}: no run of cbam3d ({CONFIG} describes none)")
+        state = {name: facts[name] for name in ("kind", "classes", "config")}
+        state |= {"state": {"epoch": facts["epoch"]}, "average": None, "new_parameters": []}
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{source}: no readable {CONFIG} of a run ({error})") from None
+    state["model"] = load_tensors(folder / WEIGHTS, "weights file")
+    if not _is_whole(state):
+        raise InputError(f"{source}: {CONFIG} describes no run of cbam3d")
+    try:
+        return Checkpoint(folder / WEIGHTS, state, Config().override(state["config"]))
+    except InputError as error:
+        raise InputError(f"{source}: its configuration: {error}") from None
 
 
 def _is_whole(state: Any) -> bool:

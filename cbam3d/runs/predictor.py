@@ -198,7 +198,7 @@ def load_run(
     """What a run predicts: the short form of `open_run(path).predictor(device)`.
 
     Args:
-        path: the folder of a run, or a file of its checkpoints.
+        path: the folder of a run, a file of its checkpoints, or "hf:owner/name", where it was pushed to the Hub.
         checkpoint: which one of a folder: last or best.
         device: where the network computes.
         trust_code: import the class of the network where the run names one by package.module:Class.

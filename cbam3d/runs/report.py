@@ -77,10 +77,10 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "attention": attention_of(config.model.name, config.model.attention) or "no attention",
         "data": f"{config.data.recipe} ({config.data.root})",
         "leading": metrics.get("leading_score", "top1" if saved.images else "video_top1"),
-        "scores": _scores(metrics),
+        "scores": score_rows(metrics),
         "counts": {key.removeprefix("num_"): n for key, n in metrics.items() if key.startswith("num_")},
         "metrics": metrics,
-        "evaluated": evaluated and {"facts": evaluated, "scores": _scores(evaluated), "way": _way(evaluated)},
+        "evaluated": evaluated and {"facts": evaluated, "scores": score_rows(evaluated), "way": _way(evaluated)},
         "pictures": pictures,
         "classes": sorted(_class_rows(folder / "classes.csv"), key=lambda row: float(row["score"] or 2)),
         "skipped": _rows(folder / "skipped.csv"),
@@ -91,7 +91,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _scores(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+def score_rows(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and interval of every score in metrics.json or evaluation.json."""
     rows = []
     for name, value in facts.items():

@@ -11,11 +11,12 @@ from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError
-from cbam3d.runs.checkpoint import Checkpoint, folder_of, open_checkpoint
+from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation
 from cbam3d.runs.export import export
+from cbam3d.runs.hub import push, save_pretrained
 from cbam3d.runs.network import check_network
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.report import report
@@ -156,6 +157,41 @@ class Run:
         """
         return export(self.checkpoint(checkpoint), format, None if out is None else Path(out), **self._how)
 
+    def save_pretrained(
+        self, folder: str | Path, repository: str = "owner/name", *, license: str = "", citation: str = ""
+    ) -> Path:
+        """Write weights (safetensors), configuration and classes (`config.json`), scores (`metrics.json`) and a card
+        (`README.md`) to a folder, which `load_run` reads: what `push_to_hub` uploads.
+
+        Args:
+            folder: made where it is missing.
+            repository: the name that the card gives.
+            license: of the weights, as the Hub names it ("cc-by-4.0").
+            citation: BibTeX for the card.
+
+        Raises:
+            InputError: training has not ended, or a folder that cannot be written.
+        """
+        save_pretrained(self.checkpoint(), Path(folder), repository, license, citation)
+        return Path(folder)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, license: str = "", citation: str = "") -> str:
+        """Upload it to the Hugging Face Hub (extra `hub`): `load_run("hf:owner/name")` then loads it anywhere. Paths of
+        this machine stay here.
+
+        Args:
+            repository: "owner/name", created where it is missing.
+            private: for a new one.
+            license: see `save_pretrained`.
+            citation: likewise.
+
+        Returns: its address.
+
+        Raises:
+            InputError: training has not ended, no access, or no network.
+        """
+        return push(self.checkpoint(), repository, private, license=license, citation=citation)
+
     def report(self, out: str | Path | None = None, *, mistakes: int = 12) -> Path:
         """Write one HTML page about the run that needs no other file: configuration, curves, scores with intervals,
         classes, confusion, and the most confident mistakes with what the attention did.
@@ -178,7 +214,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, trust_code: bo
     """Open what training left.
 
     Args:
-        path: the folder of a run, or a file of its checkpoints.
+        path: the folder of a run, a file of its checkpoints, or "hf:owner/name".
         model: a network like the one that was passed to `train`, where one was.
         trust_code: import the class of the network where the run names it by package.module:Class. A checkpoint from a
             stranger could name any class that is installed.
@@ -188,4 +224,11 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, trust_code: bo
     """
     check_network(model)
     saved = open_checkpoint(path)
-    return Run(Path(path), saved.config, saved.classes, saved.images, model, trust_code)
+    return Run(
+        saved.path if str(path).startswith(PREFIX) else Path(path),
+        saved.config,
+        saved.classes,
+        saved.images,
+        model,
+        trust_code,
+    )

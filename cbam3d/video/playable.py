@@ -10,7 +10,7 @@ from cbam3d.video.container import Deadline, VideoError, open_input, reason_of
 from cbam3d.video.encode import write_video
 from cbam3d.video.stream import stream_frames
 
-_CODECS = ("h264", "vp8", "vp9", "av1")
+_CODECS = {"mp4": ("h264", "vp9", "av1"), "webm": ("vp8", "vp9", "av1")}  # by container
 _SIDE = 480  # pixels, shorter side of a copy
 
 
@@ -22,8 +22,8 @@ def playable(path: Path, target: Path) -> Path:
     """
     with open_input(path, Deadline(path, 30)) as (container, stream):
         context = stream.codec_context
-        known = any(codec in context.name for codec in _CODECS) and context.pix_fmt in ("yuv420p", "yuvj420p")
-        if known and any(kind in container.format.name for kind in ("mp4", "webm")):
+        codecs = next((codecs for kind, codecs in _CODECS.items() if kind in container.format.name), ())
+        if any(codec in context.name for codec in codecs) and context.pix_fmt in ("yuv420p", "yuvj420p"):
             return path
         fps = stream.average_rate or stream.guessed_rate or 25
     try:

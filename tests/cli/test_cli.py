@@ -118,6 +118,7 @@ OPTIONS = {
     "features": "run --trust-code --config --out --layer --per --views --checkpoint",
     "prepare": "recipe --root --groups --annotations --split --allow-leaks --allow-outside --workers --timeout-seconds "
     "--short-side --gop --copies --shards --engine",
+    "push": "run --trust-code repository --private --license --citation --save",
     "serve": "runs --trust-code --host --port --max-mib --max-seconds --jobs --keep-minutes --device",
     "export": "run --trust-code --format --checkpoint --out",
     "list": "what --channels --size",

@@ -1,0 +1,98 @@
+"""Runs on the Hugging Face Hub: weights, plain data and a card, without code."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jinja2
+import yaml
+from safetensors.torch import save_file
+
+from cbam3d import __version__
+from cbam3d.config import Config
+from cbam3d.engine.records import write_json
+from cbam3d.engine.train import weights_of
+from cbam3d.errors import InputError
+from cbam3d.files import make_folder
+from cbam3d.models.download import CONFIG, METRICS, WEIGHTS, hub
+from cbam3d.models.ours import attention_of
+from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint
+from cbam3d.runs.report import score_rows
+
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
+
+
+def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: str = "", citation: str = "") -> None:
+    """Write a run's weights, configuration, scores and card to a folder, as a repository of the Hub has them.
+
+    Args:
+        saved: the checkpoint.
+        folder: made where it is missing.
+        repository: its name on the Hub, "owner/name".
+        license: of the weights, as the Hub names it ("cc-by-4.0").
+        citation: BibTeX.
+
+    Raises:
+        InputError: training has not ended.
+    """
+    path = saved.folder / METRICS
+    if not path.is_file():
+        raise InputError(f"{saved.folder}: training has not ended ({METRICS} is missing)")
+    metrics, config = json.loads(path.read_text()), _public(saved.config)
+    make_folder(folder)
+    save_file({key: value.contiguous() for key, value in weights_of(saved.state).items()}, folder / WEIGHTS)
+    facts = {"cbam3d": __version__, "format": PRETRAINED, "kind": saved.state["kind"], "classes": saved.classes}
+    write_json(folder / CONFIG, {**facts, "epoch": saved.epoch, "config": config.plain()})
+    write_json(folder / METRICS, metrics)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    items = next(metrics[name] for name in ("num_videos", "num_images") if name in metrics)
+    card = environment.from_string(_TEMPLATE.read_text()).render(
+        name=repository.rpartition("/")[2],
+        repository=repository,
+        images=saved.images,
+        license=license,
+        citation=citation,
+        model=config.model.name,
+        attention=attention_of(config.model.name, config.model.attention) or "no attention",
+        version=__version__,
+        data=config.data.recipe,
+        kind=f"A data set of the kind `{config.data.recipe}`",
+        classes=saved.classes,
+        metrics=metrics,
+        leading=metrics.get("leading_score", "top1" if saved.images else "video_top1"),
+        scores=score_rows(metrics),
+        items=items,
+        groups=metrics.get("num_groups", items),
+        thresholds=metrics.get("thresholds"),
+        config=yaml.safe_dump(config.plain(), sort_keys=False),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def push(saved: Checkpoint, repository: str, private: bool = False, **options: Any) -> str:
+    """See `Run.push_to_hub`; `options` are those of `save_pretrained`."""
+    owner, _, name = repository.partition("/")
+    if not owner or not name or "/" in name:
+        raise InputError(f"push: a repository is called owner/name, got {repository!r}")
+    with TemporaryDirectory() as folder:
+        save_pretrained(saved, Path(folder), repository, **options)
+        try:
+            api = hub().HfApi()
+            address = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"cbam3d {__version__}")
+        except InputError:
+            raise
+        except Exception as error:  # of many types: no token, no network, no such owner
+            raise InputError(f"{repository}: cannot be pushed ({str(error).splitlines()[0]})") from None
+    return str(address)
+
+
+def _public(config: Config) -> Config:
+    """Without the paths of this machine."""
+    root = Path(config.data.root).name or "data"
+    recipe = Path(config.data.recipe).name
+    lost = {"groups": None, "annotations": None, "manifest": None, "cache": None, "root": root, "recipe": recipe}
+    return config.override(
+        {"run": {"dir": None, "wandb": None}, "data": lost, "train": {"cache": None}, "model": {"weights": None}}
+    )
