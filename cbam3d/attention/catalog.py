@@ -43,6 +43,7 @@ from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
 from cbam3d.attention.tsm import TSM
 from cbam3d.errors import check_new_name, check_options, unknown
+from cbam3d.plugins import load_plugin, plugins
 
 _CATALOG: dict[str, type[nn.Module]] = {
     "action": Action,
@@ -79,8 +80,8 @@ _CATALOG: dict[str, type[nn.Module]] = {
 
 
 def list_attentions() -> list[str]:
-    """Return the names that `create_attention` accepts."""
-    return sorted(_CATALOG)
+    """Return the names that `create_attention` accepts, those of installed plugins among them."""
+    return sorted({*_CATALOG, *plugins("attention")})
 
 
 def register_attention(name: str, block: type[nn.Module]) -> None:
@@ -102,7 +103,7 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
 
 def is_local_attention(name: str) -> bool:
     """Whether only this process knows a mechanism, by `register_attention`."""
-    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.")
+    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.") and name not in plugins("attention")
 
 
 def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) -> nn.Module:
@@ -128,7 +129,7 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
     for option in missing:
         if option not in options:
             raise ValueError(f"attention {name!r} needs {option}")
-    cls = _CATALOG[name]
+    cls = _block(name)
     rank = {"ndim": ndim} if "ndim" in inspect.signature(cls).parameters else {}  # some work at any rank
     return cls(channels, **rank, **options)
 
@@ -144,16 +145,27 @@ def attention_options(name: str) -> dict[str, Any]:
             "attention 'ema' is ambiguous: expectation-maximisation attention (1907.13426) is 'em_attention' here; "
             "efficient multi-scale attention (2305.13563) is not in the catalogue"
         )
-    if name not in _CATALOG:
-        raise ValueError(unknown("attention", name, _CATALOG))
-    parameters = inspect.signature(_CATALOG[name]).parameters.values()
+    parameters = inspect.signature(_block(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in ("channels", "ndim")}
 
 
 def attention_ranks(name: str) -> tuple[int, ...]:
     """Return the ndim that a mechanism can have: 2 for images, 3 for clips."""
     attention_options(name)
-    return getattr(_CATALOG[name], "ranks", (2, 3))
+    return getattr(_block(name), "ranks", (2, 3))
+
+
+def _block(name: str) -> type[nn.Module]:
+    """The class of a mechanism.
+
+    Raises:
+        ValueError: an unknown name, or a plugin that is no mechanism.
+    """
+    if name not in _CATALOG and name in plugins("attention"):
+        register_attention(name, load_plugin("attention", name))
+    if name not in _CATALOG:
+        raise ValueError(unknown("attention", name, list_attentions()))
+    return _CATALOG[name]
 
 
 @dataclass(frozen=True)
@@ -185,7 +197,7 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
     with torch.random.fork_rng(devices=[]):  # keep the global generator's state
         block = create_attention(name, channels, ndim=len(size), **frames).eval()
         x = torch.randn(2, channels, *size)
-    about = sys.modules[_CATALOG[name].__module__].__doc__ or ""
+    about = sys.modules[_block(name).__module__].__doc__ or ""
     links = [*re.findall(r"https://\S+", about), ""]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         same = torch.equal(block(x), x)

@@ -8,7 +8,7 @@ from rich.table import Table
 from cbam3d.attention import describe_attention, list_attentions
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
-from cbam3d.config.bundled import bundled
+from cbam3d.config.bundled import bundled, list_recipes
 from cbam3d.errors import InputError
 from cbam3d.models import list_models
 
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
         table.add_row(f"networks {library}/…" if library else "networks", ", ".join(short))
     table.add_row("attention", ", ".join(list_attentions()))
     table.add_row("configurations", ", ".join(sorted(path.stem for path in bundled("configs").glob("*.yaml"))))
-    table.add_row("data sets", ", ".join(sorted(p.parent.name for p in bundled("datasets").glob("*/recipe.yaml"))))
+    table.add_row("data sets", ", ".join(list_recipes()))
     console().print(table)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cbam3d.errors import InputError, unknown
+from cbam3d.plugins import load_plugin, plugins
 
 
 def bundled(kind: str) -> Path:
@@ -28,16 +29,26 @@ def find_config(name: str) -> Path:
     raise InputError(unknown("configuration", name, known))
 
 
+def list_recipes() -> list[str]:
+    """Names that `find_recipe` knows."""
+    return sorted({path.parent.name for path in bundled("datasets").glob("*/recipe.yaml")} | {*plugins("datasets")})
+
+
 def find_recipe(name: str) -> Path:
-    """A path to a folder with a recipe.yaml, or the name of a bundled recipe such as "ucf101".
+    """A path to a folder with a recipe.yaml, or the name of a bundled recipe such as "ucf101", or of a plugin's.
 
     Raises:
         InputError: neither.
     """
-    for folder in (Path(name), bundled("datasets") / name):
+    folders = [Path(name), bundled("datasets") / name]
+    if name in plugins("datasets"):
+        try:
+            folders.append(Path(load_plugin("datasets", name).__file__).parent)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"recipe {error}") from None
+    for folder in folders:
         if (folder / "recipe.yaml").is_file():
             return folder
     if "/" in name:
         raise InputError(f"{name}: no folder with a recipe.yaml")
-    known = [path.parent.name for path in bundled("datasets").glob("*/recipe.yaml")]
-    raise InputError(unknown("recipe", name, known))
+    raise InputError(unknown("recipe", name, list_recipes()))

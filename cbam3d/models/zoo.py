@@ -20,19 +20,22 @@ from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, chooses_what_it_reads, usual_ndim
 from cbam3d.models.pretrained import check_filled, find_weights, inner_name, split_name
 from cbam3d.models.weights import Match, load_weights
+from cbam3d.plugins import load_plugin, plugins
 
 AsVideo = Literal["frames", "inflate"]
 _REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` accepts: built-in, registered, and `torchvision/…`, `pytorchvideo/…`, `timm/…`.
+    """Names that `create_model` accepts: built-in, of plugins, registered, and `torchvision/…`, `pytorchvideo/…`,
+    `timm/…`.
 
     Beside these it takes any other network of timm, and `hf/…`, a repository of the Hugging Face Hub or a local folder
     of its files.
     """
     theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
-    return [*OURS, *_REGISTERED, *theirs]
+    added = [name for name in plugins("models") if name not in OURS and name not in _REGISTERED]
+    return [*OURS, *added, *_REGISTERED, *theirs]
 
 
 def register_model(name: str, build: Callable[..., nn.Module]) -> None:
@@ -52,7 +55,7 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
 
 def is_local_model(name: str) -> bool:
     """Whether only this process knows a network: registered here, or a class of the script."""
-    return name in _REGISTERED or name.startswith("__main__:")
+    return (name in _REGISTERED and name not in plugins("models")) or name.startswith("__main__:")
 
 
 def is_class_path(name: str) -> bool:
@@ -203,6 +206,8 @@ def _plain(
         build = _class_at(name)
     elif name in _REGISTERED:
         build = _REGISTERED[name]
+    elif name in plugins("models"):
+        build = load_plugin("models", name)
     else:
         raise ValueError(unknown("model", name, list_models()))
     try:
