@@ -1,0 +1,16 @@
+# docker build -t cbam3d . && docker run --rm -v "$PWD:/work" cbam3d train --config folder --data.root videos
+# With a GPU: docker run --rm --gpus all --shm-size 2g … (PyTorch brings CUDA; the host needs its driver alone.)
+FROM python:3.11-slim
+
+ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY pyproject.toml README.md LICENSE /src/
+COPY cbam3d /src/cbam3d
+COPY configs /src/configs
+COPY datasets /src/datasets
+RUN pip install "/src[serve,explain,export]" && rm -rf /src && useradd --create-home user
+
+USER user
+WORKDIR /work
+EXPOSE 7860
+ENTRYPOINT ["cbam3d"]
+CMD ["--help"]
