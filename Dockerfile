@@ -7,9 +7,9 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY cbam3d /src/cbam3d
 COPY configs /src/configs
 COPY datasets /src/datasets
-RUN pip install "/src[serve,explain,export]" && rm -rf /src && useradd --create-home user
+RUN pip install "/src[serve,explain,export]" && rm -rf /src && useradd --uid 1000 --create-home user
 
-USER user
+USER 1000
 WORKDIR /work
 EXPOSE 7860
 ENTRYPOINT ["cbam3d"]

@@ -5,7 +5,7 @@ score the mean over its clips. Each video is scored once, for any number of proc
 a clip's score is the sigmoid of its logits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cbam3d.engine.losses import Loss
+from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.scores import Predictions, ranks
 from cbam3d.engine.several import Ranking
 from cbam3d.errors import InputError
@@ -42,6 +43,7 @@ def score(
     batch_size: int,
     images: bool,
     apart: bool = False,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Score a model.
 
@@ -54,6 +56,7 @@ def score(
         batch_size: views per forward pass.
         images: name the scores top1 and top5, as there are no clips.
         apart: classes are decided apart.
+        progress: shows how far it is.
 
     Returns: `loss` (mean cross-entropy of the views) and, for videos, clip_top1, clip_top5, video_top1,
     video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K. Where videos may have
@@ -70,7 +73,8 @@ def score(
     labels: list[Tensor] = []  # of the items of a batch, and their probabilities; all are read at the end
     probabilities: list[Tensor] = []
     of_views: list[tuple[Tensor, Tensor]] = []  # probabilities and labels, where there may be several
-    for batch in loader:
+    total = len(loader) if isinstance(loader, Sized) else 0
+    for batch in progress(loader, total, lambda: "scoring"):
         problems += batch.problems
         if not len(batch.labels):
             continue
@@ -91,12 +95,12 @@ def score(
         num_views += len(logits)
 
     rows: list[tuple[str, Any, np.ndarray]] = []
-    total = np.array([num_views, 0.0, 0.0, 0.0])
+    whole = np.array([num_views, 0.0, 0.0, 0.0])
     if names:
-        total[1:] = torch.stack(sums).cpu().double().sum(0).numpy()
+        whole[1:] = torch.stack(sums).cpu().double().sum(0).numpy()
         found = (torch.cat(parts).cpu().numpy() for parts in (labels, probabilities))
         rows = [*zip(names, *found, strict=True)]
-    total = np.sum(gather(fabric, [total]), axis=0)
+    whole = np.sum(gather(fabric, [whole]), axis=0)
     problems, rows = gather(fabric, problems), gather(fabric, rows)
     clips = gather(fabric, [tuple(part.cpu().numpy() for part in parts) for parts in of_views])
     if not rows:
@@ -108,7 +112,7 @@ def score(
             f"the network's outputs are not finite for {(~finite).sum()} of {len(rows)} items, the first is {first}: "
             "training has diverged, or the precision does not suffice"
         )
-    num_views, loss, top1_views, top5_views = (float(value) for value in total)
+    num_views, loss, top1_views, top5_views = (float(value) for value in whole)
     counts = {"num_videos": len(rows), "num_clips": int(num_views)}
     if given.several:
         of_clips = Ranking(*(np.concatenate(parts) for parts in zip(*clips, strict=True))).mean()

@@ -9,6 +9,7 @@ from cbam3d.config import Config
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine.events import FORMATS
+from cbam3d.engine.progress import no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.scoring import score
 from cbam3d.errors import InputError
@@ -51,7 +52,8 @@ def evaluate(
     _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     loader = validation if split == "val" else test
     apart = config.train.loss == "bce"
-    found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images, apart)
+    shown = show_progress if fabric.is_global_zero else no_progress
+    found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images, apart, shown)
     problems = source.problems + found.problems
     result = Result.of(found, source, len(dict(problems)), saved.thresholds)
     if fabric.is_global_zero:

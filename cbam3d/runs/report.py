@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from cbam3d import __version__
 from cbam3d.data.batch import SampleIndex
+from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder, writing
 from cbam3d.models.ours import attention_of
@@ -27,12 +29,13 @@ from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.table import with_manifest_of
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_FRAMES = 4  # of a mistake
+_FRAMES = 4  # of an example
+_MOST_CONFUSED = 12  # pairs of classes
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A misclassified item: the prediction and its probability; images as data URIs, or empty."""
+class Example:
+    """An item, the prediction and its probability; images as data URIs, or empty."""
 
     path: str
     label: str
@@ -50,7 +53,9 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
             raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")
     if mistakes < 0:
         raise InputError(f"report: --mistakes must be at least 0, got {mistakes}")
-    found, trouble = _with_pictures(_mistakes(folder)[:mistakes], saved, options)
+    wrong, right = _examples(folder)
+    wrong, right = wrong[:mistakes], right[: mistakes // 3]
+    found, trouble = _with_pictures(wrong + right, saved, options)
     out = folder / "report.html" if out is None else out
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text())
@@ -58,7 +63,8 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
     if out.is_dir():
         raise InputError(f"report: --out {out} is a folder")
     shown = [replace(one, path=_printable(one.path)) for one in found]
-    page = template.render(**_facts(folder, saved), mistakes=shown, trouble=_printable(trouble))
+    examples = {"mistakes": shown[: len(wrong)], "successes": shown[len(wrong) :]}
+    page = template.render(**_facts(folder, saved), **examples, trouble=_printable(trouble))
     with writing(out):
         out.write_text(page, "utf-8")
     return out
@@ -83,6 +89,9 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "evaluated": evaluated and {"facts": evaluated, "scores": score_rows(evaluated), "way": _way(evaluated)},
         "pictures": pictures,
         "classes": sorted(_class_rows(folder / "classes.csv"), key=lambda row: float(row["score"] or 2)),
+        "confused": _confused(_rows(folder / "confusion.csv")),
+        "calibration": _calibration(_rows(folder / "predictions.csv")),
+        "splits": _splits(_rows(folder / "manifest.csv")),
         "skipped": _rows(folder / "skipped.csv"),
         "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
@@ -111,6 +120,39 @@ def _way(evaluated: dict[str, Any]) -> str:
     return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
 
 
+def _confused(rows: list[dict[str, str]]) -> list[tuple[str, str, int, float]]:
+    """Which classes are taken for which, how often, and in what share of the former; the most frequent first."""
+    found = []
+    for row in rows:
+        name, *_ = row.values()
+        counts = {other: int(n) for other, n in list(row.items())[1:]}
+        found += [(name, other, n, n / sum(counts.values())) for other, n in counts.items() if n and other != name]
+    return sorted(found, key=lambda one: (-one[2], -one[3]))[:_MOST_CONFUSED]
+
+
+def _calibration(rows: list[dict[str, str]]) -> list[tuple[float, float, int]]:
+    """Of ten equal ranges of the highest probability: its mean, the share that is right, and the number of items."""
+    if not rows or "probability1" not in rows[0]:
+        return []
+    sure = np.array([float(row["probability1"]) for row in rows])
+    right = np.array([row["right"] == "1" for row in rows])
+    bins = np.minimum((10 * sure).astype(int), 9)
+    own = [bins == k for k in range(10) if (bins == k).any()]
+    return [(float(sure[one].mean()), float(right[one].mean()), int(one.sum())) for one in own]
+
+
+def _splits(rows: list[dict[str, str]]) -> list[tuple[str, int, int, str]]:
+    """Of each split: name, number of usable videos or parts, of groups, and how long they last together."""
+    found = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        own = [row for row in rows if row["split"] == split and int(row["num_frames"])]
+        seconds = sum(int(row["num_frames"]) / (float(row["fps"]) or math.inf) for row in own)
+        groups = len({row["group"] for row in own})
+        minutes, rest = divmod(round(seconds), 60)
+        found.append((split, len(own), groups, f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if seconds else ""))
+    return sorted(found, key=lambda one: [*SPLITS, "unused", ""].index(one[0]))
+
+
 def _class_rows(path: Path) -> list[dict[str, str]]:
     """The classes with their score: accuracy, or average precision where items may have several labels."""
     rows = _rows(path)
@@ -132,58 +174,61 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _mistakes(folder: Path) -> list[Mistake]:
-    """All of them, the most confident first."""
-    wrong = [row for row in _rows(folder / "predictions.csv", raw=True) if row["right"] == "0"]
-    found = [
-        _of_several(row)
-        if "labels" in row
-        else Mistake(row["path"], row["label"], row["top1"], float(row["probability1"]))
-        for row in wrong
-    ]
-    return sorted(found, key=lambda one: -one.probability)
+def _examples(folder: Path) -> tuple[list[Example], list[Example]]:
+    """The mistakes, the most confident first; and what is right, the most confident of each class first."""
+    rows = _rows(folder / "predictions.csv", raw=True)
+    found = [(row["right"] == "1", _example(row)) for row in rows]
+    found.sort(key=lambda one: -one[1].probability)
+    right, seen = list[Example](), set[str]()
+    for good, one in found:
+        if good and one.label not in seen:
+            right.append(one)
+            seen.add(one.label)
+    return [one for good, one in found if not good], right
 
 
-def _of_several(row: dict[str, str]) -> Mistake:
-    """A mistake where several labels may hold; as confident as the class that is furthest off."""
+def _example(row: dict[str, str]) -> Example:
+    if "labels" not in row:
+        return Example(row["path"], row["label"], row["top1"], float(row["probability1"]))
     own, found = ({name for name in row[key].split("|") if name} for key in ("labels", "predicted"))
     off = [float(row[f"p({name})"]) for name in found - own] + [1 - float(row[f"p({name})"]) for name in own - found]
-    return Mistake(row["path"], row["labels"] or "no label", row["predicted"] or "no label", max(off))
+    sure = max(off) if off else min((float(row[f"p({name})"]) for name in own), default=0.0)
+    return Example(row["path"], row["labels"] or "no label", row["predicted"] or "no label", sure)
 
 
-def _with_pictures(mistakes: list[Mistake], saved: Checkpoint, options: dict[str, Any]) -> tuple[list[Mistake], str]:
-    """The mistakes with their frames, and the attention over them; or without, and the reason."""
-    if not mistakes:
+def _with_pictures(examples: list[Example], saved: Checkpoint, options: dict[str, Any]) -> tuple[list[Example], str]:
+    """The examples with their frames, and the attention over them; or without, and the reason."""
+    if not examples:
         return [], ""
     config = with_manifest_of(saved.folder, saved.config).override({"eval.num_clips": 1})
     try:
         test = open_source(config).test
     except InputError as error:
-        return mistakes, str(error)
+        return examples, str(error)
     predictor = Predictor(saved.model(**options), saved.classes, saved.config, saved.images)
     explainer = Explainer(predictor, grad_cam=False)
     numbers = {test.name(i): i for i in range(len(test))}
     shown, trouble = [], ""
-    for mistake in mistakes:
-        if mistake.path not in numbers:
-            trouble = f"{mistake.path}: not there any more"
-            shown.append(mistake)
+    for example in examples:
+        if example.path not in numbers:
+            trouble = f"{example.path}: not there any more"
+            shown.append(example)
             continue
-        packed = test.__getitems__([SampleIndex(0, numbers[mistake.path])])
+        packed = test.__getitems__([SampleIndex(0, numbers[example.path])])
         for path, reason in packed.problems:
             trouble = f"{path}: {reason}"
         views = list(packed.views_of_one_shape()) if packed.shapes else []
-        shown.append(_with_picture(mistake, explainer.explain(views[0][0], bare=True)) if views else mistake)
+        shown.append(_with_picture(example, explainer.explain(views[0][0], bare=True)) if views else example)
     return shown, trouble
 
 
-def _with_picture(mistake: Mistake, found: Explanation) -> Mistake:
+def _with_picture(example: Example, found: Explanation) -> Example:
     over = layers(found)
     caption = max(over, key=lambda name: np.ptp(over[name]), default="")
     count = len(found.frames)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
     attention = _strip(overlay(found.frames, over[caption])[chosen]) if over else ""
-    return replace(mistake, frames=_strip(found.frames[chosen]), attention=attention, caption=" ".join(caption.split()))
+    return replace(example, frames=_strip(found.frames[chosen]), attention=attention, caption=" ".join(caption.split()))
 
 
 def _strip(frames: np.ndarray) -> str:

@@ -102,7 +102,13 @@ def create_trainer(
     facts = {"config": config.plain(), "kind": source.recipe.item, "classes": source.classes}
     facts |= {"versions": _versions(), "new_parameters": new}
     scorer = partial(
-        score, fabric, num_classes=num_classes, batch_size=config.eval.batch_size, images=images, apart=apart
+        score,
+        fabric,
+        num_classes=num_classes,
+        batch_size=config.eval.batch_size,
+        images=images,
+        apart=apart,
+        progress=progress if fabric.is_global_zero else no_progress,
     )
     trainer = Trainer(
         fabric,
