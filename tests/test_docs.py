@@ -42,6 +42,7 @@ SMALL = shlex.split(
 ELSEWHERE = ("ray", "wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
 # a stream and a camera: tests/video/test_stream.py reads a stream
 NOT_HERE = [["predict", "runs/a", "rtsp://host/stream"], ["predict", "runs/a", "0"]]
+NOT_ENDING = ("serve", "push", "hf:someone/actions")  # a server, and the Hub: tests/serve, tests/runs/test_hub.py
 
 
 def named(pages):
@@ -186,6 +187,7 @@ def run(words: list[str], small: bool = True) -> None:
             for place in Path().glob(f"{rest[rest.index('--root') + 1]}*"):
                 (place / "manifest.csv").unlink(missing_ok=True)
         elsewhere = "--engine" in rest or any("s3://" in word for word in rest)
+        elsewhere |= any(word in NOT_ENDING for word in rest[:2])
         if rest[:3] in NOT_HERE or not small or elsewhere:
             read(rest[0], rest[1:])
         else:
