@@ -88,7 +88,7 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             continue  # labels.json beside train.json
         of_file: list[_Row] = []
         for line, row in enumerate(_read(path, facts.columns), 2 if path.suffix == ".csv" else 1):
-            columns = {key.strip(): value for key, value in row.items() if key}
+            columns = {key.strip(): "" if value is None else value for key, value in row.items() if key}
             where = f"{path}, row {line}"
             video, said = _annotation(where, facts, columns, named)
             parts = found.setdefault(without_suffix(video.removeprefix("./")), {})

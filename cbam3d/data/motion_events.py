@@ -17,12 +17,12 @@ from cbam3d.data.motion import CLASSES, FPS, draw
 from cbam3d.files import atomic_write
 from cbam3d.video.encode import write_video
 
-NUM_VIDEOS = {"train": 48, "val": 8, "test": 16}
+NUM_VIDEOS = {"train": 96, "val": 8, "test": 16}
 NUM_EVENTS = 12  # of a video
 
 _LENGTH = 20, 36  # frames of an event: fewest, most
 _PAUSE = 12, 36
-_SPEED = np.array([[0.035, 0.035, 0.028, 0.07], [0.06, 0.06, 0.048, 0.14]])  # of the pose, a frame: lowest, highest
+_SPEED = np.array([[0.035, 0.035, 0.028, 0.06], [0.06, 0.06, 0.048, 0.12]])  # of the pose, a frame: lowest, highest
 _LIMIT = np.array([0.65, 0.65, 0.5, np.inf])  # of the pose, to either side
 
 Span = tuple[list[str], int, int]  # labels, first frame, frame after the last

@@ -20,7 +20,7 @@ def playable(path: Path, target: Path) -> Path:
     Raises:
         VideoError: a file that cannot be read.
     """
-    with open_input(path, Deadline(path, 30)) as (container, stream):
+    with open_input(str(path), Deadline(path, 30)) as (container, stream):
         context = stream.codec_context
         codecs = next((codecs for kind, codecs in _CODECS.items() if kind in container.format.name), ())
         if any(codec in context.name for codec in codecs) and context.pix_fmt in ("yuv420p", "yuvj420p"):

@@ -54,6 +54,7 @@ def test_the_card_says_what_the_run_is(tiny_run, tmp_path):
     assert "@misc{a}" in body
 
 
+@pytest.mark.slow
 def test_pushed_to_a_hub_and_used_from_there(tiny_run, video, tmp_path):
     with serve() as server:
         place = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}

@@ -130,7 +130,9 @@ def test_what_holds_is_said_of_files(runs, root):
     assert prediction.labels == expected
 
 
-@pytest.mark.parametrize("kind", ["json", "csv", "vtt"])
+@pytest.mark.parametrize(
+    "kind", ["vtt", pytest.param("json", marks=pytest.mark.slow), pytest.param("csv", marks=pytest.mark.slow)]
+)
 def test_the_command_writes_events(runs, root, tmp_path, kind):
     word = [sys.executable, "-m", "cbam3d", "predict", str(runs[1].folder), str(root / "1" / "test")]
     options = ["--events", kind, "--threshold", "0.1", "--out", str(tmp_path / "out")]
@@ -163,6 +165,7 @@ def test_report_export_and_explanation_follow(runs, root, tmp_path):
     assert sum(probability for _, probability in found.best) != pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_of_map(root, tmp_path):
     values = {**TINY, **VALUES, "data.root": str(root / "2")}
     found = compare(values, ["none", "se"], seeds=2, out=tmp_path / "out")

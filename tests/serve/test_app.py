@@ -201,6 +201,7 @@ def test_runs_of_images_are_refused(picture_run):
         create_app([open_run(picture_run)], Limits())
 
 
+@pytest.mark.slow
 def test_the_command_says_where_it_is(tiny_run):
     command = [sys.executable, "-m", "cbam3d", "serve", str(tiny_run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
