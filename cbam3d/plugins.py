@@ -32,6 +32,6 @@ def load_plugin(kind: Kind, name: str) -> Any:
     one = plugins(kind)[name]
     try:
         return one.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # code of others
         package = one.dist.name if one.dist else "another package"
         raise ValueError(f"{name} of {package} cannot be imported ({one.value}: {error})") from None

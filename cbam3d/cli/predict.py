@@ -130,8 +130,9 @@ def _write_events(given: Namespace, predictor: Predictor, sources: list[str], st
     failures = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
         events = predictor.events(source, window=window, step=given.step, settings=settings)
+        output = nullcontext(sys.stdout) if target is None else _opened(target)
         try:
-            with nullcontext(sys.stdout) if target is None else open(target, "w", encoding="utf-8") as file:
+            with output as file:
                 show = _writer(given.events, source, file, header=target is not None or number == 0)
                 if source in streams:
                     for event in events:
@@ -139,8 +140,6 @@ def _write_events(given: Namespace, predictor: Predictor, sources: list[str], st
                 else:
                     for event in sorted(events, key=lambda event: event.start_seconds):
                         show(event)
-        except OSError as error:
-            raise InputError(f"{target}: cannot be written ({error.strerror})") from None
         except InputError as error:
             failures.append(str(error))
             logging.getLogger(__name__).warning(f"skipped {error}")
@@ -149,6 +148,13 @@ def _write_events(given: Namespace, predictor: Predictor, sources: list[str], st
     if given.out:
         console(stderr=True).print(f"events are in {given.out}")
     _refuse(failures)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return open(path, "w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _writer(kind: str, source: str, file: TextIO, header: bool) -> Callable[[Event], None]:

@@ -40,15 +40,17 @@ def find_recipe(name: str) -> Path:
     Raises:
         InputError: neither.
     """
-    folders = [Path(name), bundled("datasets") / name]
-    if name in plugins("datasets"):
-        try:
-            folders.append(Path(load_plugin("datasets", name).__file__).parent)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"recipe {error}") from None
-    for folder in folders:
+    for folder in (Path(name), bundled("datasets") / name):
         if (folder / "recipe.yaml").is_file():
             return folder
+    if name in plugins("datasets"):
+        try:
+            folder = Path(load_plugin("datasets", name).__file__).parent
+        except (ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"recipe {error}") from None
+        if (folder / "recipe.yaml").is_file():
+            return folder
+        raise InputError(f"{folder}: no recipe.yaml there")
     if "/" in name:
         raise InputError(f"{name}: no folder with a recipe.yaml")
     raise InputError(unknown("recipe", name, list_recipes()))

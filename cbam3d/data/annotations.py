@@ -93,14 +93,17 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             video, said = _annotation(where, facts, columns, named)
             parts = found.setdefault(without_suffix(video.removeprefix("./")), {})
             known = parts.setdefault((said.start, said.end), _Row(where, said))
-            if known.said != said:
+            if known.said != said and said.several and replace(known.said, label=said.label) == said:
+                both = "|".join(sorted({*known.said.names, *said.names}))  # a row for each label
+                parts[said.start, said.end] = replace(known, said=replace(said, label=both))
+            elif known.said != said:
                 raise InputError(f"{where}: {video} is listed twice, with {known.said.differences(said)}")
             of_file.append(_Row(where, said))
         _refuse_untrained(of_file)
     for video, parts in found.items():
         if len(parts) > 1:
             _refuse_overlaps(video, sorted(parts.values(), key=lambda row: (row.said.start, row.said.end)))
-    return {video: _united([row.said for _, row in sorted(parts.items())]) for video, parts in found.items()}
+    return {video: [row.said for _, row in sorted(parts.items())] for video, parts in found.items()}
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,9 @@ def _annotation(
         text = label.format_map(values).translate(removed)
     start, end = (_time(where, getattr(facts, name).format_map(values), name) for name in ("start", "end"))
     if start is None and end is None:
-        start, end = 0.0, 0.0
+        return video, Annotation(text, split, facts.group.format_map(values), several=several)
     start, end = start or 0.0, math.inf if end is None else end
-    if end <= start and (start or end):
+    if end <= start:
         raise InputError(f"{where}: {video} ends at {end:g} s, before its start at {start:g} s")
     return video, Annotation(text, split, facts.group.format_map(values), start, end, several)
 
@@ -188,24 +191,6 @@ def _refuse_overlaps(video: str, rows: list[_Row]) -> None:
             labels = f"{row.said.label!r} overlaps {latest.said.label!r} of {latest.where}"
             raise InputError(f"{row.where}: {video}: {labels}: name the column labels where both may hold")
         latest = max(latest, row, key=lambda row: row.said.end)
-
-
-def _united(parts: list[Annotation]) -> list[Annotation]:
-    """Where parts may have several labels, also those of other parts that hold during most of them."""
-    if len(parts) < 2 or not parts[0].several:
-        return parts
-    united = []
-    for one in parts:
-        own = (other for other in parts if _shared(one, other) >= (one.end - one.start) / 2)
-        labels = {name for other in own for name in other.names}
-        united.append(replace(one, label="|".join(sorted(labels))))
-    return united
-
-
-def _shared(one: Annotation, other: Annotation) -> float:
-    if one is other:
-        return math.inf
-    return min(one.end, other.end) - max(one.start, other.start)
 
 
 def _refuse_untrained(rows: list[_Row]) -> None:

@@ -156,7 +156,7 @@ def scan_videos(
     facts = {name: asdict(found[name]) for name in names}
     measured = []
     for row in rows:
-        one = {**facts.get(row["path"], asdict(VideoInfo())), **row}
+        one = {**(asdict(VideoInfo()) if row["problem"] else facts[row["path"]]), **row}
         one["problem"] = row["problem"] or found[row["path"]].problem
         measured.append(one | _part(one) if row.get("end") else one)
     measured.sort(key=lambda row: (row["path"], row.get("start", 0.0)))

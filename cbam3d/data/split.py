@@ -37,8 +37,13 @@ def assign_splits(
     if recipe.test_groups:
         return manifest.with_split(_by_test_groups(manifest, recipe, split, listed or {}))
     if recipe.lists_have_numbers and listed:
-        said = (_said(manifest, row, recipe, listed) for row in range(len(manifest)))
-        return manifest.with_split(["unused" if one is None else one.split for one in said])
+        splits = list(manifest.split)
+        for row, label in enumerate(manifest.label):
+            said = _said(manifest, row, recipe, listed)
+            between = manifest.parts[row] and label in ("", BACKGROUND) and splits[row]  # in the table of a run
+            if said is not None or not between:
+                splits[row] = "unused" if said is None else said.split
+        return manifest.with_split(splits)
     open_rows = manifest.split.equals("")
     if open_rows.all():
         return manifest.with_split(split_by_group(manifest.labels(), list(manifest.group), test_fraction))

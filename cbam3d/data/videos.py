@@ -121,7 +121,8 @@ class VideoDataset:
 
 
 def _numbers(manifest: Manifest, classes: list[str]) -> np.ndarray:
-    """The class of each video, int (N,); or where it may have several, whether it has each, bool (N, K)."""
+    """The class of each video, int (N,); or where it may have several, whether it has each, bool (N, K): of a part also
+    the labels of others that hold during half of it or more."""
     codes, texts = manifest.label.codes()
     number = {name: place for place, name in enumerate(classes)}
     if not manifest.several:
@@ -129,4 +130,14 @@ def _numbers(manifest: Manifest, classes: list[str]) -> np.ndarray:
     has = np.zeros((len(texts), len(classes)), bool)
     for row, text in enumerate(texts):
         has[row, [number[name] for name in text.split("|") if name]] = True
-    return has[codes]
+    own = has[codes]
+    united = own.copy()
+    files: dict[str, list[int]] = {}
+    for row in np.flatnonzero(manifest.parts).tolist():
+        files.setdefault(manifest.path[row], []).append(row)
+    for rows in files.values():
+        start, end = manifest.start[rows], manifest.end[rows]
+        shared = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
+        covered = shared >= (end - start)[:, None] / 2
+        united[rows] |= (covered[:, :, None] & own[rows]).any(1)
+    return united

@@ -7,6 +7,7 @@ from typing import Any
 
 from cbam3d.config import Config
 from cbam3d.config.bundled import find_recipe
+from cbam3d.data.loader import Samples
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine.events import FORMATS
 from cbam3d.engine.progress import no_progress
@@ -15,13 +16,13 @@ from cbam3d.engine.scoring import score
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
-from cbam3d.runs.data import Source, open_source
+from cbam3d.runs.data import open_source
 from cbam3d.runs.dataset import create_loaders
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
-from cbam3d.runs.segments import score_segments
+from cbam3d.runs.segments import score_segments, why_no_segments
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.storage import Url, exists, place_of
 
@@ -52,13 +53,16 @@ def evaluate(
     _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     loader = validation if split == "val" else test
     apart = config.train.loss == "bce"
+    if source.several and not apart:
+        raise InputError(f"{config.data.root}: its videos may have several labels, the run was trained for one")
+    with_events = _wants_events(config, loader.data)
     shown = show_progress if fabric.is_global_zero else no_progress
     found = score(fabric, model, loader, len(source.classes), config.eval.batch_size, source.images, apart, shown)
     problems = source.problems + found.problems
     result = Result.of(found, source, len(dict(problems)), saved.thresholds)
     if fabric.is_global_zero:
         events = None
-        if _wants_events(config, source):
+        if with_events:
             predictor = Predictor(model, source.classes, config, source.images, fabric.device, saved.thresholds)
             segments, events = score_segments(predictor, loader.data, show_progress)  # type: ignore[arg-type]
             result = replace(result, scores=result.scores | segments)
@@ -75,16 +79,15 @@ def evaluate(
     return result
 
 
-def _wants_events(config: Config, source: Source) -> bool:
-    parts = source.manifest is not None and bool(source.manifest.parts.any())
-    wanted = config.eval.events
-    if wanted is None:
-        wanted = parts and config.data.background > 0
-        if parts and not wanted:
-            logger.info(
-                "set eval.events to find and score events in whole videos too: it takes every event to be listed"
-            )
-    return wanted
+def _wants_events(config: Config, items: Samples) -> bool:
+    wanted, problem = config.eval.events, why_no_segments(items)
+    if problem and wanted:
+        raise InputError(f"eval.events: {problem}")
+    if wanted is None and not problem and not config.data.background:
+        logger.info("set eval.events to find and score events in whole videos too: it takes every event to be listed")
+    if wanted is None and problem and config.data.background:
+        logger.warning(f"events are not scored: {problem}")
+    return not problem and (config.data.background > 0 if wanted is None else wanted)
 
 
 def _for_table(config: Config, saved: Checkpoint) -> Config:

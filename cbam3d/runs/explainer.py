@@ -77,8 +77,12 @@ class Explainer:
         target = best[0][0] if target is None else target
         grad_cam, layer = None, ""
         if self.grad_cam:
-            self.layer = layer = self.layer or last_with_positions(predictor.model, inputs)  # the same for every file
-            grad_cam = _grad_cam(predictor.model, layer, inputs, predictor.classes.index(target))
+            try:
+                self.layer = layer = self.layer or last_with_positions(predictor.model, inputs)  # for every file
+                grad_cam = _grad_cam(predictor.model, layer, inputs, predictor.classes.index(target))
+            except InputError:  # a network without such a layer
+                if not bare:
+                    raise
         maps = self._maps(inputs)
         if not maps and grad_cam is None and not bare:
             raise InputError("explain: the network has no attention with maps, and there is no Grad-CAM")

@@ -1,10 +1,12 @@
 """Events found in the held-out videos of a data set, against the parts that its table has."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
 from cbam3d.data.background import BACKGROUND
+from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.videos import VideoDataset
 from cbam3d.engine.events import Event
@@ -30,15 +32,9 @@ def score_segments(
         items: the parts of a split; videos without parts are left out.
         progress: shows the reading.
 
-    Raises:
-        InputError: no parts, or videos that are not files of their own.
     """
     table = items.manifest.select(items.manifest.parts)
     truth, paths = truth_of(table), list(dict.fromkeys(table.path))
-    if not truth:
-        raise InputError(f"{items.root}: no held-out video has parts, so there are no events to score")
-    if not table.shard.equals("").all() or (items.root / paths[0]).suffix == "":
-        raise InputError(f"{items.root}: events are found in files of videos, not in shards or folders of images")
     found: list[tuple[str, Event]] = []
     for path in over_files(progress, "finding events in every held-out video")(paths, len(paths)):
         try:
@@ -50,6 +46,21 @@ def score_segments(
     scores = {"segment_map": float(by_class.mean())}
     means = by_class.mean(0).tolist()
     return scores | {f"segment_map_{tiou:g}": mean for tiou, mean in zip(TIOUS, means, strict=True)}, found
+
+
+def why_no_segments(items: Samples) -> str:
+    """Why there are no events to find and score; empty where there are."""
+    if not isinstance(items, VideoDataset):
+        return "the data are images"
+    table = items.manifest.select(items.manifest.parts)
+    if not truth_of(table):
+        return f"{items.root}: no held-out video has parts"
+    if not table.shard.equals("").all():
+        return f"{items.root}: its videos are in shards, events are found in files"
+    source = table.source(items.root, 0)
+    if isinstance(source, Path) and source.is_dir():
+        return f"{items.root}: its videos are folders of images, events are found in files"
+    return ""
 
 
 def truth_of(table: Manifest) -> Truth:

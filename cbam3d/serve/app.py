@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _KINDS = {
 _OURS = "x-cbam3d"  # a header that pages of other sites cannot send
 _EXAMPLES = 6
 _SWEEP_SECONDS = 20.0
+_CHUNK_SECONDS = 30.0  # until the next part of an upload
 _HEADERS = {
     "content-security-policy": "default-src 'self'; media-src 'self' blob:; img-src data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -104,13 +106,18 @@ def create_app(runs: list[Run], limits: Limits, device: str = "cpu", host: str =
         done = 0
         try:
             with open(job.folder / "upload", "wb") as file:
-                async for chunk in request.stream():
+                chunks = aiter(request.stream())
+                while (chunk := await asyncio.wait_for(anext(chunks, None), _CHUNK_SECONDS)) is not None:
                     done += len(chunk)
                     if done > most:
                         raise too_large
+                    job.touched = time.monotonic()
                     await asyncio.to_thread(file.write, chunk)
             if not done:
                 raise HTTPException(400, "The file is empty.")
+        except TimeoutError:
+            jobs.forget(job)
+            raise HTTPException(408, "The upload has come to a halt.") from None
         except BaseException:
             jobs.forget(job)
             raise

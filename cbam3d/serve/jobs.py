@@ -18,6 +18,10 @@ from cbam3d.serve.look import Limits, Report
 logger = logging.getLogger(__name__)
 
 
+class Forgotten(Exception):
+    """A job has been deleted while it ran."""
+
+
 @dataclass
 class Job:
     """One video: how far it is, and what was found.
@@ -31,14 +35,18 @@ class Job:
     id: str
     folder: Path
     name: str
-    state: str = "waiting"  # waiting, running, done, failed
+    state: str = "uploading"  # then waiting, running, and done or failed
     share: float = 0.0
     doing: str = "waiting"
+    forgotten: bool = False
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     touched: float = field(default_factory=time.monotonic)
 
     def report(self, share: float, doing: str) -> None:
+        """How far it is; ends the work on a job that has been deleted."""
+        if self.forgotten:
+            raise Forgotten
         self.share, self.doing = share, doing
 
 
@@ -56,6 +64,7 @@ class Jobs:
         self.pool = ThreadPoolExecutor(limits.jobs)
         self.known: dict[str, Job] = {}
         self.lock = threading.Lock()
+        self.pending = 0  # jobs that have not ended
 
     def create(self, name: str) -> Job:
         """A job whose video is still to be written to its folder.
@@ -65,8 +74,9 @@ class Jobs:
         """
         self.forget_old()
         with self.lock:
-            if sum(job.state in ("waiting", "running") for job in self.known.values()) >= self.limits.waiting:
+            if self.pending >= self.limits.waiting:
                 raise InputError("Too many videos are waiting. Try again later.")
+            self.pending += 1
             job = Job(secrets.token_urlsafe(16), Path(self.root.name) / secrets.token_hex(8), name)
             self.known[job.id] = job
         job.folder.mkdir()
@@ -74,6 +84,10 @@ class Jobs:
 
     def start(self, job: Job) -> None:
         """Let it wait for its turn."""
+        with self.lock:
+            if job.forgotten:
+                return
+            job.state = "waiting"
         self.pool.submit(self._run, job)
 
     def get(self, id: str) -> Job | None:
@@ -87,12 +101,17 @@ class Jobs:
         """Delete a job and its files."""
         with self.lock:
             self.known.pop(job.id, None)
+            if job.state == "uploading" and not job.forgotten:
+                self.pending -= 1
+            job.forgotten = True
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def forget_old(self) -> None:
         """Delete those that nobody has asked for in a while."""
         old = time.monotonic() - 60 * self.limits.keep_minutes
-        for job in [job for job in self.known.values() if job.touched < old and job.state != "running"]:
+        for job in [
+            job for job in self.known.values() if job.touched < old and job.state not in ("waiting", "running")
+        ]:
             self.forget(job)
 
     def close(self) -> None:
@@ -101,15 +120,21 @@ class Jobs:
         self.root.cleanup()
 
     def _run(self, job: Job) -> None:
-        if job.id not in self.known:  # deleted while it waited
-            return
         job.state = "running"
         try:
+            job.report(0.0, "starting")
             job.result = self.work(job, job.report)
             job.state = "done"
+        except Forgotten:
+            pass
         except InputError as error:
             job.state, job.error = "failed", getattr(error, "reason", str(error))
         except Exception:
-            logger.exception("looking at a video failed")
+            if not job.forgotten:  # else its files are gone
+                logger.exception("looking at a video failed")
             job.state, job.error = "failed", "Something went wrong here; the log of the server has the details."
-        job.touched = time.monotonic()
+        with self.lock:
+            self.pending -= 1
+            job.touched = time.monotonic()
+        if job.forgotten:
+            shutil.rmtree(job.folder, ignore_errors=True)

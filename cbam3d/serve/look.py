@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import write_moving
 from cbam3d.runs.parts import parts_of
 from cbam3d.runs.run import Run
+from cbam3d.video.container import VideoError
 from cbam3d.video.probe import VideoInfo, measure_video, probe_video
 from cbam3d.video.stream import stream_frames
 
 _TOP = 5
 _WINDOWS = 240  # of a timeline, at most
+_HEAD = 1024  # bytes
 _ROWS = 8  # classes of a timeline
 
 Report = Callable[[float, str], None]  # share that is done, 0 … 1, and what is being done
@@ -64,6 +67,7 @@ class Looker:
         self.name = run.folder.resolve().name
         self.predictor = run.predictor(device)
         self.explainer = Explainer(self.predictor)
+        self.lock = Lock()  # hooks on the network's modules would see the videos of other jobs
         self.known = _confidences(run.folder / "predictions.csv")
 
     def look(self, path: Path, info: VideoInfo, folder: Path, report: Report) -> dict[str, Any]:
@@ -78,9 +82,17 @@ class Looker:
         Raises:
             VideoError: what cannot be read.
         """
+        with self.lock:
+            return self._look(path, info, folder, report)
+
+    def _look(self, path: Path, info: VideoInfo, folder: Path, report: Report) -> dict[str, Any]:
         predictor = self.predictor
         report(0.05, "reading clips")
-        views = predictor.read(path, info)
+        try:
+            views = predictor.read(path, info)
+        except VideoError:  # damage that its packets do not show
+            info = probe_video(path)
+            views = predictor.read(path, info)
         probabilities = predictor.score(views)
         best = predictor.best(probabilities, _TOP)
         report(0.2, "drawing where it looks")
@@ -140,6 +152,10 @@ def check(path: Path, limits: Limits) -> VideoInfo:
     Raises:
         InputError: one that cannot be read, or is longer than allowed; the text has no path.
     """
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    if not any(byte < 9 for byte in head):  # text: a playlist would have FFmpeg open what it names
+        raise InputError("This is no video that can be read: text.")
     try:
         info = measure_video(path)
         info = info if info.num_frames else probe_video(path)

@@ -21,6 +21,7 @@ from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.split import assign_splits, class_names, leaking_groups
 from cbam3d.data.videos import VideoDataset
 from cbam3d.errors import InputError
+from cbam3d.runs.segments import truth_of
 from cbam3d.video.encode import write_video
 
 FOLDER = load_recipe(bundled("datasets") / "folder")
@@ -112,6 +113,7 @@ def test_uneven_frames_are_taken_by_their_times(tmp_path):
     [
         ("path,label,start,end\na.avi,x,2,1\n", "row 2: a.avi ends at 1 s, before its start at 2 s"),
         ("path,label,start,end\na.avi,x,0,1\na.avi,x,1,1\n", "row 3: a.avi ends at 1 s"),
+        ("path,label,start,end\na.avi,x,0,0\n", "row 2: a.avi ends at 0 s, before its start at 0 s"),
         ("path,label,start,end\na.avi,x,zero,1\n", "row 2: the start is no time in seconds: 'zero'"),
         ("path,label,start,end\na.avi,x,0,-1\n", "row 2: the end is no time in seconds: '-1'"),
         ("path,label,start,end\na.avi,x,0,inf\n", "row 2: the end is no time"),
@@ -156,6 +158,24 @@ def test_a_part_beyond_the_end_is_reported_and_the_others_are_used(tmp_path):
     assert len(set(read_manifest(tmp_path / "m.csv").names())) == 4
 
 
+def test_a_row_for_each_label_of_a_part(tmp_path):
+    film(tmp_path / "a.avi", 50, "mjpeg")
+    manifest = scan(tmp_path, "path,labels,start,end\na.avi,run,0,1\na.avi,talk,0,1\na.avi,talk,0.9,2\n")
+    assert list(manifest.label) == ["run|talk", "talk"]
+    (tmp_path / "annotations.csv").write_text("path,labels,split\na.avi,run,train\na.avi,talk,test\n")
+    with pytest.raises(InputError, match=r"row 3: a\.avi is listed twice"):
+        list_videos(tmp_path, FOLDER)
+
+
+def test_a_part_with_a_problem_is_not_used_where_another_is(tmp_path):
+    film(tmp_path / "a.avi", 50, "mjpeg")
+    manifest = scan(tmp_path, "path,label,start,end\na.avi,x,0,1\na.avi,,1,\n")
+    assert manifest.num_frames.tolist() == [25, 0]
+    assert manifest.problem[1].startswith("not in the annotations") or "path does not fit" in manifest.problem[1]
+    write_manifest(manifest, tmp_path / "m.csv")
+    assert class_names(read_manifest(tmp_path / "m.csv"), FOLDER) == ["x"]
+
+
 def test_parts_with_several_labels_have_those_that_hold_during_most_of_them(tmp_path):
     film(tmp_path / "a.avi", 100, "mjpeg")
     manifest = scan(
@@ -164,11 +184,16 @@ def test_parts_with_several_labels_have_those_that_hold_during_most_of_them(tmp_
     )
     assert manifest.several
     assert [(row["start"], row["label"]) for row in manifest.rows()] == [
+        (0, ""),
         (0, "run"),
-        (0, "run"),
-        (1, "run|talk"),
+        (1, "talk"),
         (3, "jump|run"),
     ]
+    assert truth_of(manifest) == {
+        "run": [("a.avi", 0, 4)],
+        "talk": [("a.avi", 1, 2)],
+        "jump": [("a.avi", 3, 3.5)],
+    }
     data = VideoDataset(tmp_path, manifest, ["jump", "run", "talk"], every_frame, 48, 0)
     assert data.labels.tolist() == [[0, 1, 0], [0, 1, 0], [0, 1, 1], [1, 1, 0]]
 

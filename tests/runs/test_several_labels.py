@@ -184,6 +184,19 @@ def test_items_of_a_split_have_all_their_labels(root):
     assert batch.labels.shape == (len(batch.names), 8)
 
 
+def test_a_run_for_one_label_is_not_scored_on_several(runs, root):
+    with pytest.raises(InputError, match="the run was trained for one"):
+        runs[1].evaluate({"data.root": str(root / "2"), "data.background": 0})
+
+
+def test_what_cannot_be_searched_for_events_is_scored_all_the_same(runs, monkeypatch, caplog):
+    monkeypatch.setattr("cbam3d.runs.evaluation.why_no_segments", lambda items: "it is in shards")
+    assert "segment_map" not in runs[1].evaluate().scores
+    assert "events are not scored: it is in shards" in caplog.text
+    with pytest.raises(InputError, match=r"eval\.events: it is in shards"):
+        runs[1].evaluate({"eval.events": True})
+
+
 def test_what_it_takes_is_said_before(root):
     said = dry_run({**TINY, **VALUES, "data.root": str(root / "2"), "train.class_weights": None})
     assert float(said["loss of the first step"]) == pytest.approx(8 * np.log(2), rel=0.6)

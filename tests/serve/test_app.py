@@ -127,7 +127,8 @@ def test_what_browsers_play_is_shown_as_it_is(served, tiny_run):
 def test_bad_files_are_named_without_any_path(served, tmp_path, make_video):
     address, jobs = served
     whole = make_video("w.mp4").read_bytes()
-    for content, reason in ((b"nonsense", "no video that can be read"), (whole[:200], "no video that can be read")):
+    script = b"ffconcat version 1.0\nfile upload\n"  # which would have FFmpeg open what it names
+    for content, reason in ((script, "text"), (b"\0nonsense", "that can be read"), (whole[:200], "that can be read")):
         _, job = looked_at(address, content, "bad.mp4")
         assert job["state"] == "failed"
         assert reason in job["error"]
@@ -172,6 +173,46 @@ def test_files_are_deleted_when_they_are_old_and_when_the_server_ends(tiny_run, 
         root = jobs.root.name
     assert not folder.parent.exists()
     assert root == str(folder.parent)
+
+
+def test_a_video_that_is_deleted_while_it_is_looked_at_leaves_nothing(tiny_run, make_video):
+    begun, free = threading.Event(), threading.Event()
+
+    def work(job, report):
+        begun.set()
+        free.wait(30)
+        (job.folder / "deep").mkdir(parents=True)  # as what still writes would
+        report(0.5, "more")
+        raise AssertionError("goes on")
+
+    with serving([open_run(tiny_run)], Limits(waiting=1)) as (address, jobs):
+        jobs.work = work
+        answer = ask(f"{address}/api/videos", make_video().read_bytes(), **OURS)
+        assert begun.wait(10)
+        folder = jobs.known[said(answer)["id"]].folder
+        assert ask(f"{address}/api/videos/{said(answer)['id']}", method="DELETE", **OURS)[0] == 204
+        assert ask(f"{address}/api/videos", b"more", **OURS)[0] == 429  # it has not ended
+        free.set()
+        for _ in range(100):
+            if not jobs.pending:
+                break
+            time.sleep(0.05)
+        assert jobs.pending == 0
+        time.sleep(0.1)
+        assert not folder.exists()
+
+
+def test_jobs_that_wait_are_not_taken_for_old(tiny_run):
+    jobs = Jobs(Limits(keep_minutes=0), lambda job, report: {})
+    job = jobs.create("x")
+    job.state = "waiting"
+    jobs.forget_old()
+    assert jobs.get(job.id) is job
+    job.state = "uploading"
+    jobs.forget_old()
+    assert jobs.get(job.id) is None
+    assert jobs.pending == 0
+    jobs.close()
 
 
 def test_others_are_refused(served):
