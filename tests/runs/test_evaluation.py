@@ -144,7 +144,7 @@ def test_pictures_are_classified_too(picture_run):
 
 def test_items_without_a_group_stand_for_themselves():
     class Table:
-        path, group = ["a", "b", "c"], ["g", "", "g"]
+        names, group = staticmethod(lambda: ["a", "b", "c"]), ["g", "", "g"]
 
     class Source:
         manifest = Table

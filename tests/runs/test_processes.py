@@ -243,6 +243,7 @@ def test_a_divided_run_resumes_divided_and_whole(videos, tmp_path):
     assert run.evaluate().scores["loss"] == pytest.approx(run.metrics["loss"])
 
 
+@pytest.mark.slow
 def test_the_average_needs_whole_weights(videos, tmp_path):
     process = start(arguments(videos, tmp_path / "run", "--run.devices", "2", "--run.strategy", "shard"))
     output, _ = process.communicate(timeout=120)

@@ -202,6 +202,7 @@ def test_what_it_takes_is_said_before(root):
     assert float(said["loss of the first step"]) == pytest.approx(8 * np.log(2), rel=0.6)
 
 
+@pytest.mark.slow
 def test_other_videos_may_be_scored(runs, root, tmp_path):
     shutil.copytree(root / "1", tmp_path / "other")
     table = tmp_path / "other" / "annotations.csv"
