@@ -41,9 +41,10 @@ def draw_rooms(path: Path) -> None:
     def arrow(x: float, y: float, to_x: float, to_y: float) -> None:
         axes.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "color": "0.3"})
 
-    room(0.2, 4.75, 9.2, 0.65, "cli/", "one thin file per command: parse, call, print", "#f5e6d3")
+    room(0.2, 4.75, 6.0, 0.65, "cli/", "one thin file per command: parse, call, print", "#f5e6d3")
+    room(6.6, 4.75, 2.8, 0.65, "serve/", "the page in the browser", "#f8dcc8")
     room(0.2, 3.2, 9.2, 1.1, "runs/", "the product as a library: train, evaluate, predict, explain, compare, export,\n"
-         "report, prepare, open_dataset; where the rooms meet", "#efefef")  # fmt: skip
+         "report, prepare, push, open_dataset; where the rooms meet", "#efefef")  # fmt: skip
     room(0.2, 1.65, 2.1, 1.05, "models/", "networks, weights;\nadapters of libraries", "#dcf0dc")
     room(0.2, 0.15, 2.1, 1.05, "attention/", "mechanisms, ops/,\ninsertion/ (torch only)", "#c8e6c8")
     room(2.7, 1.65, 2.1, 1.05, "data/", "recipes, tables, splits,\nsampling, loaders", "#d8e8f5")
@@ -51,7 +52,9 @@ def draw_rooms(path: Path) -> None:
     room(2.7, -1.35, 2.1, 1.05, "storage/", "files wherever they\nare: disks, archives, URLs", "#b0d0ec")
     room(5.2, 1.65, 2.0, 1.05, "engine/", "the loop, checkpoints,\nscores, plots", "#f0dcec")
     room(7.6, 1.65, 1.8, 1.05, "config/", "the schema on\none page; reading it", "#f5f0d0")
-    arrow(4.8, 4.68, 4.8, 4.38)
+    arrow(3.2, 4.68, 3.2, 4.38)
+    arrow(8.0, 4.68, 8.0, 4.38)
+    arrow(6.27, 5.07, 6.53, 5.07)
     for x in (1.25, 3.75, 6.2, 8.5):
         arrow(x, 3.13, x, 2.78)
     for x in (1.25, 3.75):
