@@ -5,6 +5,7 @@ A class without a label among the items has no average precision, and is left ou
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -48,12 +49,19 @@ class Ranking:
         return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
 
-def map_interval(
+def map_intervals(
     probabilities: np.ndarray, labels: np.ndarray, units: np.ndarray, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean average precision, by bootstrap over units, as `scores.interval`."""
+) -> tuple[tuple[float, float], np.ndarray]:
+    """95 % intervals by bootstrap over units, as `scores.interval`: of the mean average precision, and of the average
+    precision of each class, (K, 2), nan where there is none."""
     ranking = Ranking(probabilities, labels)
-    return _bounds([ranking.mean(weights) for weights in _resamples(units, seed)])
+    found = [ranking.average_precisions(weights) for weights in _resamples(units, seed)]
+    if not found:
+        return (-math.inf, math.inf), np.full((labels.shape[1], 2), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a class that no item has
+        low, high = np.nanpercentile(np.nanmean(found, 1), [2.5, 97.5])
+        return (float(low), float(high)), np.nanpercentile(found, [2.5, 97.5], axis=0).T
 
 
 def compare_map(

@@ -68,9 +68,11 @@ def has_several(path: Path) -> bool:
         return "labels" in next(csv.reader(file))
 
 
-def write_class_scores(path: Path, given: Predictions, classes: list[str], thresholds: np.ndarray) -> None:
+def write_class_scores(
+    path: Path, given: Predictions, classes: list[str], thresholds: np.ndarray, intervals: np.ndarray
+) -> None:
     """`classes.csv` where items may have several labels: for each class the number of items that have it, its average
-    precision, the threshold, and precision, recall and F1 there."""
+    precision with its 95 % interval (K, 2), the threshold, and precision, recall and F1 there."""
     precisions = Ranking(given.probabilities, given.labels).average_precisions()
     predicted = given.probabilities >= thresholds
     right, chosen, own = (each.sum(0) for each in (predicted & given.labels, predicted, given.labels))
@@ -79,8 +81,10 @@ def write_class_scores(path: Path, given: Predictions, classes: list[str], thres
     for number, name in enumerate(classes):
         values = ("" if not own[number] else f"{score[number]:.4f}" for score in scores)
         average, *others = values
-        rows.append([name, int(own[number]), average, f"{thresholds[number]:.4f}", *others])
-    _write(path, ["class", "items", "average_precision", "threshold", "precision", "recall", "f1"], rows)
+        between = ["" if np.isnan(bound) else f"{bound:.4f}" for bound in intervals[number]]
+        rows.append([name, int(own[number]), average, *between, f"{thresholds[number]:.4f}", *others])
+    header = ["class", "items", "average_precision", "low", "high", "threshold", "precision", "recall", "f1"]
+    _write(path, header, rows)
 
 
 def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:

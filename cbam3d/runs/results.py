@@ -18,7 +18,7 @@ from cbam3d.engine.scores import (
     interval,
 )
 from cbam3d.engine.scoring import Evaluation
-from cbam3d.engine.several import compare_map, f1_scores, map_interval
+from cbam3d.engine.several import compare_map, f1_scores, map_intervals
 from cbam3d.engine.tables import (
     write_class_scores,
     write_classes,
@@ -42,6 +42,7 @@ class Result:
         intervals: 95 % intervals of those that are means over items or classes, by bootstrap over groups.
         num_skipped: files of the data set that could not be used.
         thresholds: probabilities from which on a class is taken to hold, (K,), where items may have several; else None.
+        class_intervals: of the average precision of each class, (K, 2), there; else None.
     """
 
     evaluation: Evaluation
@@ -51,6 +52,7 @@ class Result:
     intervals: dict[str, tuple[float, float]]
     num_skipped: int
     thresholds: np.ndarray | None = None
+    class_intervals: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -69,9 +71,9 @@ class Result:
         if given.several:
             thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
             f1 = float(np.nanmean(f1_scores(given.probabilities >= thresholds, given.labels)))
-            intervals = {"video_map": map_interval(given.probabilities, given.labels, np.array(groups))}
+            of_all, of_classes = map_intervals(given.probabilities, given.labels, np.array(groups))
             scores = evaluation.scores | {"video_f1": f1}
-            return cls(evaluation, classes, groups, scores, intervals, num_skipped, thresholds)
+            return cls(evaluation, classes, groups, scores, {"video_map": of_all}, num_skipped, thresholds, of_classes)
         top1 = next(name for name in ("video_top1", "top1") if name in evaluation.scores)
         by_class = class_accuracies(given.hits(), given.labels, len(classes))
         of_classes = top1.replace("top1", "mean_class_accuracy")
@@ -127,12 +129,12 @@ class Result:
         """Write `predictions.csv`, `classes.csv` and, of items with one label, `confusion.csv` into a folder, the facts
         as JSON, and last, when nothing more can be lost, `confusion.png`."""
         given, confusion = self.evaluation.predictions, self.evaluation.confusion
-        if confusion is None:
-            assert self.thresholds is not None
+        if self.thresholds is not None and self.class_intervals is not None:
             write_labels(folder / "predictions.csv", given, self.groups, self.classes, self.thresholds)
-            write_class_scores(folder / "classes.csv", given, self.classes, self.thresholds)
+            write_class_scores(folder / "classes.csv", given, self.classes, self.thresholds, self.class_intervals)
             write_json(json_file, facts)
             return
+        assert confusion is not None
         write_predictions(folder / "predictions.csv", given, self.groups, self.classes)
         write_classes(folder / "classes.csv", given, self.classes)
         write_confusion(folder / "confusion.csv", confusion, self.classes)

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from cbam3d.data.loader import Batch
 from cbam3d.engine.scores import Predictions
-from cbam3d.engine.several import Ranking, best_thresholds, compare_map, f1_scores, map_interval
+from cbam3d.engine.several import Ranking, best_thresholds, compare_map, f1_scores, map_intervals
 from cbam3d.engine.tables import has_several, read_labels, write_class_scores, write_labels
 from tests.engine.test_scoring import scores_of
 
@@ -58,11 +58,21 @@ def test_thresholds_have_the_best_f1_of_all():
 
 def test_intervals_are_about_units():
     probabilities, labels = some(2, 80)
-    low, high = map_interval(probabilities, labels, np.arange(80))
-    assert low < Ranking(probabilities, labels).mean() < high
+    labels[:, 1] = False
+    (low, high), of_classes = map_intervals(probabilities, labels, np.arange(80))
+    ranking = Ranking(probabilities, labels)
+    assert low < ranking.mean() < high
+    own = ranking.average_precisions()
+    assert np.isnan(of_classes[1]).all()
+    assert all(of_classes[k, 0] < own[k] < of_classes[k, 1] for k in (0, 2, 3, 4))
+    assert np.nanmean(of_classes[:, 1] - of_classes[:, 0]) > high - low  # a mean is known better
     doubled = [np.repeat(each, 2, 0) for each in (probabilities, labels, np.arange(80))]
-    np.testing.assert_allclose(map_interval(*doubled), (low, high), atol=1e-12)
-    assert map_interval(probabilities, labels, np.arange(80) % 4) == (-np.inf, np.inf)
+    again, of_doubled = map_intervals(*doubled)
+    np.testing.assert_allclose(again, (low, high), atol=1e-12)
+    np.testing.assert_allclose(of_doubled, of_classes, atol=1e-12)
+    few, of_few = map_intervals(probabilities, labels, np.arange(80) % 4)
+    assert few == (-np.inf, np.inf)
+    assert np.isnan(of_few).all()
 
 
 def test_differences_of_equals_are_seldom_found_and_real_ones_are():
@@ -125,9 +135,11 @@ def test_tables_hold_everything(tmp_path):
     assert (names, groups, has_several(path)) == (given.names, ["g"] * 7, True)
     np.testing.assert_array_equal(own, labels)
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
-    write_class_scores(tmp_path / "classes.csv", given, classes, thresholds)
+    between = np.array([[0.1, 0.9], [0.2, 0.8], [np.nan, np.nan]])
+    write_class_scores(tmp_path / "classes.csv", given, classes, thresholds, between)
     header, *rows = [line.split(",") for line in (tmp_path / "classes.csv").read_text().splitlines()]
-    assert header[:4] == ["class", "items", "average_precision", "threshold"]
+    assert header[:6] == ["class", "items", "average_precision", "low", "high", "threshold"]
+    assert [row[3:5] for row in rows] == [["0.1000", "0.9000"], ["0.2000", "0.8000"], ["", ""]]
     assert [float(row[2]) for row in rows] == pytest.approx(
         average_precision_score(labels, probabilities, average=None), abs=1e-4
     )
