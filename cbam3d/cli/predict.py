@@ -24,6 +24,7 @@ from cbam3d.video.stream import is_stream
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _MIN_SECONDS = 0.001  # of a window and a step
+_OF_EVENTS = ("threshold", "keep", "smooth", "min_length", "merge")
 
 
 def parser() -> CommandParser:
@@ -50,10 +51,10 @@ def parser() -> CommandParser:
     command.add_argument(
         "--threshold", type=float, help="probability that an event reaches (default 0.5, or the run's)"
     )
-    command.add_argument("--keep", type=float, default=0.5, help="share of it above which an event goes on")
-    command.add_argument("--smooth", type=float, default=0.0, help="seconds over which probabilities are averaged")
-    command.add_argument("--min-length", type=float, default=0.0, help="seconds; shorter ones are no events")
-    command.add_argument("--merge", type=float, default=0.0, help="seconds; events no further apart are one")
+    command.add_argument("--keep", type=float, help="share of it above which an event goes on (default 0.5)")
+    command.add_argument("--smooth", type=float, help="seconds over which probabilities are averaged (default 0)")
+    command.add_argument("--min-length", type=float, help="seconds; shorter ones are no events (default 0)")
+    command.add_argument("--merge", type=float, help="seconds; events no further apart are one (default 0)")
     command.add_argument("--out", metavar="DIR", help="write the events of each file to a file in this folder")
     command.add_argument("--annotate", metavar="DIR", help="write copies of the videos with the classes in the picture")
     command.add_device()
@@ -70,8 +71,9 @@ def run(arguments: list[str]) -> None:
     streams = [path for path in given.paths if is_stream(path)]
     if given.step and not given.window and not streams and not given.events:
         raise InputError("predict: --step goes with --window")
-    if given.out and not given.events:
-        raise InputError("predict: --out goes with --events")
+    for name in (*_OF_EVENTS, "out"):
+        if getattr(given, name) is not None and not given.events:
+            raise InputError(f"predict: --{name.replace('_', '-')} goes with --events")
     predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
     if predictor.images and (given.window or given.annotate or streams):
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on images")
@@ -112,10 +114,11 @@ def _settings(given: Namespace, predictor: Predictor) -> EventSettings:
         if value is not None and not 0 < value <= 1:
             raise InputError(f"predict: --{name} must be above 0 and at most 1, got {value}")
     for name in ("smooth", "min_length", "merge"):
-        if not 0 <= (value := getattr(given, name)) < math.inf:
+        value = getattr(given, name)
+        if value is not None and not 0 <= value < math.inf:
             raise InputError(f"predict: --{name.replace('_', '-')} must be at least 0, got {value}")
-    threshold = predictor.thresholds.tolist() if given.threshold is None else given.threshold
-    return EventSettings(threshold, given.keep, given.smooth, given.min_length, given.merge)
+    asked = {name: value for name in _OF_EVENTS if (value := getattr(given, name)) is not None}
+    return EventSettings(**{"threshold": predictor.thresholds.tolist(), **asked})
 
 
 def _write_events(given: Namespace, predictor: Predictor, sources: list[str], streams: list[str]) -> None:
@@ -126,7 +129,7 @@ def _write_events(given: Namespace, predictor: Predictor, sources: list[str], st
         raise InputError("predict: subtitles are of one video: name --out, a folder for those of several")
     targets: list[Path | None] = [None] * len(sources)
     if given.out:
-        targets = [path.with_suffix(f".{given.events}") for path in copies_of(sources, given.out, "--out")]
+        targets = [*copies_of(sources, given.out, "--out", f".{given.events}")]
     failures = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
         events = predictor.events(source, window=window, step=given.step, settings=settings)

@@ -289,7 +289,11 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [("KeyError('a bug')", "KeyError: 'a bug'"), ("TypeError('no')", "TypeError: no")]
+    ("error", "shown"),
+    [
+        ("KeyError('a bug')", "KeyError: 'a bug'"),
+        pytest.param("TypeError('no')", "TypeError: no", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_workers(videos, tmp_path, error, shown):
     command = [sys.executable, "-c", BUG.replace("{error}", error)]
@@ -328,6 +332,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_what_the_first_process_finds_all_have(tmp_path):
     (tmp_path / "share.py").write_text(SHARE)
     done = subprocess.run(

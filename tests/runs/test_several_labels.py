@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from cbam3d import compare, load_run, open_dataset
+from cbam3d.cli import main
 from cbam3d.data import motion_events
 from cbam3d.engine.events import EventSettings
 from cbam3d.errors import InputError
@@ -152,6 +153,24 @@ def test_the_command_writes_events(runs, root, tmp_path, kind):
         assert json.loads(text.splitlines()[0])["label"] in runs[1].classes
 
 
+def test_subtitles_may_lie_beside_their_videos(runs, root, tmp_path, capsys):
+    shutil.copytree(root / "1" / "test", tmp_path / "films")
+    before = {path.name for path in (tmp_path / "films").iterdir()}
+    films = str(tmp_path / "films")
+    assert main(["predict", str(runs[1].folder), films, "--events", "vtt", "--out", films]) == 0
+    after = {path.name for path in (tmp_path / "films").iterdir()}
+    assert after - before == {"000.vtt", "001.vtt"}
+    for words, reason in (
+        (["--merge", "1"], "--merge goes with --events"),
+        (["--events", "csv", "--keep", "0"], "--keep must be above 0 and at most 1"),
+        (["--events", "csv", "--smooth", "-1"], "--smooth must be at least 0"),
+        (["--events", "vtt"], "subtitles are of one video"),
+        (["--events", "csv", "--json"], "goes with neither"),
+    ):
+        assert main(["predict", str(runs[1].folder), films, *words]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_report_export_and_explanation_follow(runs, root, tmp_path):
     page = runs[2].report(tmp_path / "report.html").read_text()
     assert "video_map" in page
@@ -184,9 +203,10 @@ def test_items_of_a_split_have_all_their_labels(root):
     assert batch.labels.shape == (len(batch.names), 8)
 
 
-def test_a_run_for_one_label_is_not_scored_on_several(runs, root):
+def test_a_run_for_one_label_is_not_scored_on_several(root, tmp_path):
+    run = train_tiny(root / "1", tmp_path / "run", VALUES | {"data.background": 0})
     with pytest.raises(InputError, match="the run was trained for one"):
-        runs[1].evaluate({"data.root": str(root / "2"), "data.background": 0})
+        run.evaluate({"data.root": str(root / "2")})
 
 
 def test_what_cannot_be_searched_for_events_is_scored_all_the_same(runs, monkeypatch, caplog):

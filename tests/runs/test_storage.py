@@ -65,6 +65,7 @@ def test_preparing_storage_writes_what_preparing_a_folder_writes(videos, tmp_pat
     assert rows(Url("s3://films/tar2"))[0]["num_bytes"] == (videos / "run" / "0.mp4").stat().st_size
 
 
+@pytest.mark.slow
 def test_training_from_storage_and_shards_is_training_from_a_folder(videos, tmp_path, s3):
     """The same weights, bit for bit, with any number of workers, and after a stop."""
     prepare("folder", videos, shards=str(tmp_path / "tar"))
