@@ -146,6 +146,10 @@ class Manifest:
         sets = [[name for name in text.split("|") if name] if self.several else [text] for text in found]
         return [sets[code] for code in codes]
 
+    def classes(self) -> list[str]:
+        """The labels of the usable rows, sorted."""
+        return sorted({name for own in self.select(self.usable).labels() for name in own})
+
     def select(self, rows: np.ndarray) -> "Manifest":
         """Select rows by a boolean mask or row numbers."""
         chosen = {}

@@ -113,7 +113,7 @@ def rows_of(manifest: Manifest, split: str) -> Manifest:
 
 def class_names(manifest: Manifest, recipe: Recipe) -> list[str]:
     """The classes in index order: the recipe's, or those found, sorted."""
-    found = {name for own in manifest.select(manifest.usable).labels() for name in own}
+    found = manifest.classes()
     if recipe.classes is None:
-        return sorted(found)
-    return [*recipe.classes, *sorted(found & {BACKGROUND} - set(recipe.classes))]
+        return found
+    return [*recipe.classes, *({BACKGROUND} & set(found) - set(recipe.classes))]

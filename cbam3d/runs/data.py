@@ -15,7 +15,7 @@ from cbam3d.data.background import with_background
 from cbam3d.data.images import load_folder, load_torchvision
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
-from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.recipe import SPLITS, Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.split import class_names, rows_of
 from cbam3d.data.videos import Clips, VideoDataset
@@ -114,8 +114,7 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     classes = class_names(manifest, recipe)
     lost = manifest.select(~manifest.usable)
     problems = list(zip(lost.names(), lost.problem, strict=True))
-    found = sorted({name for own in manifest.select(manifest.usable).labels() for name in own})
-    _check_classes(found, classes, problems, data.root)
+    _check_classes(manifest.classes(), classes, problems, data.root)
     _report_untrained(manifest)
     _report_damaged(manifest)
     _report_short(manifest, sampling)
@@ -205,10 +204,8 @@ def _index_of(data: DataConfig, root: Place) -> PacketIndex | None:
 
 
 def _report_untrained(manifest: Manifest) -> None:
-    trained, held_out = (
-        {name for split in splits for own in rows_of(manifest, split).labels() for name in own}
-        for splits in (("train",), ("val", "test"))
-    )
+    trained, *others = (set(rows_of(manifest, split).classes()) for split in SPLITS)
+    held_out = set[str]().union(*others)
     if lost := sorted(held_out - trained) if trained else []:
         names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         logger.warning(f"no training video of {names}: none of their held-out videos can be recognised")

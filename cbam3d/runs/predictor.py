@@ -1,6 +1,6 @@
 """A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from cbam3d.data.background import BACKGROUND
 from cbam3d.data.batch import Sample, SampleIndex, pack
 from cbam3d.data.crops import TestCrops
 from cbam3d.data.images import read_image
-from cbam3d.engine.events import Event, EventSettings, find_events
+from cbam3d.engine.events import Event, EventSettings, Window, find_events
 from cbam3d.engine.scoring import activate
 from cbam3d.errors import InputError
 from cbam3d.runs.checkpoint import open_checkpoint
@@ -119,7 +119,6 @@ class Predictor:
         """
         if self.images:
             raise InputError("events are found in videos, the run was trained on images")
-        settings = settings or EventSettings(threshold=self.thresholds.tolist())
         with local_copy(place_of(source)) if is_stored(source) else nullcontext(source) as path:
             try:
                 frames = stream_frames(str(path))
@@ -128,10 +127,17 @@ class Predictor:
                 step = step or window / 4
                 parts = parts_of(self, chain([first], frames), window, step)
                 windows = ((start, end, found.numpy()) for start, end, found in parts)
-                classes = [None if name == BACKGROUND else name for name in self.classes]
-                yield from find_events(windows, classes, step, settings)
+                yield from self.events_of(windows, step, settings)
             except VideoError as error:
                 raise VideoError(source, error.reason) from None
+
+    def events_of(
+        self, windows: Iterable[Window], step: float, settings: EventSettings | None = None
+    ) -> Iterator[Event]:
+        """The events of windows that have been classified: start, end (seconds) and probabilities, (K,), of each,
+        `step` seconds apart; `settings` as above."""
+        classes = [None if name == BACKGROUND else name for name in self.classes]
+        return find_events(windows, classes, step, settings or EventSettings(threshold=self.thresholds.tolist()))
 
     def usual_window(self, fps: float) -> float:
         """Seconds of a video of this frame rate that a clip covers; 2 where clips are taken from segments."""

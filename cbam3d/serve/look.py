@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cbam3d.data.background import BACKGROUND
-from cbam3d.engine.events import EventSettings, Window, find_events
+from cbam3d.engine.events import Window
 from cbam3d.errors import InputError
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import write_moving
@@ -55,7 +54,6 @@ class Looker:
     Args:
         run: a run that was trained on videos.
         device: where its network computes.
-        trust_code: see `open_run`.
 
     Raises:
         InputError: a run that was trained on images, or no such device.
@@ -123,8 +121,6 @@ class Looker:
             report(0.3 + 0.7 * min(1.0, end / seconds), f"looking at second {end:.0f} of {seconds:.0f}")
         values = np.stack([one[2] for one in windows])
         shown = sorted(np.argsort(-values.max(0))[:_ROWS].tolist())
-        classes = [None if name == BACKGROUND else name for name in predictor.classes]
-        settings = EventSettings(threshold=predictor.thresholds.tolist())
         middles = [(start + end) / 2 for start, end, _ in windows]
         return {
             "step": step,
@@ -133,7 +129,7 @@ class Looker:
                 {"name": predictor.classes[k], "probabilities": [round(float(v), 3) for v in values[:, k]]}
                 for k in shown
             ],
-            "events": [asdict(event) for event in find_events(windows, classes, step, settings)],
+            "events": [asdict(event) for event in predictor.events_of(windows, step)],
         }
 
     def _in_words(self, confidence: float) -> str | None:
