@@ -125,6 +125,9 @@ def prepare(
     if isinstance(folder, Path):
         render_missing(facts.name, folder)
     data = DataConfig(recipe=recipe, root=str(folder), annotations=annotations, split=split)
+    groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
+    if known and groups:
+        _refuse_other_groups(folder, list_videos(folder, facts, groups_file, lists, split, allow_outside))
     try:
         if known and (target is None or copied):
             prepared = _Prepared.read(folder, allow_outside)
@@ -135,7 +138,6 @@ def prepare(
             if known:
                 listing = _listed(_Prepared.read(folder, allow_outside), allow_outside)
             else:
-                groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
                 listing = list_videos(folder, facts, groups_file, lists, split, allow_outside)
             report_listing(listing)
             reading = Reading(folder, timeout_seconds, target, facts.fps, folder / JOURNAL_NAME)
@@ -250,6 +252,18 @@ def _listed(prepared: _Prepared, allow_outside: bool) -> Listing:
         row["problem"] = "a link that leads out of the folder" if outside else ""
     states = files_below(root) if isinstance(root, Url) else {}
     return Listing(rows, [], states=states, several=manifest.several)
+
+
+def _refuse_other_groups(folder: Place, listing: Listing) -> None:
+    """Raise InputError where a groups file says other than the table, which is what holds."""
+    kept = {row["path"]: row for row in read_manifest(folder / TABLE_NAME, allow_outside=True).rows()}
+    for row in listing.found:
+        for name in ("group", "split") if row["path"] in kept and not row["problem"] else ():
+            if row[name] != (known := kept[row["path"]][name]):
+                raise InputError(
+                    f"{folder / TABLE_NAME} has {name} {known!r} for {row['path']}, --groups {row[name]!r}: "
+                    "leave --groups out, or remove the table"
+                )
 
 
 def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place) -> None:

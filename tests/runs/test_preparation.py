@@ -17,6 +17,7 @@ from PIL import Image
 from cbam3d import prepare, train
 from cbam3d.config import Config, DataConfig
 from cbam3d.data.batch import SampleIndex
+from cbam3d.data.listing import find_videos
 from cbam3d.data.manifest import read_manifest
 from cbam3d.data.videos import VideoDataset
 from cbam3d.errors import InputError
@@ -78,6 +79,16 @@ def test_copies_are_trained_on_like_the_originals(videos, tmp_path):
     prepare("folder", videos, short_side=16, copies=str(tmp_path / "small"))
     assert read_manifest(tmp_path / "small" / "manifest.csv").label[0] == "walk"
     assert (videos / "manifest.csv").read_text() == table
+
+
+def test_groups_that_differ_from_the_table_are_refused(videos, tmp_path):
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\n" + "".join(f"{path},{path}\n" for path in find_videos(videos).videos))
+    prepare("folder", videos, groups=str(groups))
+    prepare("folder", videos, groups=str(groups), short_side=24)  # the same ones are not
+    groups.write_text(groups.read_text().replace("run/0.mp4,run/0.mp4", "run/0.mp4,other"))
+    with pytest.raises(InputError, match=r"has group 'run/0.mp4' for run/0.mp4, --groups 'other'"):
+        prepare("folder", videos, groups=str(groups), short_side=16)
 
 
 def test_a_group_in_training_and_held_out_is_an_error_unless_allowed(tmp_path, make_video):
