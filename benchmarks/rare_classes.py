@@ -3,44 +3,41 @@
     python benchmarks/rare_classes.py FOLDER GROUPS [--seeds 5] [--out runs/rare] [--jobs 2]
 
 The classes keep numbers of videos from 2 to 20, at equal ratios, in an order that a seed decides; the held-out videos
-stay as they are, ten of each class. Each training is a process; when interrupted, the same command goes on.
+stay as they are, ten of each class. When interrupted, the same command goes on.
 """
 
 import argparse
 import csv
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tables import table
 
+from cbam3d import compare
+
 VARIANTS = {
     "plain": {},
-    "data.balance 0.5": {"data.balance": "0.5"},
-    "data.balance 1": {"data.balance": "1"},
+    "data.balance 0.5": {"data.balance": 0.5},
+    "data.balance 1": {"data.balance": 1.0},
     "train.class_weights balanced": {"train.class_weights": "balanced"},
-    "train.logit_adjustment 1": {"train.logit_adjustment": "1"},
+    "train.logit_adjustment 1": {"train.logit_adjustment": 1.0},
 }
 NETWORK = {
     "model.as_video": "frames",
     "model.attention": "tsm",
-    "model.attention_options": "{share: 0.25, position: [maxpool, residual]}",
+    "model.attention_options": {"share": 0.25, "position": ["maxpool", "residual"]},
     "data.sampling": "segments",
-    "data.num_frames": "12",
-    "data.stride": "1",
-    "data.short_side": "60",
-    "data.size": "[60,80]",
-    "data.num_workers": "0",
-    "augment.crop_scale": "[0.7,1.0]",
-    "augment.flip": "false",
-    "eval.num_clips": "1",
-    "eval.num_crops": "1",
-    "eval.every_epochs": "40",
-    "train.epochs": "40",
+    "data.num_frames": 12,
+    "data.stride": 1,
+    "data.short_side": 60,
+    "data.size": [60, 80],
+    "data.num_workers": 0,
+    "augment.crop_scale": [0.7, 1.0],
+    "augment.flip": False,
+    "eval.num_clips": 1,
+    "eval.num_crops": 1,
+    "eval.every_epochs": 40,
+    "train.epochs": 40,
 }
 
 
@@ -73,35 +70,18 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     numbers = thin(given.groups, given.out / "groups.csv")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // given.jobs))}
-
-    def train(task: tuple[str, int]) -> None:
-        variant, seed = task
-        folder = given.out / variant.replace(" ", "-") / f"seed{seed}"
-        if (folder / "metrics.json").is_file():
-            return
-        values = {**NETWORK, **VARIANTS[variant], "run.seed": str(seed), "run.dir": str(folder)}
-        values |= {"data.root": str(given.folder), "data.groups": str(given.out / "groups.csv")}
-        words = [word for key, value in values.items() for word in (f"--{key}", value)]
-        command = [sys.executable, "-m", "cbam3d", "train", "--config", "folder", *words]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.parent / f"seed{seed}.txt", "w") as log:
-            subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(train, [(variant, seed) for seed in range(given.seeds) for variant in VARIANTS]))
+    data = {"data.root": str(given.folder), "data.groups": str(given.out / "groups.csv")}
+    recipe = {"config": "folder", **NETWORK, **data}
+    compared = compare(recipe, variants=VARIANTS, seeds=given.seeds, out=given.out, jobs=given.jobs)
     print(f"{sum(numbers)} training videos, {min(numbers)} to {max(numbers)} of a class; {given.seeds} seeds.\n")
-    plain = accuracies(given.out / "plain", given.seeds)
     rows = []
-    for variant in VARIANTS:
-        found = accuracies(given.out / variant.replace(" ", "-"), given.seeds)
+    for row in compared.rows:
+        found = accuracies(given.out / row.name.replace(" ", "-"), given.seeds)
         rare = [by_class[np.array(numbers) <= 4].mean() for by_class in found]
-        gains = [ours.mean() - theirs.mean() for ours, theirs in zip(found, plain, strict=True)]
-        means = [by_class.mean() for by_class in found]
-        gain = f"{100 * np.mean(gains):+.1f} ± {100 * np.std(gains, ddof=1):.1f}" if variant != "plain" else ""
-        mean = f"{100 * np.mean(means):.1f} ± {100 * np.std(means, ddof=1):.1f}"
-        rows.append([variant, mean, gain, f"{100 * np.mean(rare):.1f}"])
-    table(["", "accuracy (10 videos a class)", "against plain, by seed", "of classes of 2 to 4 videos"], rows)
+        mean = f"{100 * row.mean:.1f} ± {100 * row.deviation:.1f}"
+        gain = f"{100 * row.difference:+.1f} ({100 * row.low:+.1f} … {100 * row.high:+.1f})"
+        rows.append([row.name, mean, gain if row is not compared.rows[0] else "", f"{100 * np.mean(rare):.1f}"])
+    table(["", "accuracy (10 videos a class)", "against plain", "of classes of 2 to 4 videos"], rows)
 
 
 def accuracies(folder: Path, seeds: int) -> list[np.ndarray]:
@@ -110,7 +90,6 @@ def accuracies(folder: Path, seeds: int) -> list[np.ndarray]:
     with open(folder.parent / "groups.csv", newline="") as file:
         rows = [row["label"] for row in csv.DictReader(file) if row["split"] == "train"]
     for seed in range(seeds):
-        assert json.loads((folder / f"seed{seed}" / "metrics.json").read_text())["num_skipped"] == 0
         with open(folder / f"seed{seed}" / "classes.csv", newline="") as file:
             by_class = {row["class"]: float(row["accuracy"]) for row in csv.DictReader(file)}
         found.append(np.array([by_class[label] for label in sorted(by_class, key=rows.count)]))

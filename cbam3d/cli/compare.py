@@ -9,8 +9,8 @@ from cbam3d.runs.comparison import Comparison, IncompleteComparison, compare
 def parser() -> CommandParser:
     """The options of the command."""
     about = (
-        "Train one recipe with each mechanism, or head, and seed, one after another or one per GPU, and report which "
-        "differences are beyond noise. When interrupted, the same command resumes."
+        "Train one recipe with each mechanism, head or variant, and seed, one after another or one per GPU, and report "
+        "which differences are beyond noise. When interrupted, the same command resumes."
     )
     command = CommandParser("compare", about)
     command.add_argument("config", metavar="CONFIG", help="a configuration: YAML file or name of a bundled one")
@@ -21,6 +21,11 @@ def parser() -> CommandParser:
         "the others are compared with the first",
     )
     command.add_argument("--head", metavar="mean,gltr,…", help="heads, in place of mechanisms: 'mean,gltr(dim=64)'")
+    command.add_argument(
+        "--variants",
+        metavar="FILE",
+        help="in place of mechanisms, a YAML file of names with any keys: {plain: {}, mixup: {augment.mixup: 0.4}}",
+    )
     command.add_argument("--seeds", type=int, default=3, help="how many, from run.seed on (default: 3)")
     command.add_argument("--out", help="folder of the runs and the table (default: runs/compare-CONFIG)")
     command.add_argument("--jobs", type=int, help="trainings at a time (default: as many as GPUs, else 1)")
@@ -35,7 +40,7 @@ def run(arguments: list[str]) -> None:
     config = {**values, "config": given.config}
     out = given.out or f"runs/compare-{name_of(config)}"
     try:
-        options = {name: getattr(given, name) for name in ("seeds", "jobs", "engine")}
+        options = {name: getattr(given, name) for name in ("variants", "seeds", "jobs", "engine")}
         _show(compare(config, given.attention, heads=given.head, out=out, **options), out)
     except IncompleteComparison as error:
         if error.compared is not None:

@@ -1,4 +1,4 @@
-"""One recipe trained with each of several mechanisms, or heads, and seeds -> one table."""
+"""One recipe trained with each of several mechanisms, heads, or values of any keys, and seeds -> one table."""
 
 import ctypes
 import logging
@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from cbam3d.data.manifest import write_manifest
 from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError, check_options
-from cbam3d.files import make_folder, parse_yaml
+from cbam3d.files import load_mapping, make_folder, parse_yaml
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
@@ -41,19 +41,36 @@ logger = logging.getLogger(__name__)
 Part = Literal["attention", "head"]
 
 
+# what all trainings share: their items, and what compare itself decides
+_SHARED = ("run.dir", "run.seed", "data.recipe", "data.root", "data.groups", "data.annotations", "data.manifest")
+_SHARED += ("data.split", "data.test_fraction", "data.allow_leaks")
+
+
 @dataclass(frozen=True)
 class Variant:
-    """A mechanism or head with options, and the word that asked for both: `cbam(gates=[channel, spatial])`."""
+    """A variant of the recipe: its name in the table, and the keys that it changes."""
 
     word: str
-    name: str
-    options: dict[str, Any]
-    part: Part = "attention"
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
         """The word as the name of a folder."""
         return re.sub(r"[^\w.]+", "-", self.word).strip("-")
+
+    def config(self, base: Config) -> Config:
+        """The recipe with these values."""
+        return base.override(self.values)
+
+
+@dataclass(frozen=True)
+class PartVariant(Variant):
+    """A mechanism or head with options; its name in the table is the word that asked for both:
+    `cbam(gates=[channel, spatial])`."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+    part: Part = "attention"
 
     def config(self, base: Config) -> Config:
         """The recipe with this mechanism or head; of the recipe's own options of it, it takes those that it has."""
@@ -64,7 +81,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: a mechanism, a seed, and where it lives."""
+    """One training: a variant, a seed, and where it lives."""
 
     variant: Variant
     seed: int
@@ -85,46 +102,46 @@ def compare(
     attentions: str | Sequence[str] | None = None,
     *,
     heads: str | Sequence[str] | None = None,
+    variants: str | Path | Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int = 3,
     out: str | Path | None = None,
     jobs: int | None = None,
     engine: str = "local",
 ) -> Comparison:
-    """Train one recipe with each mechanism (or head) and seed, each training in a process of its own, and report which
-    differences are beyond noise. When interrupted, the same call resumes.
+    """Train one recipe with each mechanism (or head, or values of any keys) and seed, each training in a process of
+    its own, and report which differences are beyond noise. When interrupted, the same call resumes.
 
     Args:
         config: the recipe, as of `train`.
         attentions: mechanisms, with options in brackets if need be: ["none", "se", "cbam(gates=[channel, spatial])"],
             or the same as one text with commas. The others are compared with the first.
         heads: in place of mechanisms, heads: ["mean", "gltr(dim=64)"].
+        variants: in place of mechanisms, names with keys: {"plain": {}, "mixup": {"augment.mixup": 0.4}}; or the path
+            of a YAML file of the same. Keys that decide which items are trained and scored are the recipe's.
         seeds: how many, from `run.seed` on.
         out: folder of the runs and of `comparison.md`, `.csv` and `.png`; None for runs/compare-NAME.
         jobs: trainings at a time; None for as many as GPUs, else 1.
         engine: local trains on this machine; ray on the Ray cluster that there is, or else on this machine.
 
     Raises:
-        InputError: an unknown mechanism or option, fewer than two, mechanisms and heads at once, data that is not
+        InputError: an unknown mechanism, option or key, fewer than two, mechanisms and heads at once, data that is not
             there, a folder with runs of another recipe, or trainings that failed; the others' comparison is written
             all the same.
     """
     base = load_config(config)
     base = with_precision(base, precision_of(base))  # the same for every variant
-    if (attentions is None) == (heads is None):
-        raise InputError("compare: name either mechanisms (--attention) or heads (--head)")
-    part: Part = "attention" if heads is None else "head"
-    words = attentions if heads is None else heads
-    variants = parse_variants(words if isinstance(words, str) else ", ".join(words or ()), part)
+    part, choices = _choices(attentions, heads, variants, base)
     if base.run.dir is not None:
         raise InputError("compare: --out takes the place of run.dir")
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise InputError(f"compare: --{name} must be at least 1, got {value}")
-    local = [f"network {base.model.name}"] if is_local_model(base.model.name) else []
-    is_local = is_local_attention if part == "attention" else is_local_head
-    local += [f"{part} {variant.name}" for variant in variants if is_local(variant.name)]
-    if local:
-        raise InputError(f"compare: the {local[0]} is known in this process only, each training has its own")
+    for choice in choices:
+        model = choice.config(base).model
+        parts = (("network", model.name, is_local_model), ("attention", model.attention, is_local_attention))
+        for what, name, is_local in (*parts, ("head", model.head, is_local_head)):
+            if name is not None and is_local(name):
+                raise InputError(f"compare: the {what} {name} is known in this process only, each training has its own")
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
@@ -137,17 +154,17 @@ def compare(
     images, num_classes = source.images, len(source.classes)
     del source  # images fill the memory
     numbers = range(base.run.seed, base.run.seed + seeds)
-    trainings = [_training(variant, seed, base, folder) for variant in variants for seed in numbers]
+    trainings = [_training(choice, seed, base, folder) for choice in choices for seed in numbers]
     for training in trainings:
         _refuse_other(training)
     todo = [training for training in trainings if not training.done]
     with cluster_of(engine) as cluster:
         failures = _train_all(todo, jobs) if cluster is None else _train_on(cluster, todo, jobs)
-    of = {variant.word: [training for training in trainings if training.variant == variant] for variant in variants}
+    of = {choice.word: [training for training in trainings if training.variant == choice] for choice in choices}
     folders = {word: [one.folder for one in group] for word, group in of.items() if all(one.done for one in group)}
     compared = None
-    if variants[0].word in folders and len(folders) > 1:
-        configs = {variant.word: variant.config(base) for variant in variants}
+    if choices[0].word in folders and len(folders) > 1:
+        configs = {choice.word: choice.config(base) for choice in choices}
         compared = measure(create_fabric(base)[0], folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
@@ -171,7 +188,56 @@ def _options_of(part: Part, name: str) -> set[str]:
     return set() if name == "none" else {*attention_options(name), "position"}
 
 
-def parse_variants(text: str, part: Part = "attention") -> list[Variant]:
+def _choices(
+    attentions: str | Sequence[str] | None,
+    heads: str | Sequence[str] | None,
+    variants: str | Path | Mapping[str, Mapping[str, Any]] | None,
+    base: Config,
+) -> tuple[str, Sequence[Variant]]:
+    """What differs (attention, head or variant), and what is compared, the first with each of the others."""
+    if sum(asked is not None for asked in (attentions, heads, variants)) != 1:
+        raise InputError("compare: name either mechanisms (--attention), heads (--head) or --variants")
+    if variants is not None:
+        return "variant", read_variants(variants, base)
+    part: Part = "attention" if heads is None else "head"
+    words = attentions if heads is None else heads
+    return part, parse_variants(words if isinstance(words, str) else ", ".join(words or ()), part)
+
+
+def read_variants(source: str | Path | Mapping[str, Mapping[str, Any]], base: Config) -> list[Variant]:
+    """Names with keys -> variants.
+
+    Args:
+        source: {"plain": {}, "mixup": {"augment.mixup": 0.4}}, or the path of a YAML file of the same.
+        base: the recipe.
+
+    Raises:
+        InputError: an unknown key, a wrong value, a key that all trainings share, or fewer than two variants.
+    """
+    content = source if isinstance(source, Mapping) else load_mapping(Path(source), "file of variants")
+    variants = []
+    for word, values in content.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"compare: variant {word}: expected keys with values, got {values!r}")
+        variant = Variant(str(word), values)
+        try:
+            changed = changed_keys(base.plain(), variant.config(base).plain())
+        except InputError as error:
+            raise InputError(f"compare: variant {word}: {error}") from None
+        if shared := [key for key in _SHARED if key in changed]:
+            raise InputError(f"compare: variant {word}: {shared[0]} is the same for all trainings")
+        variants.append(variant)
+    _check_number(variants, "variants", ", ".join(map(str, content)))
+    return variants
+
+
+def _check_number(variants: Sequence[Variant], option: str, text: str) -> None:
+    slugs = [variant.slug for variant in variants]
+    if len(variants) < 2 or len(set(slugs)) < len(slugs):
+        raise InputError(f"compare: --{option} names at least two, each once, got {text!r}")
+
+
+def parse_variants(text: str, part: Part = "attention") -> list[PartVariant]:
     """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
 
     Args:
@@ -200,10 +266,8 @@ def parse_variants(text: str, part: Part = "attention") -> list[Variant]:
             check_options(name, options, _options_of(part, name))
         except ValueError as error:
             raise InputError(f"compare: {error}") from None
-        variants.append(Variant(word, name, options, part))
-    slugs = [variant.slug for variant in variants]
-    if len(variants) < 2 or len(set(slugs)) < len(slugs):
-        raise InputError(f"compare: --{part} names at least two, each once, got {text!r}")
+        variants.append(PartVariant(word, name=name, options=options, part=part))
+    _check_number(variants, part, text)
     return variants
 
 

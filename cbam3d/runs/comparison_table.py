@@ -64,7 +64,7 @@ class Comparison:
         rows: one per mechanism; the others are compared with the first.
         heading: what was compared, in words.
         score: name of the score that is compared.
-        part: of the network that differs: attention or head.
+        part: what differs: attention, head or variant.
     """
 
     rows: list[Compared]
@@ -97,7 +97,7 @@ def measure(
         configs: of each mechanism.
         num_classes: of the data.
         images: whether inputs are images, rather than clips.
-        part: of the network that differs: attention or head.
+        part: what differs: attention, head or variant.
 
     Raises:
         InputError: runs that were scored on different items.
@@ -198,9 +198,13 @@ def _note(rows: list[Compared]) -> str:
         text = f"Beyond noise against {first}: {found}." if found else f"Every difference from {first} is within noise."
         text += (
             " ± is the standard deviation over seeds. Intervals are by bootstrap over groups of items and over seeds, "
-            "each on its own. With so few seeds they are too narrow: of 100 simulated comparisons of equals 13 lay "
-            "beyond noise with 2 seeds, 7 with 3."
+            "each on its own."
         )
+        if len(rows[0].scores) < 5:
+            text += (
+                " With so few seeds they are too narrow: of 100 simulated comparisons of equals 13 lay beyond noise "
+                "with 2 seeds, 7 with 3."
+            )
     return f"{text} Steps are taken in turn with {first}; its own ratio, against itself, shows how exact ratios are."
 
 

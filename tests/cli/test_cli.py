@@ -110,7 +110,7 @@ def test_unknown_commands_and_names(capsys):
 OPTIONS = {
     "train": "--config --resume --dry-run",
     "evaluate": "runs --trust-code --config --checkpoint --views --split",
-    "compare": "config --attention --head --seeds --out --jobs --engine",
+    "compare": "config --attention --head --variants --seeds --out --jobs --engine",
     "explain": "run --trust-code paths --checkpoint --out --class --blocks --layer --device",
     "report": "run --trust-code --out --mistakes",
     "predict": "run --trust-code paths --checkpoint --top --window --step --json "

@@ -231,3 +231,35 @@ def test_what_is_wrong_is_one_line(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             compare({"config": "motion", **values}, "none,se", out=tmp_path / "out", **options)
+
+
+def test_variants_of_any_keys_may_be_compared_instead(compared, tmp_path):
+    _, recipe = compared
+    path = tmp_path / "variants.yaml"
+    path.write_text("plain: {model.attention: none}\nwith mixup:\n  augment.mixup: 0.4\n  model: {attention: se}\n")
+    found = compare(recipe, variants=path, seeds=1, out=tmp_path / "out")
+    assert [row.name for row in found.rows] == ["plain", "with mixup"]
+    for name, mixup, attention in (("plain", 0, "none"), ("with-mixup", 0.4, "se")):
+        config = yaml.safe_load((tmp_path / "out" / name / "seed0" / "config.yaml").read_text())
+        assert (config["augment"]["mixup"], config["model"]["attention"]) == (mixup, attention)
+    assert (tmp_path / "out" / "comparison.md").read_text().count("| variant |") == 2
+    for row, attention in zip(found.rows, ("none", "se"), strict=True):
+        network = create_model("resnet10", 8, attention=attention, width=8)
+        assert row.parameters == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("variants", "reason"),
+    [
+        ({"a": {}}, "--variants names at least two"),
+        ({"a b": {}, "a-b": {}}, "each once"),
+        ({"a": {}, "b": {"augment.mixpu": 1}}, "variant b: .*mixup"),
+        ({"a": {}, "b": {"data.root": "elsewhere"}}, r"variant b: data\.root is the same for all"),
+        ({"a": {}, "b": 3}, "variant b: expected keys with values"),
+    ],
+)
+def test_what_is_no_variant_is_one_line(variants, reason, tmp_path):
+    with pytest.raises(InputError, match=reason) as raised:
+        compare("folder", variants=variants, out=tmp_path)
+    assert "\n" not in str(raised.value)
+    assert not any(tmp_path.iterdir())
