@@ -1,4 +1,5 @@
-"""Two workers reading a folder: our loader against pytorchvideo's LabeledVideoDataset, in clips a second.
+"""Two workers reading a folder, in clips a second: our loader against pytorchvideo's LabeledVideoDataset, and against
+torchcodec's own clip samplers and resizing in a DataLoader.
 
     python benchmarks/loader.py [FOLDER]        # class folders; without one, the demo's small videos are rendered
 
@@ -12,13 +13,17 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorchvideo.data import LabeledVideoDataset, RandomClipSampler
 from tables import table
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
+from torchcodec.samplers import clips_at_random_indices
+from torchcodec.transforms import Resize
 
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data import motion
@@ -31,6 +36,7 @@ from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.videos import VideoDataset
 
+SeekMode = Literal["exact", "approximate"]
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 LENGTH, SIDE, SIZE, BATCH, WORKERS = 16, 128, 112, 8, 2
 
@@ -59,10 +65,42 @@ def prepare_sample(sample: dict[str, Any]) -> tuple[torch.Tensor, int]:
     scale = SIDE / min(clip.shape[2:])
     size = [max(SIZE, round(side * scale)) for side in clip.shape[2:]]
     clip = F.interpolate(clip[:, frames].movedim(1, 0), size=size, mode="bilinear").movedim(0, 1)
-    top, left = (int(torch.randint(side - SIZE + 1, ())) for side in size)
+    return cut(clip), sample["label"]
+
+
+def cut(clip: torch.Tensor) -> torch.Tensor:
+    """A random place of a clip (C, T, H, W), normalised."""
+    top, left = (int(torch.randint(side - SIZE + 1, ())) for side in clip.shape[2:])
     clip = clip[:, :, top : top + SIZE, left : left + SIZE] / 255
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
-    return (clip - mean) / std, sample["label"]
+    return (clip - mean) / std
+
+
+class TorchcodecDataset(Dataset[torch.Tensor]):
+    """Random clips of each video by torchcodec, which resizes while it decodes."""
+
+    def __init__(self, root: Path, videos: Manifest, num_clips: int, seek_mode: SeekMode) -> None:
+        self.paths = [str(root / path) for path in videos.path]
+        scales = SIDE / np.minimum(videos.height, videos.width)
+        self.sizes = [
+            (max(SIZE, round(height * scale)), max(SIZE, round(width * scale)))
+            for height, width, scale in zip(videos.height, videos.width, scales, strict=True)
+        ]
+        self.num_clips = num_clips
+        self.seek_mode: SeekMode = seek_mode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        decoder = VideoDecoder(self.paths[row], seek_mode=self.seek_mode, transforms=[Resize(self.sizes[row])])
+        clips = clips_at_random_indices(decoder, num_clips=self.num_clips, num_frames_per_clip=LENGTH).data
+        return torch.stack([cut(clip.movedim(0, 1)) for clip in clips])
+
+
+def by_torchcodec(root: Path, table: Manifest, num_clips: int, seek_mode: SeekMode = "exact") -> DataLoader[Any]:
+    data = TorchcodecDataset(root, table, num_clips, seek_mode)
+    return DataLoader(data, BATCH // num_clips, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
 
 def main() -> None:
@@ -87,6 +125,9 @@ def compare(root: Path, videos: Manifest, repeats: int) -> None:
         "cbam3d": ours(root, videos, 1),
         "cbam3d, data.clips_per_visit 4": ours(root, videos, 4),
         "pytorchvideo": theirs(root, videos),
+        "torchcodec": by_torchcodec(root, videos, 1),
+        "torchcodec, approximate": by_torchcodec(root, videos, 1, "approximate"),
+        "torchcodec, 4 clips a video": by_torchcodec(root, videos, 4),
     }
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for repeat in range(repeats + 1):  # the first starts the workers
@@ -96,8 +137,8 @@ def compare(root: Path, videos: Manifest, repeats: int) -> None:
             started, count = time.perf_counter(), 0
             batch: Any
             for batch in loader:
-                inputs = getattr(batch, "inputs", None)
-                count += len(batch[0] if inputs is None else inputs)
+                inputs = getattr(batch, "inputs", batch[0] if isinstance(batch, list) else batch)
+                count += len(inputs) * (inputs.shape[1] if inputs.ndim == 6 else 1)
             if repeat:
                 speeds[name].append(count / (time.perf_counter() - started))
     base = statistics.median(speeds["pytorchvideo"])
