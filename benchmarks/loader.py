@@ -22,8 +22,8 @@ from tables import table
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
-from torchcodec.samplers import clips_at_random_indices
-from torchcodec.transforms import Resize
+from torchcodec.samplers import clips_at_random_indices  # type: ignore[reportPrivateImportUsage]
+from torchcodec.transforms import Resize  # type: ignore[reportPrivateImportUsage]
 
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data import motion
