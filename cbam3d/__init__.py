@@ -3,31 +3,30 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cbam3d.attention import (
-    CBAM,
-    CSRA,
-    CBAM2d,
-    CBAM3d,
-    ChannelAttention,
-    SpatialAttention,
-    TemporalAttention,
-    attention_maps,
-    create_attention,
-    create_head,
-    describe_attention,
-    guard_conv3d,
-    insert_attention,
-    list_attentions,
-    list_heads,
-    list_insertions,
-    register_attention,
-    register_head,
-    remove_attention,
-)
-from cbam3d.models import ResNet, create_model, list_models, load_weights, register_model
-
 if TYPE_CHECKING:
+    from cbam3d.attention import (
+        CBAM,
+        CSRA,
+        CBAM2d,
+        CBAM3d,
+        ChannelAttention,
+        SpatialAttention,
+        TemporalAttention,
+        attention_maps,
+        create_attention,
+        create_head,
+        describe_attention,
+        guard_conv3d,
+        insert_attention,
+        list_attentions,
+        list_heads,
+        list_insertions,
+        register_attention,
+        register_head,
+        remove_attention,
+    )
     from cbam3d.config import Config, load_config
+    from cbam3d.models import ResNet, create_model, list_models, load_weights, register_model
     from cbam3d.runs import (
         Predictor,
         Run,
@@ -85,11 +84,20 @@ __all__ = [
 ]
 
 
+_ROOMS = ("attention", "models", "config", "runs")  # those with public names, from light to heavy
+
+
 def __getattr__(name: str) -> Any:
-    """Runs and configurations need decoders and more, which blocks and networks do not: imported when asked for."""
+    """What is asked for is imported then: blocks need torch, runs also decoders, and `cbam3d --help` neither."""
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "cbam3d.config" if name in ("Config", "load_config") else "cbam3d.runs"
-    value = getattr(import_module(room), name)
+    rooms = (import_module(f"{__name__}.{room}") for room in _ROOMS)
+    value = next(getattr(room, name) for room in rooms if name in room.__all__)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from safetensors.torch import load_file
 
 from cbam3d.errors import InputError
 
@@ -102,6 +100,9 @@ def load_tensors(path: Path, kind: str) -> Any:
     Raises:
         InputError: a missing, truncated or foreign file, or one that holds more than tensors and plain data.
     """
+    import torch
+    from safetensors.torch import load_file
+
     if not path.is_file():
         raise InputError(f"{path}: no such {kind}")
     try:

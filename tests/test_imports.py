@@ -86,9 +86,16 @@ def test_blocks_know_torch_only():
 
 def test_importing_a_block_loads_neither_decoder_nor_engine():
     heavy = ["av", "lightning_fabric", "matplotlib", "pydantic", "pytorchvideo", "rich", "torchvision"]
-    code = f"import sys, cbam3d; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys; from cbam3d import CBAM3d; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "list", "evaluate"])
+def test_help_does_not_wait_for_torch(command):
+    code = f"import sys; from cbam3d.cli.{command} import parser; parser().format_help(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_every_public_name_is_there():

@@ -1,9 +1,12 @@
 """`cbam3d compare`."""
 
+from typing import TYPE_CHECKING
+
 from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
-from cbam3d.config.reading import name_of
-from cbam3d.runs.comparison import Comparison, IncompleteComparison, compare
+
+if TYPE_CHECKING:
+    from cbam3d.runs.comparison import Comparison
 
 
 def parser() -> CommandParser:
@@ -37,6 +40,9 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
+    from cbam3d.config.reading import name_of
+    from cbam3d.runs.comparison import IncompleteComparison, compare
+
     config = {**values, "config": given.config}
     out = given.out or f"runs/compare-{name_of(config)}"
     try:
@@ -48,7 +54,7 @@ def run(arguments: list[str]) -> None:
         raise
 
 
-def _show(compared: Comparison, out: str) -> None:
+def _show(compared: "Comparison", out: str) -> None:
     console().print(compared.heading)
     for table in compared.tables():
         console().print(table_of(table))

@@ -1,9 +1,9 @@
 """What is shown: messages of the library, and tables."""
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -61,5 +61,7 @@ def table_of(rows: Sequence[Sequence[str]], **options: str) -> Table:
 
 
 def _is_first() -> bool:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not distributed or torch.distributed.get_rank() == 0
+    torch = sys.modules.get("torch")  # before it is imported there is one process
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return True
+    return torch.distributed.get_rank() == 0

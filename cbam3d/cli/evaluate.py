@@ -2,14 +2,15 @@
 
 import math
 from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
 
 from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
-from cbam3d.config import load_config
-from cbam3d.engine.scores import MIN_UNITS, PairedComparison
 from cbam3d.errors import InputError, counted
-from cbam3d.runs.results import Result, compare_runs, mean_over_splits
-from cbam3d.runs.run import open_run
+
+if TYPE_CHECKING:
+    from cbam3d.engine.scores import PairedComparison
+    from cbam3d.runs.results import Result
 
 
 def parser() -> CommandParser:
@@ -32,6 +33,10 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
+    from cbam3d.config import load_config
+    from cbam3d.runs.results import compare_runs, mean_over_splits
+    from cbam3d.runs.run import open_run
+
     if given.views:
         values |= {"eval.num_clips": given.views[0], "eval.num_crops": given.views[1]}
     if given.config:
@@ -64,8 +69,10 @@ def _views(text: str) -> tuple[int, int]:
     return int(clips), int(crops)
 
 
-def show_result(result: Result, title: str) -> None:
+def show_result(result: "Result", title: str) -> None:
     """Show scores with their intervals."""
+    from cbam3d.engine.scores import MIN_UNITS
+
     counts = ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in result.counts.items())
     items, groups = len(result.groups), len(set(result.groups))
     caption = f"95 % intervals by bootstrap over {f'{groups:,} groups' if groups < items else 'items'}"
@@ -82,8 +89,10 @@ def show_result(result: Result, title: str) -> None:
     console().print(table_of(rows, title=f"{title}: {counts}", caption=caption))
 
 
-def in_words(found: PairedComparison) -> str:
+def in_words(found: "PairedComparison") -> str:
     """A comparison of two runs in one line."""
+    from cbam3d.engine.scores import MIN_UNITS
+
     verdict = "within noise" if found.within_noise else "beyond noise"
     between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):

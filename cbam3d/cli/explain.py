@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -9,10 +10,9 @@ from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
-from cbam3d.runs.explainer import Explainer
-from cbam3d.runs.explanation import Explanation
-from cbam3d.runs.inputs import distinct, find_files
-from cbam3d.runs.predictor import load_run
+
+if TYPE_CHECKING:
+    from cbam3d.runs.explanation import Explanation
 
 
 def parser() -> CommandParser:
@@ -38,6 +38,10 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.explainer import Explainer
+    from cbam3d.runs.inputs import distinct, find_files
+    from cbam3d.runs.predictor import load_run
+
     predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
     explainer = Explainer(predictor, given.blocks, given.layer)
     path = Path(given.run)
@@ -59,7 +63,7 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"explain: {len(failures)} files cannot be read, the first: {failures[0]}")
 
 
-def _table(found: Explanation, title: str) -> Table:
+def _table(found: "Explanation", title: str) -> Table:
     rows: list[tuple[str, ...]] = [("block", "map", "size", "minimum", "mean", "maximum")]
     for block, views in found.maps.items():
         for kind, values in views.items():

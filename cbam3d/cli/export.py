@@ -2,7 +2,6 @@
 
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
-from cbam3d.runs.run import open_run
 
 
 def parser() -> CommandParser:
@@ -19,6 +18,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.run import open_run
+
     opened = open_run(given.run, trust_code=given.trust_code)
     path, difference = opened.export(given.format, checkpoint=given.checkpoint, out=given.out)
     facts = path.with_suffix(".json")

@@ -3,7 +3,6 @@
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
-from cbam3d.runs.features import features
 
 
 def parser() -> CommandParser:
@@ -30,6 +29,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
+    from cbam3d.runs.features import features
+
     if given.run is None and given.config is None:
         raise InputError("features: name a run, or a configuration with --config")
     data = {**values, "config": given.config} if given.config else values

@@ -5,19 +5,18 @@ from itertools import groupby
 
 from rich.table import Table
 
-from cbam3d.attention import describe_attention, list_attentions
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.config.bundled import bundled, list_recipes
 from cbam3d.errors import InputError
-from cbam3d.models import list_models
 
 
 def parser() -> CommandParser:
     """The options of the command."""
     about = "Print what a configuration can name; `list attention` also each mechanism's paper, ranks and costs."
+    kinds = ("models", "attention", "heads", "configurations", "datasets")
     command = CommandParser("list", about)
-    command.add_argument("what", nargs="?", choices=("attention",), help="the catalogue of mechanisms as a table")
+    command.add_argument("what", nargs="?", choices=kinds, help="one of these alone, a line each (default: all)")
     command.add_argument("--channels", type=int, default=64, help="channels of the features that the costs are for")
     command.add_argument(
         "--size",
@@ -37,14 +36,28 @@ def run(arguments: list[str]) -> None:
     if given.what == "attention":
         console().print(_catalogue(given.channels, given.size))
         return
+    if given.what:
+        console().print("\n".join(_names(given.what)))
+        return
     table = Table.grid(padding=(0, 2))
-    for library, names in groupby(list_models(), lambda name: name.rpartition("/")[0]):
+    for library, names in groupby(_names("models"), lambda name: name.rpartition("/")[0]):
         short = (name.removeprefix(f"{library}/") for name in names)
-        table.add_row(f"networks {library}/…" if library else "networks", ", ".join(short))
-    table.add_row("attention", ", ".join(list_attentions()))
-    table.add_row("configurations", ", ".join(sorted(path.stem for path in bundled("configs").glob("*.yaml"))))
-    table.add_row("data sets", ", ".join(list_recipes()))
+        table.add_row(f"models {library}/…" if library else "models", ", ".join(short))
+    for kind in ("attention", "heads", "configurations", "datasets"):
+        table.add_row(kind, ", ".join(_names(kind)))
     console().print(table)
+
+
+def _names(kind: str) -> list[str]:
+    """What there is of a kind."""
+    if kind == "configurations":
+        return sorted(path.stem for path in bundled("configs").glob("*.yaml"))
+    if kind == "datasets":
+        return list_recipes()
+    from cbam3d.attention import list_attentions, list_heads
+    from cbam3d.models import list_models
+
+    return {"models": list_models, "attention": list_attentions, "heads": list_heads}[kind]()
 
 
 def features_size(text: str) -> tuple[int, ...]:
@@ -56,6 +69,8 @@ def features_size(text: str) -> tuple[int, ...]:
 
 
 def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
+    from cbam3d.attention import describe_attention
+
     shape = " x ".join(map(str, (channels, *size)))
     table = Table(
         title=f"attention, with its costs for features of {shape}",
@@ -72,7 +87,7 @@ def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
     for name in ("parameters", "multiply-adds"):
         table.add_column(name, justify="right")
     table.add_column("identity")
-    for name in list_attentions():
+    for name in _names("attention"):
         try:
             facts = describe_attention(name, channels, size)
         except ValueError as error:  # sc needs two channels

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.table import Table
 
@@ -17,10 +17,10 @@ from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.engine.events import FORMATS, Event, EventSettings
 from cbam3d.errors import InputError, counted
-from cbam3d.runs.inputs import copies_of, find_files
-from cbam3d.runs.predictor import Predictor, load_run
-from cbam3d.runs.windows import Prediction, predict_windows
-from cbam3d.video.stream import is_stream
+
+if TYPE_CHECKING:
+    from cbam3d.runs.predictor import Predictor
+    from cbam3d.runs.windows import Prediction
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
 _MIN_SECONDS = 0.001  # of a window and a step
@@ -64,6 +64,11 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.inputs import copies_of, find_files
+    from cbam3d.runs.predictor import load_run
+    from cbam3d.runs.windows import predict_windows
+    from cbam3d.video.stream import is_stream
+
     for name in ("top", "window", "step"):
         value = getattr(given, name)
         if value is not None and not _MIN_SECONDS <= value < math.inf:
@@ -107,7 +112,7 @@ def _refuse(failures: list[str]) -> None:
         raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
 
 
-def _settings(given: Namespace, predictor: Predictor) -> EventSettings:
+def _settings(given: Namespace, predictor: "Predictor") -> EventSettings:
     """How events are found, as asked for."""
     for name in ("threshold", "keep"):
         value = getattr(given, name)
@@ -121,7 +126,9 @@ def _settings(given: Namespace, predictor: Predictor) -> EventSettings:
     return EventSettings(**{"threshold": predictor.thresholds.tolist(), **asked})
 
 
-def _write_events(given: Namespace, predictor: Predictor, sources: list[str], streams: list[str]) -> None:
+def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], streams: list[str]) -> None:
+    from cbam3d.runs.inputs import copies_of
+
     if given.annotate or given.json:
         raise InputError("predict: --events goes with neither --annotate nor --json")
     settings, window = _settings(given, predictor), given.window
@@ -168,12 +175,12 @@ def _writer(kind: str, source: str, file: TextIO, header: bool) -> Callable[[Eve
     return lambda event: print(line(source, event), file=file, flush=True)
 
 
-def _line(prediction: Prediction) -> str:
+def _line(prediction: "Prediction") -> str:
     classes = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
     return f"{prediction.start_seconds:.2f} … {prediction.end_seconds:.2f} s: {classes}"
 
 
-def _table(name: str, found: list[Prediction]) -> Table:
+def _table(name: str, found: "list[Prediction]") -> Table:
     table = Table(title=name, title_justify="left", box=None, pad_edge=False)
     timed = bool(found) and found[0].start_seconds is not None
     several = bool(found) and found[0].labels is not None

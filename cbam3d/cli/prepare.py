@@ -3,7 +3,6 @@
 from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import counted
-from cbam3d.runs.preparation import prepare
 
 _MAX_CLASSES_SHOWN = 40
 
@@ -35,6 +34,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.preparation import prepare
+
     done = prepare(**vars(given))
     classes = done.classes()
     if len(classes) > _MAX_CLASSES_SHOWN:

@@ -5,7 +5,6 @@ from pathlib import Path
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
-from cbam3d.runs.run import open_run
 
 
 def parser() -> CommandParser:
@@ -27,6 +26,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.run import open_run
+
     opened = open_run(given.run, trust_code=given.trust_code)
     try:
         citation = Path(given.citation).read_text("utf-8").strip() if given.citation else ""

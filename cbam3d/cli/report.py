@@ -2,7 +2,6 @@
 
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
-from cbam3d.runs.run import open_run
 
 
 def parser() -> CommandParser:
@@ -21,5 +20,7 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.run import open_run
+
     page = open_run(given.run, trust_code=given.trust_code).report(given.out, mistakes=given.mistakes)
     console().print(f"{page}: {page.stat().st_size / 2**20:.1f} MiB, all in one file")

@@ -5,7 +5,6 @@ import socket
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
-from cbam3d.runs.run import open_run
 
 
 def parser() -> CommandParser:
@@ -30,6 +29,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
+    from cbam3d.runs.run import open_run
+
     for name in ("max_mib", "max_seconds", "jobs", "keep_minutes"):
         if not 0 < getattr(given, name) < float("inf"):
             raise InputError(f"serve: --{name.replace('_', '-')} must be above 0, got {getattr(given, name)}")

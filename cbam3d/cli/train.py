@@ -5,8 +5,6 @@ from cbam3d.cli.evaluate import show_result
 from cbam3d.cli.parser import CommandParser
 from cbam3d.config.reading import DEFAULT
 from cbam3d.errors import InputError
-from cbam3d.runs.dry_run import dry_run
-from cbam3d.runs.training import train
 
 
 def parser() -> CommandParser:
@@ -23,6 +21,9 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
+    from cbam3d.runs.dry_run import dry_run
+    from cbam3d.runs.training import train
+
     config = values if given.config is None else {**values, "config": given.config}
     if given.dry_run:
         if given.resume:

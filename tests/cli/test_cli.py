@@ -99,6 +99,14 @@ def test_unknown_commands_and_names(capsys):
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in ("resnet18", "cbam", "motion", "ucf101"))
+    for kind, name in (
+        ("models", "torchvision/s3d"),
+        ("heads", "gltr"),
+        ("configurations", "probe"),
+        ("datasets", "ssv2"),
+    ):
+        assert main(["list", kind]) == 0
+        assert name in capsys.readouterr().out.splitlines()
     assert main([]) == 0
     usage = capsys.readouterr().out
     assert "usage: cbam3d COMMAND" in usage
