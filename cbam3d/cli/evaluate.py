@@ -81,6 +81,7 @@ def show_result(result: "Result", title: str) -> None:
         caption = f"no intervals: {units}, at least {MIN_UNITS} are needed"
     if result.uneven:
         caption += f"; {result.uneven}: {result.leading} counts the classes alike"
+    caption = f"chance: {result.chance:.2%}; {caption}"
     rows = [("score", "value", "95 % interval")]
     for name, value in {result.leading: result.scores[result.leading], **result.scores}.items():
         low, high = result.bounded.get(name, (None, None))

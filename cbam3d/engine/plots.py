@@ -39,8 +39,8 @@ def _drawable(names: list[str]) -> list[str]:
 
 
 @_picture
-def plot_curves(table: EpochTable, score_names: list[str]) -> Figure:
-    """Loss and scores over the epochs."""
+def plot_curves(table: EpochTable, score_names: list[str], chance: float | None = None) -> Figure:
+    """Loss and scores over the epochs; chance, 0 … 1, is a line."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     for name, label in (("train_loss", "training"), ("loss", "held out")):
@@ -48,9 +48,12 @@ def plot_curves(table: EpochTable, score_names: list[str]) -> Figure:
     for name in score_names:
         epochs, values = table.column(name)
         scores.plot(epochs, [100 * value for value in values], marker=".", label=name)
+    if chance is not None:
+        scores.axhline(100 * chance, color="black", linestyle=":", linewidth=1, label="chance")
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="loss")
     scores.set(xlabel="epoch", ylabel="%", ylim=(0, 101), title="held-out scores")
     for axes in (losses, scores):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,7 +225,17 @@ def _report_short(manifest: Manifest, sampling: Sampling) -> None:
     if num_short := int((usable.num_frames < needed_frames(usable, sampling)).sum()):
         done = "looped" if sampling.short == "loop" or sampling.segments else "padded"
         number = f"{num_short} of {counted(len(usable), 'video')}"
-        logger.warning(f"{number} shorter than a clip, and {done}")
+        advice = _what_fits(usable, sampling) if num_short > len(usable) / 5 and not sampling.segments else ""
+        logger.warning(f"{number} shorter than a clip, and {done}{advice}")
+
+
+def _what_fits(usable: Manifest, sampling: Sampling) -> str:
+    """Which stride is short enough for nearly all videos, or what else to do."""
+    for stride in range(sampling.stride - 1, 0, -1):
+        shorter = (usable.num_frames < needed_frames(usable, replace(sampling, stride=stride))).mean()
+        if shorter < 0.05:
+            return f": data.stride {stride} leaves {shorter:.0%} of them too short"
+    return ": data.sampling segments takes its frames from the whole of a video, however short"
 
 
 def _held_out(splits: Collection[str]) -> tuple[str, str]:

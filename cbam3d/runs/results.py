@@ -107,6 +107,21 @@ class Result:
         return top1.replace("top1", "mean_class_accuracy") if self.uneven else top1
 
     @property
+    def images(self) -> bool:
+        """Whether items are images, rather than videos."""
+        return "num_images" in self.evaluation.counts
+
+    @property
+    def chance(self) -> float:
+        """The leading score of an answer that ignores the item: always the most frequent class; of classes that are
+        counted alike, any of those that there are; of several labels, each class's share."""
+        labels = self.evaluation.predictions.labels
+        if labels.ndim == 2:
+            return float(labels.mean())
+        counts = np.bincount(labels)
+        return float(1 / (counts > 0).sum() if self.uneven else counts.max() / counts.sum())
+
+    @property
     def bounded(self) -> dict[str, tuple[float, float]]:
         """The finite intervals: none where there are too few groups."""
         return {name: between for name, between in self.intervals.items() if np.isfinite(between).all()}
@@ -119,7 +134,7 @@ class Result:
     def facts(self) -> dict[str, Any]:
         """Scores, intervals and counts, for JSON."""
         counts = self.counts | {"num_groups": len(set(self.groups)), "num_classes": len(self.classes)}
-        leading = {"leading_score": self.leading, "uneven_classes": self.uneven}
+        leading = {"leading_score": self.leading, "chance": self.chance, "uneven_classes": self.uneven}
         facts = {**self.scores, "intervals_95": self.bounded, **counts, **leading}
         if self.thresholds is not None:
             facts["thresholds"] = dict(zip(self.classes, self.thresholds.tolist(), strict=True))

@@ -21,6 +21,7 @@ from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.models.zoo import needs_import
+from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint
 from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.network import GIVEN, check_names, check_network
@@ -119,6 +120,8 @@ def train(
     result = Result.of(evaluation, source, len(trainer.skipped.reasons), thresholds)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
+        for text in advice(settings, table, result, len(source.train)):
+            logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
     return Run(folder, settings, source.classes, source.images, model, result=result)
 
@@ -220,5 +223,6 @@ def _numbered(name: str) -> Iterator[Path]:
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
     result.write(folder, folder / "metrics.json", result.facts() | {"epoch": trainer.state.epoch} | best)
-    plot_curves(folder / "curves.png", table, [name for name in result.evaluation.scores if name != "loss"])
+    names = [name for name in result.evaluation.scores if name != "loss"]
+    plot_curves(folder / "curves.png", table, names, result.chance)
     plot_steps(folder / "steps.png", folder / "steps.csv")
