@@ -13,7 +13,7 @@ def parser() -> CommandParser:
     text = f"YAML file, or the name of a bundled configuration (default: {DEFAULT}; on resume, the run's own)"
     command.add_argument("--config", metavar="FILE", help=text)
     command.add_argument("--resume", action="store_true", help="continue the run in its folder, with its configuration")
-    command.add_argument("--dry-run", action="store_true", help="build everything, try one batch, and keep nothing")
+    command.add_argument("--dry-run", action="store_true", help="build everything, try two batches, and keep nothing")
     command.add_keys()
     return command
 

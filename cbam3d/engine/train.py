@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from cbam3d.config import Config
 from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
@@ -391,4 +392,6 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>3.0f}/{epochs}", f"train loss {row['train_loss']:.3f}"]
     parts += [f"{name} {value:.1%}" for name, value in row.items() if "top" in name or "map" in name]
     parts += [f"{row['clips_per_second']:.0f} clips/s", f"waiting {row['waiting_share']:.0%}"]
+    if left := row["seconds"] * (epochs - row["epoch"]):
+        parts.append(f"about {tqdm.format_interval(left)} left")
     return "  ".join(parts)

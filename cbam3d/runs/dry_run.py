@@ -1,9 +1,12 @@
 """Would a configuration train, and what would it take?"""
 
+import time
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from tqdm import tqdm
 
 from cbam3d.config import ConfigSource, load_config
 from cbam3d.engine.memory import peak_memory_gib
@@ -16,7 +19,7 @@ from cbam3d.runs.trainer import create_trainer
 
 
 def dry_run(config: ConfigSource) -> dict[str, str]:
-    """Build everything, try one batch of training and one of scoring, and keep nothing.
+    """Build everything, try two batches of training and one of scoring, and keep nothing.
 
     Args:
         config: as of `train`.
@@ -34,11 +37,17 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     settings = with_loss(settings, source)
     with TemporaryDirectory() as folder:
         trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)
-        batch, rate = next(iter(trainer.loader)), trainer.schedule.learning_rate
+        batches, rate = iter(trainer.loader), trainer.schedule.learning_rate
+        batch = next(batches)
         trainer.step(batch)
         trainer.read(everything=True)
+        loss, begin = trainer.last_loss, time.perf_counter()  # the first step prepared what all have
+        trainer.step(next(batches, batch))
+        trainer.read(everything=True)
+        seconds = time.perf_counter() - begin
         evaluation = trainer.score(partial(score_test, loader=islice(score_test.keywords["loader"], 1)))
     model = trainer.model
+    passes = settings.train.cached_views or settings.train.epochs  # through the whole network
     return {
         "input of a step": " x ".join(map(str, batch.inputs.shape)),
         "parameters": f"{count_parameters(model):,}, of which {count_parameters(model, trained=True):,} are trained",
@@ -46,7 +55,8 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
         "peak memory": f"{peak_memory_gib(fabric.device):.2f} GiB",
         "steps an epoch": f"{len(trainer.loader):,}",
         "steps in all": f"{len(trainer.loader) * settings.train.epochs:,}",
+        "time of training, about": tqdm.format_interval(seconds * len(trainer.loader) * passes),
         "learning rate of the first step": f"{rate:.3g}",
-        "loss of the first step": f"{trainer.last_loss:.3f}",
+        "loss of the first step": f"{loss:.3f}",
         "scored": ", ".join(f"{count} {name.removeprefix('num_')}" for name, count in evaluation.counts.items()),
     }
