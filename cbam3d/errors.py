@@ -41,11 +41,16 @@ def is_foreign(error: BaseException) -> bool:
     )
 
 
+_SHOWN = 40  # names in a message
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The line that names the nearest known name, or all of them where none is near."""
+    """The line that names the nearest known name, or where none is near, all of them, if they are few."""
     known = sorted(known)
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+    if near := get_close_matches(name, known, n=1, cutoff=0.6):
+        return f"unknown {kind} {name!r}: did you mean {near[0]!r}?"
+    rest = f", … ({len(known)} in all)" if len(known) > _SHOWN else ""
+    return f"unknown {kind} {name!r}: known are {', '.join(known[:_SHOWN])}{rest}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cbam3d.config.keys import Key, keys, sections
+from cbam3d.config.section import unknown_key
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import parse_yaml
 
@@ -67,7 +68,7 @@ class CommandParser(argparse.ArgumentParser):
             known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
             name = next((word for word in rest if word.startswith("--")), "").removeprefix("--").partition("=")[0]
             raise InputError(
-                f"command line: {unknown('key' if self.takes_keys else 'option', name, known)}"
+                f"command line: {unknown_key(name, known) if self.takes_keys else unknown('option', name, known)}"
                 if name
                 else f"{self.command}: unexpected argument {rest[0]!r}"
             )

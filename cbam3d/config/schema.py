@@ -23,8 +23,9 @@ from cbam3d.config.section import (
     Share,
     Switch,
     plain,
+    unknown_key,
 )
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError
 
 Options = Annotated[dict[str, Any], AfterValidator(plain)]
 
@@ -371,5 +372,5 @@ class Config(Section):
             given = [f"{section}.{key}" for key in entries] if isinstance(entries, dict) else []
             for name in given or [section]:
                 if name not in names and name not in Config.model_fields:
-                    raise InputError(unknown("key", name, names))
+                    raise InputError(unknown_key(name, names))
         return Config(**merged)

@@ -1,13 +1,14 @@
 """What a section of a configuration is made of: checked fields, and how their types are put into words."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError
 
 T = TypeVar("T")
 Fixed = Annotated[T, "fixed"]  # cannot be changed on resume: its steps would not be those of the run that was begun
@@ -77,6 +78,37 @@ def plain(value: Any) -> Any:
     raise ValueError(f"no plain data: {value!r}")
 
 
+# what other programs call it
+_ELSEWHERE = {
+    **dict.fromkeys(("lr", "learning_rate"), "train.learning_rate"),
+    **dict.fromkeys(("wd", "decay"), "train.weight_decay"),
+    **dict.fromkeys(("bs", "batch", "batchsize", "batch_size"), "train.batch_size"),
+    **dict.fromkeys(("device", "cuda", "cpu"), "run.accelerator"),
+    **dict.fromkeys(("gpus", "num_gpus", "ngpus"), "run.devices"),
+    **dict.fromkeys(("amp", "fp16", "bf16"), "run.precision"),
+    **dict.fromkeys(("out", "output", "output_dir", "save_dir", "name"), "run.dir"),
+    **dict.fromkeys(("data", "data_dir", "data_path", "dataset"), "data.root"),
+    **dict.fromkeys(("frames", "clip_len", "clip_length"), "data.num_frames"),
+    **dict.fromkeys(("j", "workers"), "data.num_workers"),
+    **dict.fromkeys(("model", "arch", "backbone", "net"), "model.name"),
+    **dict.fromkeys(("pretrained", "checkpoint"), "model.weights"),
+}
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """The line that names the key that is meant: by what others call it, by its last word, or the nearest one."""
+    known, last = sorted(known), name.rpartition(".")[2].replace("-", "_")
+    words: dict[str, list[str]] = {}
+    for key in known:
+        words.setdefault(key.rpartition(".")[2], []).append(key)
+    near = get_close_matches(last, words, n=1, cutoff=0.6)
+    meant = [f"train.{last}", _ELSEWHERE.get(last), *(words[near[0]] if near else ())]
+    if found := next((key for key in meant if key in known), None):
+        return f"unknown key {name!r}: did you mean {found!r}?"
+    section = ", ".join(key for key in known if key.startswith(f"{name.partition('.')[0]}."))
+    return f"unknown key {name!r}: {f'known are {section}' if section else 'no key has a name like it'}"
+
+
 def _message(section: type[Section], values: Mapping[str, Any], found: Any) -> str:
     """What pydantic found wrong with the values of a section, in one line."""
     if isinstance(own := found.get("ctx", {}).get("error"), InputError):  # of a check, or of a section in this one
@@ -84,7 +116,7 @@ def _message(section: type[Section], values: Mapping[str, Any], found: Any) -> s
     name = str(found["loc"][0])
     key = f"{section.__name__.removesuffix('Config').lower()}.{name}".lstrip(".")
     if found["type"] == "extra_forbidden":
-        return unknown("key", key, section.key_names())
+        return unknown_key(key, section.key_names())
     return f"{key} must be {in_words(section, name)}, got {values.get(name)}"
 
 

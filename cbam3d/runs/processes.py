@@ -12,7 +12,7 @@ from torch import nn
 from cbam3d.config import Config, RunConfig
 from cbam3d.data.memory import keep_freed_memory
 from cbam3d.engine.sharding import Sharded
-from cbam3d.errors import InputError, Stopped
+from cbam3d.errors import InputError, Stopped, counted
 from cbam3d.runs.hardware import precision_of, with_precision
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fab
         if not by_fabric_run:  # which has started the processes already
             fabric.launch()
     except Exception as error:  # Fabric names a missing device by exceptions of several kinds
-        raise InputError(f"run.accelerator {run.accelerator}, run.devices {run.devices}: {error}") from None
+        raise InputError(_no_such_device(run) or f"run.accelerator {run.accelerator}: {error}") from None
     if fabric.device.type == "cpu":
         keep_freed_memory()
     if fabric.device.type == "cuda":
@@ -58,6 +58,17 @@ def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fab
         if run.precision == "auto":
             torch.set_float32_matmul_precision("high")  # TF32, for what bfloat16 leaves out
     return fabric, with_precision(config, fabric.strategy.precision.precision)  # `fabric run` decides on its own
+
+
+def _no_such_device(run: RunConfig) -> str:
+    """What is asked for, what there is, and what to ask for instead; empty where that is not what is wrong."""
+    asked, count = f"run.accelerator {run.accelerator}, run.devices {run.devices}", torch.cuda.device_count()
+    if run.accelerator in ("gpu", "cuda") and run.devices > count:
+        text = f"PyTorch {torch.__version__} sees {counted(count, 'CUDA device')} here"
+        return f"{asked}: {text}; --run.devices {count}" if count else f"{asked}: {text}; --run.accelerator cpu"
+    if run.accelerator == "mps" and not torch.backends.mps.is_available():
+        return f"{asked}: there is no Apple GPU here; --run.accelerator cpu"
+    return ""
 
 
 def by_first_process(fabric: Fabric, make: Callable[[], T]) -> T:

@@ -272,6 +272,16 @@ def test_two_processes_train_the_same_attention(tmp_path):
         (lambda: torchvision.models.resnet50(), {"position": "layer1.0.relu"}, "layer1.0.relu is used 3 times"),
         (lambda: torchvision.models.densenet121(), {"position": "stage"}, "runs its children itself"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), {}, "nothing to attach to: no position 'residual' in Sequential"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3)),
+            {"example": torch.zeros(1, 3, 9, 8)},
+            "feature maps come from 1 (4 x 7 x 6), 2 (6 x 5 x 4)",
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
+            {"position": "1", "example": torch.zeros(1, 3, 9, 8)},
+            "matches no module of Sequential; feature maps come from 0 (4 x 7 x 6)",
+        ),
         (lambda: nn.Linear(3, 4), {}, "give example="),
         (
             lambda: build("resnet18")[0],

@@ -56,6 +56,8 @@ def test_options_apply_in_their_order_and_at_any_depth():
     [
         (["--data.rot", "x"], "command line: unknown key 'data.rot': did you mean 'data.root'?"),
         (["--model.nam=x"], "did you mean 'model.name'?"),
+        (["--batch-size", "4"], "unknown key 'batch-size': did you mean 'train.batch_size'?"),
+        (["--gpus", "2"], "unknown key 'gpus': did you mean 'run.devices'?"),
         (["--train.epochs"], "expected one argument"),
         (["--model.options.width"], "expected one argument"),
         (["--train.epochs", "1.5"], "train.epochs must be an integer >= 1, got 1.5"),

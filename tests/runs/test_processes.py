@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from cbam3d import prepare, train
+from cbam3d.config import Config
 from cbam3d.data import motion
+from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
+from cbam3d.runs.processes import create_fabric
 from tests.tiny import TINY, as_arguments
 
 VALUES = {
@@ -339,3 +342,11 @@ def test_what_the_first_process_finds_all_have(tmp_path):
         [sys.executable, "share.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_device_that_is_not_there_comes_with_what_to_ask_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"sees 0 CUDA devices here; --run\.accelerator cpu") as raised:
+        create_fabric(Config().override({"run.accelerator": "cuda"}))
+    assert "\n" not in str(raised.value)

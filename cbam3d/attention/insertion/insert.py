@@ -28,7 +28,7 @@ from cbam3d.attention.insertion.features import (
     tensors_in,
     with_layouts,
 )
-from cbam3d.attention.insertion.positions import find_modules, last_child
+from cbam3d.attention.insertion.positions import candidates, find_modules, last_child
 
 NAME = "inserted_attention"
 
@@ -212,6 +212,7 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
             tokens = " (its modules output tokens of unknown height and width)" if several else ""
             raise ValueError(
                 f"nothing to attach to: no position {position!r} in {kind}{tokens}; name modules by a pattern instead"
+                f"{candidates(features)}"
             )
         if isinstance(inputs, Tensor):  # not a guessed list of pathways
             failure = f"with {tuple(inputs.shape)} {type(error).__name__}: {error}".partition("\n")[0]

@@ -9,6 +9,7 @@ from torch import nn
 
 from cbam3d.attention.insertion.features import Features
 
+_SHOWN = 6  # candidates
 POSITIONS = ("residual", "block", "stage", "last_stage")
 # Numbered siblings: each is a stage, or a block of a stage; of a detector also of its neck.
 _STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
@@ -36,9 +37,21 @@ def _at(model: nn.Module, position: str, features: dict[str, Features], complete
         return [name for stage in (stages[-1:] if position == "last_stage" else stages) for name in stage]
     matched = [name for name, _ in model.named_modules() if name and _fits(name, position)]
     if not matched:
-        known = ", ".join(POSITIONS)
-        raise ValueError(f"{position!r} is not a position ({known}) and matches no module of {type(model).__name__}")
+        known, kind = ", ".join(POSITIONS), type(model).__name__
+        raise ValueError(
+            f"{position!r} is not a position ({known}) and matches no module of {kind}{candidates(features)}"
+        )
     return matched
+
+
+def candidates(features: dict[str, Features]) -> str:
+    """The modules that put out feature maps, the last of each size, for the error of a position that is not there."""
+    last = {(one.channels, one.size): name for name, one in features.items() if name and max(one.size) > 1}
+    if not last:
+        return ""
+    shown = [f"{name} ({' x '.join(map(str, (channels, *size)))})" for (channels, size), name in last.items()]
+    more = "…, " if len(shown) > _SHOWN else ""
+    return f"; feature maps come from {more}{', '.join(shown[-_SHOWN:])}"
 
 
 def _fits(name: str, pattern: str) -> bool:
