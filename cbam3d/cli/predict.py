@@ -39,7 +39,9 @@ def parser() -> CommandParser:
         "paths", nargs="+", help="files, folders, patterns such as 'clips/*.mp4', URLs, or a camera's number"
     )
     command.add_checkpoint()
-    command.add_argument("--top", type=int, default=5, help="how many classes")
+    command.add_argument(
+        "--top", type=int, help="how many classes (default: 5, or where several files are a line each 2)"
+    )
     command.add_argument("--window", type=float, help="seconds; classify parts of this length (streams: default 2)")
     command.add_argument(
         "--step", type=float, help="seconds from part to part; default: the window, or with --events a quarter"
@@ -88,14 +90,19 @@ def run(arguments: list[str]) -> None:
         _write_events(given, predictor, sources, streams)
         return
     copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
+    a_line_each = len(sources) > 1 and not given.window and not given.json
+    top = given.top or (2 if a_line_each else 5)
     failures = []
     for source, annotated in zip(sources, copies, strict=True):
         window = given.window or (_STREAM_WINDOW if source in streams else None)
-        found = predict_windows(predictor, source, given.top, window, given.step or window, annotated)
+        found = predict_windows(predictor, source, top, window, given.step or window, annotated)
         try:
             if given.json or source in streams:
                 for prediction in found:
                     print(json.dumps(asdict(prediction)) if given.json else _line(prediction), flush=True)
+            elif a_line_each:
+                (whole,) = found
+                console().print(f"{source}: {_classes(whole)}")
             else:
                 console().print(_table(source, list(found)))
         except InputError as error:  # the other files are still worth a look
@@ -176,8 +183,13 @@ def _writer(kind: str, source: str, file: TextIO, header: bool) -> Callable[[Eve
 
 
 def _line(prediction: "Prediction") -> str:
-    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
-    return f"{prediction.start_seconds:.2f} … {prediction.end_seconds:.2f} s: {classes}"
+    return f"{prediction.start_seconds:.2f} … {prediction.end_seconds:.2f} s: {_classes(prediction)}"
+
+
+def _classes(prediction: "Prediction") -> str:
+    """The probable classes; where there may be several, those that hold, or else that none does, come first."""
+    found = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
+    return found if prediction.labels is None else f"{' and '.join(prediction.labels) or 'none'} ({found})"
 
 
 def _table(name: str, found: "list[Prediction]") -> Table:

@@ -33,6 +33,17 @@ def test_a_table(tiny_run, capsys):
     assert f"{second[1]:.1%}" in shown
 
 
+def test_a_line_for_each_file_of_a_folder(tiny_run, capsys):
+    videos = tiny_run.parent / "videos"
+    assert main(["predict", str(tiny_run), str(videos)]) == 0
+    lines, predictor = capsys.readouterr().out.splitlines(), load_run(tiny_run)
+    paths = sorted(str(path) for path in videos.rglob("*.*"))
+    assert len(lines) == len(paths)
+    for line, path in list(zip(lines, paths, strict=True))[:2]:
+        (first, p), (second, q) = predictor(path, top=2)
+        assert line == f"{path}: {first} {p:.1%}, {second} {q:.1%}"
+
+
 def test_what_cannot_be_read_does_not_stop_the_others(tiny_run, tmp_path, capsys):
     good = next((tiny_run.parent / "videos").rglob("*.*"))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
