@@ -8,8 +8,11 @@ import subprocess
 import sys
 import tomllib
 from argparse import Namespace
+from doctest import DocTestParser, DocTestRunner
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from PIL import Image
 from torchvision.models import WeightsEnum
 
 from cbam3d.attention import catalog
+from cbam3d.attention.heads import catalog as heads
 from cbam3d.cli import main
 from cbam3d.cli.main import COMMANDS
 from cbam3d.config import load_config
@@ -28,8 +32,9 @@ from cbam3d.config.reading import write_config
 from cbam3d.data import motion
 from cbam3d.data.recipe import load_recipe
 from cbam3d.files import parse_yaml
+from cbam3d.models import zoo
 from cbam3d.runs import train as train_run
-from cbam3d.runs.comparison import parse_variants
+from cbam3d.runs.comparison import parse_variants, read_variants
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +63,7 @@ def place(tmp_path_factory, tiny_run):
     for path in list((root / "videos").rglob("*.*")):  # so many that a fifth of them is one
         for i in range(3):
             shutil.copy(path, path.with_stem(f"{path.stem}_{i}"))
-    for name in ("videos-128p", "clips"):
+    for name in ("videos-128p", "clips", "actions", "gestures"):
         shutil.copytree(root / "videos", root / name)
     for group in (1, 2, 81, 82):
         for label in motion.CLASSES:
@@ -116,7 +121,8 @@ def there(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(motion, "render", lambda root: 0)
-    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
+    for module, names in ((catalog, "_CATALOG"), (heads, "_CATALOG"), (zoo, "_REGISTERED")):  # examples add to them
+        monkeypatch.setattr(module, names, dict(getattr(module, names)))
 
     def fresh(weights, *args, **options):
         name = type(weights).__name__.removesuffix("_Weights").lower()
@@ -176,7 +182,12 @@ def run(words: list[str], small: bool = True) -> None:
     elif program in ("torchrun", "fabric"):
         read("train", rest[rest.index("train.py") + 1 :])
     elif program == "cbam3d" and rest[0] == "compare":
-        parse_variants(read("compare", rest[1:]).attention)
+        given = read("compare", rest[1:])
+        part = "attention" if given.attention else "head"
+        if given.variants:
+            read_variants(ROOT / given.variants, load_config(given.config))
+        else:
+            parse_variants(given.attention or given.head, part)
     elif program == "cbam3d":
         assert rest[0] in COMMANDS
         if ">" in rest:
@@ -270,6 +281,33 @@ def test_files_that_the_text_names_exist():
             assert (ROOT / name).exists(), f"{page.name}: {name}"
         for target in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def entry(name: str) -> Any:
+    """What an entry of the reference is about."""
+    place, _, last = name.rpartition(".")
+    try:
+        return getattr(import_module(place), last)
+    except AttributeError:
+        return import_module(name)
+
+
+TRAINS = ("cbam3d.runs.train", "cbam3d.runs.compare", "cbam3d.runs.comparison_table.Comparison")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in TRAINS else [])
+        for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "REFERENCE.md").read_text(), re.MULTILINE)
+    ],
+)
+def test_examples_of_the_reference_run_as_they_stand(name, there):
+    text = cleandoc(entry(name).__doc__)
+    assert "\nExamples:\n" in text
+    example = DocTestParser().get_doctest(text, {"torch": torch}, name, name, 0)
+    assert example.examples
+    assert DocTestRunner(verbose=False).run(example).failed == 0
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

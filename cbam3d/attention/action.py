@@ -31,6 +31,12 @@ class Action(Blend):
 
     Raises:
         ValueError: ndim other than 3, or a share out of 0 … 0.5.
+
+    Examples:
+        >>> from cbam3d.attention import Action
+        >>> block = Action(64, share=0.125)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     ranks = (3,)

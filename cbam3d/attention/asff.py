@@ -33,6 +33,12 @@ class ASFF(nn.Module):
 
     Raises:
         ValueError: fewer than two levels, or no such level.
+
+    Examples:
+        >>> from cbam3d.attention import ASFF
+        >>> small, large = torch.randn(2, 64, 8, 8), torch.randn(2, 32, 16, 16)
+        >>> ASFF([64, 32], level=0)([small, large]).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     def __init__(self, channels: Sequence[int], level: int, ndim: int = 2) -> None:

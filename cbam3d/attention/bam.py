@@ -29,6 +29,12 @@ class BAM(Gate):
 
     The official code multiplies the maps, 1 + σ(Mc · Ms). Both branches contain BatchNorm, as there, which
     needs more than one sample in training.
+
+    Examples:
+        >>> from cbam3d.attention import BAM
+        >>> block = BAM(64, dilation=2)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     base = 1.0

@@ -80,7 +80,13 @@ _CATALOG: dict[str, type[nn.Module]] = {
 
 
 def list_attentions() -> list[str]:
-    """Return the names that `create_attention` accepts, those of installed plugins among them."""
+    """Return the names that `create_attention` accepts, those of installed plugins among them.
+
+    Examples:
+        >>> from cbam3d import list_attentions
+        >>> "cbam" in list_attentions()
+        True
+    """
     return sorted({*_CATALOG, *plugins("attention")})
 
 
@@ -94,6 +100,18 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
 
     Raises:
         ValueError: a name that is taken or malformed, or a block that is not a class with `channels` first.
+
+    Examples:
+        >>> from cbam3d import create_attention, register_attention
+        >>> class Half(torch.nn.Module):
+        ...     def __init__(self, channels, init="paper"):
+        ...         super().__init__()
+        ...
+        ...     def forward(self, x):
+        ...         return x / 2
+        >>> register_attention("half", Half)
+        >>> create_attention("half", 64)(torch.ones(1, 64, 2, 4, 4)).mean().item()
+        0.5
     """
     check_new_name("mechanism", name, (*_CATALOG, "none"))
     if not isinstance(block, type) or next(iter(inspect.signature(block).parameters), "") != "channels":
@@ -120,6 +138,12 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
     Raises:
         ValueError: an unknown name or option (the nearest known one is suggested), a missing required option
             (num_frames of tam), or an invalid value.
+
+    Examples:
+        >>> from cbam3d import create_attention
+        >>> block = create_attention("se", 64, ndim=2, reduction=8)
+        >>> block(torch.randn(2, 64, 28, 28)).shape
+        torch.Size([2, 64, 28, 28])
     """
     check_ndim(ndim)
     positive("channels", channels)
@@ -139,6 +163,11 @@ def attention_options(name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: an unknown name.
+
+    Examples:
+        >>> from cbam3d.attention import attention_options
+        >>> attention_options("se")["reduction"]
+        16
     """
     if name == "ema":
         raise ValueError(
@@ -150,7 +179,13 @@ def attention_options(name: str) -> dict[str, Any]:
 
 
 def attention_ranks(name: str) -> tuple[int, ...]:
-    """Return the ndim that a mechanism can have: 2 for images, 3 for clips."""
+    """Return the ndim that a mechanism can have: 2 for images, 3 for clips.
+
+    Examples:
+        >>> from cbam3d.attention import attention_ranks
+        >>> attention_ranks("tsm"), attention_ranks("se")
+        ((3,), (2, 3))
+    """
     attention_options(name)
     return getattr(_block(name), "ranks", (2, 3))
 
@@ -170,7 +205,14 @@ def _block(name: str) -> type[nn.Module]:
 
 @dataclass(frozen=True)
 class AttentionFacts:
-    """Description of a mechanism and its cost at one shape."""
+    """Description of a mechanism and its cost at one shape.
+
+    Examples:
+        >>> from cbam3d import describe_attention
+        >>> facts = describe_attention("gct", 64, (28, 28))
+        >>> facts.paper, facts.starts_as_identity
+        ('https://arxiv.org/abs/1909.11519', True)
+    """
 
     name: str
     title: str  # the first line of its module
@@ -188,6 +230,11 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
         name: one of `list_attentions()`.
         channels: C.
         size: (H, W) or (T, H, W).
+
+    Examples:
+        >>> from cbam3d import describe_attention
+        >>> describe_attention("eca", 64, (8, 28, 28)).num_parameters
+        3
     """
     ranks = attention_ranks(name)
     if len(size) not in ranks:

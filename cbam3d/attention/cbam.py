@@ -62,6 +62,11 @@ class ChannelAttention(PooledGate):
 
     Raises:
         ValueError: channels or reduction below 1.
+
+    Examples:
+        >>> from cbam3d import ChannelAttention
+        >>> ChannelAttention(64).attention_map(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 1, 1, 1])
     """
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False, init: Init = "paper") -> None:
@@ -95,6 +100,11 @@ class SpatialAttention(PooledGate):
 
     Raises:
         ValueError: an even kernel, or an input of the wrong rank.
+
+    Examples:
+        >>> from cbam3d import SpatialAttention
+        >>> SpatialAttention((3, 7, 7)).attention_map(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 1, 8, 14, 14])
     """
 
     def __init__(
@@ -137,6 +147,11 @@ class TemporalAttention(PooledGate):
 
     Raises:
         ValueError: an even kernel, or an input that is not a batch of clips.
+
+    Examples:
+        >>> from cbam3d import TemporalAttention
+        >>> TemporalAttention(kernel_size=5).attention_map(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 1, 8, 1, 1])
     """
 
     def __init__(self, kernel_size: int = 3, bias: bool = False, init: Init = "paper") -> None:
@@ -179,6 +194,12 @@ class CBAM(nn.Module):
     Raises:
         ValueError: an unknown, repeated or missing gate, a temporal gate with ndim=2, an even kernel,
             or an input of the wrong rank.
+
+    Examples:
+        >>> from cbam3d import CBAM
+        >>> block = CBAM(64, gates=("channel", "spatial"), ndim=2)
+        >>> block(torch.randn(2, 64, 28, 28)).shape
+        torch.Size([2, 64, 28, 28])
     """
 
     def __init__(
@@ -256,7 +277,14 @@ class CBAM(nn.Module):
 
 
 class CBAM2d(CBAM):
-    """`CBAM` for images, (N, C, H, W)."""
+    """`CBAM` for images, (N, C, H, W).
+
+    Examples:
+        >>> from cbam3d import CBAM2d
+        >>> block = CBAM2d(64, reduction=8)
+        >>> block(torch.randn(2, 64, 28, 28)).shape
+        torch.Size([2, 64, 28, 28])
+    """
 
     def __init__(
         self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options: Any
@@ -265,7 +293,16 @@ class CBAM2d(CBAM):
 
 
 class CBAM3d(CBAM):
-    """`CBAM` for clips, (N, C, T, H, W)."""
+    """`CBAM` for clips, (N, C, T, H, W).
+
+    Examples:
+        >>> from cbam3d import CBAM3d
+        >>> clip = torch.randn(2, 64, 8, 14, 14)
+        >>> torch.equal(CBAM3d(64, init="identity")(clip), clip)
+        True
+        >>> {name: tuple(one.shape) for name, one in CBAM3d(64).attention_maps(clip).items()}["temporal"]
+        (2, 1, 8, 1, 1)
+    """
 
     def __init__(
         self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options: Any

@@ -29,6 +29,12 @@ class Coordinate(Gate):
 
     Raises:
         ValueError: an unknown, repeated or absent axis.
+
+    Examples:
+        >>> from cbam3d.attention import Coordinate
+        >>> block = Coordinate(64, axes=("h", "w"))
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(

@@ -30,6 +30,12 @@ class CrissCross(nn.Module):
 
     Raises:
         ValueError: recurrence below 1.
+
+    Examples:
+        >>> from cbam3d.attention import CrissCross
+        >>> block = CrissCross(64, recurrence=3)
+        >>> block(torch.randn(2, 64, 4, 7, 7)).shape
+        torch.Size([2, 64, 4, 7, 7])
     """
 
     def __init__(

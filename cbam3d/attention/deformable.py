@@ -36,6 +36,12 @@ class DeformableConv(Blend):
 
     Raises:
         ValueError: an even kernel size, or groups that do not divide C.
+
+    Examples:
+        >>> from cbam3d.attention import DeformableConv
+        >>> block = DeformableConv(64, temporal_offsets=False)
+        >>> block(torch.randn(1, 64, 4, 7, 7)).shape
+        torch.Size([1, 64, 4, 7, 7])
     """
 
     def __init__(

@@ -27,6 +27,13 @@ class ECA(Gate):
 
     Raises:
         ValueError: an even kernel.
+
+    Examples:
+        >>> from cbam3d.attention import ECA
+        >>> sum(parameter.numel() for parameter in ECA(256).parameters())
+        5
+        >>> ECA(256)(torch.randn(2, 256, 8, 14, 14)).shape
+        torch.Size([2, 256, 8, 14, 14])
     """
 
     def __init__(

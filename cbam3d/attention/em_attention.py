@@ -31,6 +31,12 @@ class EMAttention(nn.Module):
     Gradients flow through the steps, as in the formulas; the official code stops them there, and with them all of
     the first convolution's. With activation checkpointing the bases are updated twice per step, and recomputation
     starts from updated ones.
+
+    Examples:
+        >>> from cbam3d.attention import EMAttention
+        >>> block = EMAttention(64, num_bases=16)
+        >>> block(torch.randn(2, 64, 4, 7, 7)).shape
+        torch.Size([2, 64, 4, 7, 7])
     """
 
     bases: Tensor

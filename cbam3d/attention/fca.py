@@ -54,6 +54,12 @@ class FCA(Gate):
 
     Raises:
         ValueError: no frequency, or one outside the grid.
+
+    Examples:
+        >>> from cbam3d.attention import FCA
+        >>> block = FCA(64, grid=(1, 7, 7))
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     basis: Tensor

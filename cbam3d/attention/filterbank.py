@@ -23,6 +23,12 @@ def filterbank(centre: Tensor, stride: Tensor, variance: Tensor, count: int, len
         length: positions of the axis.
 
     Returns: (N, count, length); each filter is 1 in sum.
+
+    Examples:
+        >>> from cbam3d.attention.filterbank import filterbank
+        >>> centre, stride, variance = torch.tensor([13.5]), torch.tensor([2.0]), torch.tensor([1.0])
+        >>> filterbank(centre, stride, variance, count=4, length=28).shape
+        torch.Size([1, 4, 28])
     """
     offsets = torch.arange(count, device=centre.device, dtype=centre.dtype) - count / 2 + 0.5
     means = centre[:, None] + offsets * stride[:, None]
@@ -38,6 +44,12 @@ def read(x: Tensor, filters: Sequence[Tensor], gain: Tensor | None = None) -> Te
         x: image or clip.
         filters: of each axis, (N, count, length).
         gain: γ, (N,); None for 1.
+
+    Examples:
+        >>> from cbam3d.attention.filterbank import filterbank, read
+        >>> one = filterbank(torch.tensor([13.5]), torch.tensor([2.0]), torch.tensor([1.0]), count=4, length=28)
+        >>> read(torch.randn(1, 3, 28, 28), [one, one]).shape
+        torch.Size([1, 3, 4, 4])
     """
     for axis, bank in enumerate(filters, start=2):
         x = torch.einsum("nc...a,nia->nc...i", x.movedim(axis, -1), bank.to(x.dtype)).movedim(-1, axis)
@@ -45,7 +57,14 @@ def read(x: Tensor, filters: Sequence[Tensor], gain: Tensor | None = None) -> Te
 
 
 def write(patch: Tensor, filters: Sequence[Tensor], gain: Tensor | None = None) -> Tensor:
-    """The picture of a patch: (N, C, *counts) -> (N, C, *S). Without gain it is the adjoint of `read`."""
+    """The picture of a patch: (N, C, *counts) -> (N, C, *S). Without gain it is the adjoint of `read`.
+
+    Examples:
+        >>> from cbam3d.attention.filterbank import filterbank, write
+        >>> one = filterbank(torch.tensor([13.5]), torch.tensor([2.0]), torch.tensor([1.0]), count=4, length=28)
+        >>> write(torch.randn(1, 3, 4, 4), [one, one]).shape
+        torch.Size([1, 3, 28, 28])
+    """
     for axis, bank in enumerate(filters, start=2):
         patch = torch.einsum("nc...i,nia->nc...a", patch.movedim(axis, -1), bank.to(patch.dtype)).movedim(-1, axis)
     return patch if gain is None else patch / _over(gain, patch)

@@ -123,6 +123,14 @@ class Gate(Multiplicative):
     layer still receives a gradient: a pretrained network keeps its accuracy when gates are inserted.
 
     The factor of σ is the buffer `scale`, so that it is saved with the weights trained with it.
+
+    Examples:
+        >>> from cbam3d.attention.gate import Gate
+        >>> class Mean(Gate):
+        ...     def logits(self, x):
+        ...         return x.mean(1, keepdim=True)
+        >>> Mean()(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     base: float = 0.0
@@ -153,6 +161,15 @@ class Blend(nn.Module):
 
     For mechanisms that return new features rather than a gate; a subclass defines `transform`. γ = 1 is the paper's;
     γ is in the state dict.
+
+    Examples:
+        >>> from cbam3d.attention.gate import Blend
+        >>> class Backwards(Blend):
+        ...     def transform(self, x):
+        ...         return x.flip(2)
+        >>> clip = torch.randn(1, 4, 8, 7, 7)
+        >>> torch.equal(Backwards(init="identity")(clip), clip)
+        True
     """
 
     def __init__(self, init: Init = "paper") -> None:

@@ -21,6 +21,12 @@ class GC(nn.Module):
         init: no effect: the last layer starts at 0, as in the official code.
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S), which sums to 1.
+
+    Examples:
+        >>> from cbam3d.attention import GC
+        >>> x = torch.randn(2, 64, 8, 14, 14)
+        >>> torch.equal(GC(64, init="identity")(x), x)
+        True
     """
 
     def __init__(self, channels: int, reduction: int = 16, ndim: int = 3, init: Init = "paper") -> None:

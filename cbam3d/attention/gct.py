@@ -21,6 +21,12 @@ class GCT(Multiplicative):
         init: no effect: the paper's start, γ = β = 0, is the identity.
 
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …), in (0, 2).
+
+    Examples:
+        >>> from cbam3d.attention import GCT
+        >>> x = torch.randn(2, 64, 8, 14, 14)
+        >>> torch.equal(GCT(64)(x), x)  # as in the paper
+        True
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, init: Init = "paper") -> None:

@@ -30,6 +30,12 @@ class GE(Gate):
     Raises:
         ValueError: an extent that is not a power of two, or 0 with parametrised (the kernel would have the features'
             size, which is unknown).
+
+    Examples:
+        >>> from cbam3d.attention import GE
+        >>> block = GE(64, extent=4)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(

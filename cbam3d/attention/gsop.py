@@ -29,6 +29,12 @@ class GSoP(Gate):
 
     Raises:
         ValueError: hidden below 1.
+
+    Examples:
+        >>> from cbam3d.attention import GSoP
+        >>> block = GSoP(64, hidden=32)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(

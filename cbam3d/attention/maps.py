@@ -23,6 +23,13 @@ def attention_maps(model: nn.Module, inputs: Tensor) -> dict[str, dict[Kind, Ten
         gates of a CBAM are its three views. A map over both channels and positions (BAM, coordinate, triplet, …) gives
         its mean over channels as the spatial view; one over channels and frames (TAM), as the temporal view. Blocks
         without such a map (non-local, SK, …) are omitted.
+
+    Examples:
+        >>> from cbam3d import attention_maps, create_model
+        >>> model = create_model("resnet10", 10, attention="cbam", width=16)
+        >>> maps = attention_maps(model, torch.randn(1, 3, 8, 32, 32))
+        >>> sorted(next(iter(maps.values())))
+        ['channel', 'spatial', 'temporal']
     """
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():

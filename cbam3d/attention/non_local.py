@@ -35,6 +35,12 @@ class NonLocal(nn.Module):
 
     Raises:
         ValueError: an unknown mode.
+
+    Examples:
+        >>> from cbam3d.attention import NonLocal
+        >>> block = NonLocal(64, subsample=True)
+        >>> block(torch.randn(2, 64, 4, 8, 8)).shape
+        torch.Size([2, 64, 4, 8, 8])
     """
 
     def __init__(

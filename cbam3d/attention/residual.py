@@ -30,6 +30,12 @@ class ResidualAttention(Gate):
 
     Raises:
         ValueError: depth below 1.
+
+    Examples:
+        >>> from cbam3d.attention import ResidualAttention
+        >>> block = ResidualAttention(64, depth=2)
+        >>> block(torch.randn(2, 64, 4, 16, 16)).shape
+        torch.Size([2, 64, 4, 16, 16])
     """
 
     base = 1.0

@@ -34,6 +34,12 @@ class RGA(nn.Module):
 
     In the paper the features have a fixed size, which is the grid; here the spatial map is interpolated (nearest) to
     the features' size. Memory grows with the squared numbers of nodes, C² and grid².
+
+    Examples:
+        >>> from cbam3d.attention import RGA
+        >>> block = RGA(64, grid=(2, 4, 4))
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(

@@ -47,6 +47,12 @@ class SAN(nn.Module):
 
     Raises:
         ValueError: an unknown form or relation, an even kernel size, or a number below 1.
+
+    Examples:
+        >>> from cbam3d.attention import SAN
+        >>> block = SAN(64, form="patchwise", kernel_size=(1, 3, 3))
+        >>> block(torch.randn(1, 64, 4, 7, 7)).shape
+        torch.Size([1, 64, 4, 7, 7])
     """
 
     def __init__(

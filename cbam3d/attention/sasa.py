@@ -33,6 +33,12 @@ class SASA(Blend):
 
     Raises:
         ValueError: an even kernel size, or a number below 1.
+
+    Examples:
+        >>> from cbam3d.attention import SASA
+        >>> block = SASA(64, kernel_size=(3, 5, 5))
+        >>> block(torch.randn(1, 64, 4, 7, 7)).shape
+        torch.Size([1, 64, 4, 7, 7])
     """
 
     def __init__(

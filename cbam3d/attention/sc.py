@@ -33,6 +33,12 @@ class SC(Blend):
 
     Raises:
         ValueError: fewer than two channels, or pooling below 1.
+
+    Examples:
+        >>> from cbam3d.attention import SC
+        >>> block = SC(64, pooling=2)
+        >>> block(torch.randn(2, 64, 4, 8, 8)).shape
+        torch.Size([2, 64, 4, 8, 8])
     """
 
     def __init__(

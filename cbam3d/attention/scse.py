@@ -31,6 +31,12 @@ class SCSE(Gate):
 
     Raises:
         ValueError: an unknown `combine`.
+
+    Examples:
+        >>> from cbam3d.attention import SCSE
+        >>> block = SCSE(64, combine="max")
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(

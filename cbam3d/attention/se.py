@@ -24,6 +24,11 @@ class SE(Gate):
 
     Raises:
         ValueError: channels or reduction below 1.
+
+    Examples:
+        >>> from cbam3d.attention import SE
+        >>> SE(64, reduction=8).attention_map(torch.randn(2, 64, 28, 28)).shape
+        torch.Size([2, 64, 1, 1])
     """
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = True, init: Init = "paper") -> None:

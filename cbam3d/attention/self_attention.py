@@ -31,6 +31,12 @@ class SelfAttention(nn.Module):
 
     Raises:
         ValueError: pooling below 1.
+
+    Examples:
+        >>> from cbam3d.attention import SelfAttention
+        >>> block = SelfAttention(64, pooling=2)
+        >>> block(torch.randn(2, 64, 4, 8, 8)).shape
+        torch.Size([2, 64, 4, 8, 8])
     """
 
     def __init__(

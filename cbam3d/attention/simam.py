@@ -24,6 +24,13 @@ class SimAM(Gate):
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, *S).
 
     The variance is divided by |S| - 1, as in the official code, and is 0 for a single position.
+
+    Examples:
+        >>> from cbam3d.attention import SimAM
+        >>> list(SimAM(64).parameters())
+        []
+        >>> SimAM(64)(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(self, channels: int, regularization: float = 1e-4, init: Init = "paper") -> None:

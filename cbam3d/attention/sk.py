@@ -30,6 +30,12 @@ class SK(Blend):
 
     Raises:
         ValueError: fewer than two branches.
+
+    Examples:
+        >>> from cbam3d.attention import SK
+        >>> block = SK(64, num_branches=3)
+        >>> block(torch.randn(2, 64, 4, 8, 8)).shape
+        torch.Size([2, 64, 4, 8, 8])
     """
 
     def __init__(

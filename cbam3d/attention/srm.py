@@ -25,6 +25,12 @@ class SRM(Gate):
 
     The standard deviation is the paper's, over |S| (the official code divides by |S| - 1). BatchNorm needs more
     than one sample in training.
+
+    Examples:
+        >>> from cbam3d.attention import SRM
+        >>> block = SRM(64)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, init: Init = "paper") -> None:

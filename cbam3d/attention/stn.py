@@ -37,6 +37,12 @@ class STN(nn.Module):
 
     Raises:
         ValueError: an unknown `over`.
+
+    Examples:
+        >>> from cbam3d.attention import STN
+        >>> x = torch.randn(2, 64, 4, 14, 14)
+        >>> torch.allclose(STN(64, over="clip")(x), x, atol=1e-5)  # as in the paper
+        True
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class TAM(Blend):
 
     Raises:
         ValueError: ndim other than 3, an even kernel, or features with another number of frames.
+
+    Examples:
+        >>> from cbam3d.attention import TAM
+        >>> block = TAM(64, num_frames=8)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     ranks = (3,)

@@ -63,6 +63,12 @@ class TEA(Blend):
 
     Raises:
         ValueError: ndim other than 3.
+
+    Examples:
+        >>> from cbam3d.attention import TEA
+        >>> block = TEA(64)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     ranks = (3,)

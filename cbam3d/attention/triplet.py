@@ -30,6 +30,12 @@ class Triplet(Gate):
 
     Raises:
         ValueError: an even kernel.
+
+    Examples:
+        >>> from cbam3d.attention import Triplet
+        >>> block = Triplet(64, kernel_size=3)
+        >>> block(torch.randn(2, 64, 8, 14, 14)).shape
+        torch.Size([2, 64, 8, 14, 14])
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, ndim: int = 3, init: Init = "paper") -> None:

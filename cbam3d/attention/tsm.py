@@ -29,6 +29,13 @@ class TSM(Blend):
 
     Raises:
         ValueError: ndim other than 3, or a share out of range.
+
+    Examples:
+        >>> from cbam3d.attention import TSM
+        >>> clip = torch.zeros(1, 8, 3, 1, 1)
+        >>> clip[:, :, 1] = 1  # the second of three frames
+        >>> TSM(8, share=0.25)(clip).flatten(2).sum(1)[0].tolist()  # two channels come from each neighbour
+        [2.0, 4.0, 2.0]
     """
 
     ranks = (3,)

@@ -27,6 +27,12 @@ def load_config(source: ConfigSource, overrides: Mapping[str, Any] | None = None
     Raises:
         InputError: no such configuration, an unknown key (the nearest one is named), or a value of another type or out
             of bounds.
+
+    Examples:
+        >>> from cbam3d import load_config
+        >>> config = load_config("motion", {"train.epochs": 3})
+        >>> config.train.epochs, config.model.attention
+        (3, 'cbam')
     """
     if isinstance(source, Mapping):
         values = {str(name): value for name, value in source.items() if name != "config"}

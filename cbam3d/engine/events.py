@@ -15,7 +15,14 @@ Window = tuple[float, float, np.ndarray]  # start, end (seconds), probabilities 
 
 @dataclass(frozen=True)
 class Event:
-    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile."""
+    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile.
+
+    Examples:
+        >>> from cbam3d.engine.events import Event
+        >>> event = Event("serve", start_seconds=1.2, end_seconds=2.0, score=0.9)
+        >>> round(event.end_seconds - event.start_seconds, 3)
+        0.8
+    """
 
     label: str
     start_seconds: float
@@ -33,6 +40,12 @@ class EventSettings:
         smooth: seconds over which probabilities are averaged, beside what overlapping windows do.
         min_length: seconds; what is shorter is no event.
         merge: seconds; events of a class that are no further apart are one.
+
+    Examples:
+        >>> import cbam3d
+        >>> from cbam3d.engine.events import EventSettings
+        >>> settings = EventSettings(threshold=0.9, min_length=0.5, merge=0.2)
+        >>> events = list(cbam3d.load_run("runs/mine").events("clip.mp4", settings=settings))
     """
 
     threshold: float | Sequence[float] = 0.5

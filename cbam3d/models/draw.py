@@ -32,6 +32,12 @@ class DRAW(nn.Module):
     From the state follow, linearly, the centre along every axis (from the first to the last position for -1 to 1), and
     the logarithms of the variance, of the stride and of the gain, as in the paper: stride exp(·) (S - 1) / (patch - 1)
     along each axis, so that 0 covers the whole input. The filters along T, H and W have one variance and one stride.
+
+    Examples:
+        >>> from cbam3d.models.draw import DRAW
+        >>> model = DRAW(10, patch=8, num_glimpses=4, dim=64)
+        >>> model(torch.randn(2, 3, 60, 60)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -23,6 +23,13 @@ class FrameNetwork(nn.Module):
 
     Raises:
         ValueError: an input that is not a batch of clips.
+
+    Examples:
+        >>> from cbam3d.models.frames import FrameNetwork
+        >>> from torchvision.models import resnet18
+        >>> model = FrameNetwork(resnet18(num_classes=10))
+        >>> model(torch.randn(2, 3, 8, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, backbone: nn.Module) -> None:

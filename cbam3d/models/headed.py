@@ -21,6 +21,12 @@ class HeadedNetwork(nn.Module):
             leaves them. 1 leaves the frames of a clip as a sequence of vectors.
 
     Shapes: those of the backbone's input -> (N, K). Where `takes_features` is set, inputs are what `features` returns.
+
+    Examples:
+        >>> from cbam3d import create_model
+        >>> model = create_model("resnet10", 10, head="attention", width=16)
+        >>> type(model).__name__, model.features(torch.randn(1, 3, 8, 32, 32)).shape[1]
+        ('HeadedNetwork', 128)
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, grid: int | None = None) -> None:

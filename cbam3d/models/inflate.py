@@ -27,6 +27,12 @@ def inflate(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: a layer that cannot be inflated, or a network that does something else in two dimensions.
+
+    Examples:
+        >>> from cbam3d.models.inflate import inflate
+        >>> from torchvision.models import resnet18
+        >>> inflate(resnet18(num_classes=10))(torch.randn(2, 3, 8, 32, 32)).shape
+        torch.Size([2, 10])
     """
     refusal = f"{type(model).__name__} cannot be inflated"
     with evaluating(model):

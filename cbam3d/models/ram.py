@@ -21,7 +21,14 @@ from cbam3d.attention.sampling import sample
 
 
 class Glimpses(NamedTuple):
-    """What RAM puts out in training, with T glimpses."""
+    """What RAM puts out in training, with T glimpses.
+
+    Examples:
+        >>> from cbam3d.models.ram import RAM
+        >>> glimpses = RAM(10, num_glimpses=4, dim=64)(torch.randn(2, 3, 60, 60))  # while it trains
+        >>> glimpses.logits.shape[-1]
+        10
+    """
 
     logits: Tensor  # (N, K)
     log_probabilities: Tensor  # of the locations that were drawn, (N, T - 1)
@@ -61,6 +68,12 @@ class RAM(nn.Module):
     Glimpses begin in the middle. In evaluation each location is the mean of its distribution; random ones are drawn
     there, too, from PyTorch's generator. Locations of clips are
     (t, y, x). Beyond the edges patches are 0.
+
+    Examples:
+        >>> from cbam3d.models.ram import RAM
+        >>> model = RAM(10, patch=8, num_scales=2, num_glimpses=4, dim=64).eval()
+        >>> model(torch.randn(2, 3, 60, 60)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -116,6 +116,12 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: an invalid depth or ndim.
+
+    Examples:
+        >>> from cbam3d import CBAM3d, ResNet
+        >>> model = ResNet(18, num_classes=10, width=16, attention=CBAM3d)
+        >>> model(torch.randn(1, 3, 8, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(

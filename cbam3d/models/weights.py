@@ -23,6 +23,12 @@ class WeightsReport:
 
     `renamed` maps source keys to network keys; `inflated`, `adapted` and `skipped` map source keys to what
     was done, or why they were skipped. Each key is in only one of the six, by its last change.
+
+    Examples:
+        >>> from cbam3d import ResNet, load_weights
+        >>> report = load_weights(ResNet(10, 5, width=8), ResNet(10, 7, width=8).state_dict())
+        >>> sorted(report.skipped)  # a head of other classes
+        ['fc.bias', 'fc.weight']
     """
 
     matched: list[str] = field(default_factory=list)
@@ -88,6 +94,13 @@ def load_weights(
     Raises:
         InputError: an unreadable file, a source without any matching tensor, a network on the meta device, or an
             incomplete source where a complete one is required.
+
+    Examples:
+        >>> from cbam3d import ResNet, load_weights
+        >>> from torchvision.models import resnet18
+        >>> report = load_weights(ResNet(18, num_classes=10), resnet18().state_dict())  # of images, into one of clips
+        >>> len(report.inflated)
+        20
     """
     if inflation not in ("repeat", "centre"):
         raise InputError(f'inflation must be "repeat" or "centre", got {inflation!r}')

@@ -32,6 +32,11 @@ def list_models() -> list[str]:
 
     Beside these it takes any other network of timm, and `hf/…`, a repository of the Hugging Face Hub or a local folder
     of its files.
+
+    Examples:
+        >>> from cbam3d import list_models
+        >>> "torchvision/r3d_18" in list_models()
+        True
     """
     theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
     added = [name for name in plugins("models") if name not in OURS and name not in _REGISTERED]
@@ -48,6 +53,15 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
 
     Raises:
         ValueError: a name that is taken or malformed.
+
+    Examples:
+        >>> from cbam3d import create_model, register_model
+        >>> def tiny(num_classes):
+        ...     layers = torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, num_classes)
+        ...     return torch.nn.Sequential(*layers)
+        >>> register_model("tiny", tiny)
+        >>> create_model("tiny", 10)(torch.randn(2, 3, 8, 32, 32)).shape
+        torch.Size([2, 10])
     """
     check_new_name("network", name, list_models())
     _REGISTERED[name] = build
@@ -116,6 +130,12 @@ def create_model(
     Raises:
         ValueError: an unknown name or option (the message suggests the closest), an invalid value, or weights
             that are missing or do not fit.
+
+    Examples:
+        >>> from cbam3d import create_model
+        >>> model = create_model("resnet18", 101, ndim=3, attention="cbam", width=16)
+        >>> model(torch.randn(1, 3, 8, 32, 32)).shape
+        torch.Size([1, 101])
     """
     attention = attention_of(name, attention)
     if attention is None and attention_options:

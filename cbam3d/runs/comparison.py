@@ -127,6 +127,13 @@ def compare(
         InputError: an unknown mechanism, option or key, fewer than two, mechanisms and heads at once, data that is not
             there, a folder with runs of another recipe, or trainings that failed; the others' comparison is written
             all the same.
+
+    Examples:
+        >>> import cbam3d
+        >>> recipe = {"config": "folder", "data.root": "videos", "train.epochs": 1}
+        >>> found = cbam3d.compare(recipe, ["none", "se"], seeds=1, out="runs/compared")
+        >>> [row.name for row in found.rows]
+        ['none', 'se']
     """
     base = load_config(config)
     base = with_precision(base, precision_of(base))  # the same for every variant

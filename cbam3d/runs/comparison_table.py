@@ -65,6 +65,14 @@ class Comparison:
         heading: what was compared, in words.
         score: name of the score that is compared.
         part: what differs: attention, head or variant.
+
+    Examples:
+        >>> import cbam3d
+        >>> recipe = {"config": "folder", "data.root": "videos", "train.epochs": 1}
+        >>> found = cbam3d.compare(recipe, ["none", "se"], seeds=1, out="runs/compared")
+        >>> scores, costs = found.tables()
+        >>> costs[0][:3]
+        ['attention', 'parameters', 'multiply-adds']
     """
 
     rows: list[Compared]

@@ -33,6 +33,12 @@ def measure_cost(model: nn.Module, shape: Sequence[int], num_classes: int = 10, 
         shape: (N, C, *S) of a batch.
         num_classes: labels are drawn from so many classes, at most K.
         fabric: decides device and precision; None for the CPU in float32.
+
+    Examples:
+        >>> import cbam3d
+        >>> cost = cbam3d.measure_cost(cbam3d.ResNet(10, num_classes=10, width=8), (2, 3, 8, 32, 32))
+        >>> cost.num_parameters
+        228770
     """
     fabric = Fabric(accelerator="cpu") if fabric is None else fabric
     inputs = torch.randn(*shape)

@@ -30,6 +30,12 @@ class Split:
     Args:
         loader: of its batches.
         classes: names in the order of their numbers.
+
+    Examples:
+        >>> import cbam3d
+        >>> splits = cbam3d.open_dataset({"config": "folder", "data.root": "videos"})
+        >>> splits.test.classes == splits.train.classes
+        True
     """
 
     def __init__(self, loader: Loader, classes: list[str]) -> None:
@@ -86,6 +92,14 @@ def open_dataset(
 
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, or leaking groups.
+
+    Examples:
+        >>> import cbam3d
+        >>> data = {"config": "folder", "data.root": "videos", "data.size": 64, "data.short_side": 64}
+        >>> splits = cbam3d.open_dataset(data)
+        >>> inputs, labels = next(iter(splits.train))
+        >>> inputs.shape
+        torch.Size([16, 3, 8, 64, 64])
     """
     settings = with_own_input(load_config(config))
     source = open_source(settings, progress=progress)

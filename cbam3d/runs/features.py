@@ -76,6 +76,12 @@ def features(
     Raises:
         InputError: no such run, configuration, data or layer, features without an axis of frames where these are
             wanted, or a file that cannot be written.
+
+    Examples:
+        >>> import cbam3d
+        >>> path = cbam3d.features("runs/mine", output="features.safetensors")
+        >>> path.name
+        'features.safetensors'
     """
     target = Path(output)
     if target.suffix not in (".parquet", ".safetensors"):

@@ -42,6 +42,12 @@ class Predictor:
         device: where the network computes.
         thresholds: where classes are decided apart (`train.loss` bce), the probabilities from which on they are taken
             to hold, (K,); None for 0.5.
+
+    Examples:
+        >>> import cbam3d
+        >>> predictor = cbam3d.load_run("runs/mine", checkpoint="best")
+        >>> len(predictor("clip.mp4", top=3))
+        3
     """
 
     def __init__(
@@ -211,6 +217,13 @@ def load_run(
 
     Raises:
         InputError: no run there, or a checkpoint that does not fit.
+
+    Examples:
+        >>> import cbam3d
+        >>> predictor = cbam3d.load_run("runs/mine")
+        >>> [(best, probability), *others] = predictor("clip.mp4")
+        >>> best in predictor.classes
+        True
     """
     opened = open_checkpoint(path, checkpoint)
     model = opened.model(trust_code=trust_code)

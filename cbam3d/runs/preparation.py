@@ -42,6 +42,12 @@ class Preparation:
         path: of the table.
         copies: folder of the copies, or None.
         shards: folder of the shards, or None.
+
+    Examples:
+        >>> import cbam3d
+        >>> done = cbam3d.prepare("folder", "gestures")
+        >>> done.path.name
+        'manifest.csv'
     """
 
     manifest: Manifest
@@ -98,6 +104,12 @@ def prepare(
     Raises:
         InputError: a table that exists already, no videos, copies that cannot be written, or groups that leak; the
             table is then written all the same.
+
+    Examples:
+        >>> import cbam3d
+        >>> done = cbam3d.prepare("folder", "actions", short_side=32)
+        >>> bool(done.manifest.usable.all())
+        True
     """
     facts, folder = load_recipe(find_recipe(recipe)), place_of(root)
     for name, value in (("workers", workers), ("short-side", short_side), ("gop", gop)):

@@ -43,6 +43,13 @@ class Result:
         num_skipped: files of the data set that could not be used.
         thresholds: probabilities from which on a class is taken to hold, (K,), where items may have several; else None.
         class_intervals: of the average precision of each class, (K, 2), there; else None.
+
+    Examples:
+        >>> import cbam3d
+        >>> result = cbam3d.open_run("runs/mine").evaluate()
+        >>> low, high = result.intervals["video_top1"]
+        >>> low <= result.scores["video_top1"] <= high
+        True
     """
 
     evaluation: Evaluation
@@ -174,6 +181,14 @@ def compare_runs(first: Result, other: Result) -> PairedComparison:
 
     Raises:
         InputError: they were scored on different items.
+
+    Examples:
+        >>> import cbam3d
+        >>> run = cbam3d.open_run("runs/mine")
+        >>> one, more = run.evaluate(), run.evaluate({"eval.num_clips": 2})
+        >>> found = cbam3d.compare_runs(one, more)
+        >>> found.low <= found.difference <= found.high
+        True
     """
     a, b = (result.evaluation.predictions for result in (first, other))
     if a.names != b.names or not np.array_equal(a.labels, b.labels):

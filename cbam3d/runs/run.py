@@ -37,6 +37,13 @@ class Run:
         network: the network that training was given, where it was; its weights are not touched.
         trust_code: import the class of the network, where `model.name` is package.module:Class.
         result: the scores of the end of training; None for a run that was opened.
+
+    Examples:
+        >>> import cbam3d
+        >>> run = cbam3d.open_run("runs/mine")
+        >>> result = run.evaluate({"eval.num_clips": 2})
+        >>> result.counts["num_skipped"]
+        0
     """
 
     path: Path
@@ -221,6 +228,12 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, trust_code: bo
 
     Raises:
         InputError: no run there, or no checkpoint of `cbam3d train`.
+
+    Examples:
+        >>> import cbam3d
+        >>> run = cbam3d.open_run("runs/mine")
+        >>> run.config.model.name
+        'resnet10'
     """
     check_network(model)
     saved = open_checkpoint(path)

@@ -65,6 +65,12 @@ def train(
     Raises:
         InputError: something in the configuration, the data or the files is wrong; the text says what and where.
         Stopped: a signal (SIGTERM, Ctrl-C) or `train.max_hours` ended training; a checkpoint has been written.
+
+    Examples:
+        >>> import cbam3d
+        >>> run = cbam3d.train({"config": "folder", "data.root": "videos", "train.epochs": 1}, run_dir="runs/example")
+        >>> sorted(run.metrics["intervals_95"])
+        ['video_mean_class_accuracy', 'video_top1', 'video_top5']
     """
     given: ConfigSource = {} if config is None else config
     placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(Path(run_dir).expanduser())}

@@ -35,6 +35,11 @@ class BlockCache:
     Args:
         folder: may be that of other processes.
         most_bytes: on disk; each process may exceed them by 1/32. 0 keeps nothing.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from cbam3d.storage import BlockCache
+        >>> cache = BlockCache(Path("cache"), most_bytes=2**30)
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:

@@ -48,7 +48,14 @@ Place = Path | Url
 
 
 class Part(NamedTuple):
-    """A file within a file, such as a member of a tar archive."""
+    """A file within a file, such as a member of a tar archive.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from cbam3d.storage import Part
+        >>> Part(Path("shards/train-000000.tar"), start=512, num_bytes=227_000, name="000000000.avi").name
+        '000000000.avi'
+    """
 
     within: Place
     start: int  # bytes

@@ -31,7 +31,16 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())  # of files
 
 
 class VideoError(InputError):
-    """An unusable video: one line with the file and the reason."""
+    """An unusable video: one line with the file and the reason.
+
+    Examples:
+        >>> from cbam3d.data import VideoError, read_clip
+        >>> try:
+        ...     read_clip("groups.csv", [0])
+        ... except VideoError as error:
+        ...     print(error.path)
+        groups.csv
+    """
 
     def __init__(self, path: Source, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

@@ -68,6 +68,11 @@ def read_clip(
     Raises:
         VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or a timeout.
         ValueError: no frames, a negative number, or an option that torchcodec does not support.
+
+    Examples:
+        >>> from cbam3d.data import read_clip
+        >>> read_clip("clip.mp4", frames=[0, 4, 8], size=(32, 32)).shape
+        torch.Size([3, 3, 32, 32])
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")

@@ -38,6 +38,12 @@ class VideoInfo:
     """Properties of a video; sizes are those of the upright frame.
 
     `problem` is empty for an intact file. A damaged file with some readable frames has both frames and a problem.
+
+    Examples:
+        >>> from cbam3d.data import probe_video
+        >>> info = probe_video("clip.mp4")
+        >>> abs(info.duration_seconds - info.num_frames / info.fps) < 0.05
+        True
     """
 
     num_frames: int = 0
@@ -126,6 +132,12 @@ def probe_video(
 
     Raises:
         InputError: the copy cannot be written.
+
+    Examples:
+        >>> from cbam3d.data import probe_video
+        >>> info = probe_video("clip.mp4")
+        >>> info.num_frames, info.problem
+        (24, '')
     """
     count, packets = _Count(), b""
     try:

@@ -29,7 +29,13 @@ _CATALOG: dict[str, type[nn.Module]] = {
 
 
 def list_heads() -> list[str]:
-    """Return the names that `create_head` accepts."""
+    """Return the names that `create_head` accepts.
+
+    Examples:
+        >>> from cbam3d import list_heads
+        >>> list_heads()[:3]
+        ['attention', 'csra', 'gltr']
+    """
     return sorted(_CATALOG)
 
 
@@ -43,6 +49,19 @@ def register_head(name: str, head: type[nn.Module]) -> None:
 
     Raises:
         ValueError: a name that is taken or malformed, or something other than such a class.
+
+    Examples:
+        >>> from cbam3d import create_head, register_head
+        >>> class Maximum(torch.nn.Module):
+        ...     def __init__(self, channels, num_classes):
+        ...         super().__init__()
+        ...         self.fc = torch.nn.Linear(channels, num_classes)
+        ...
+        ...     def forward(self, x):
+        ...         return self.fc(x.flatten(2).amax(2))
+        >>> register_head("maximum", Maximum)
+        >>> create_head("maximum", 64, 10)(torch.randn(2, 64, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
     check_new_name("head", name, _CATALOG)
     if not isinstance(head, type) or len(inspect.signature(head).parameters) < 2:
@@ -68,6 +87,11 @@ def create_head(name: str, channels: int, num_classes: int, **options: Any) -> n
 
     Raises:
         ValueError: an unknown name or option (the nearest known one is suggested), or an invalid value.
+
+    Examples:
+        >>> from cbam3d import create_head
+        >>> create_head("gltr", 512, 10, dim=64)(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
     positive("channels and num_classes", channels, num_classes)
     check_options(f"head {name!r}", options, set(head_options(name)))

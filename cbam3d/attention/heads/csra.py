@@ -26,6 +26,12 @@ class CSRA(nn.Module):
     The official code also divides each class's scores by the norm of its weights; the paper's formula does not.
 
     A head: it replaces pooling and the last layer. Not to be confused with residual attention (`ResidualAttention`).
+
+    Examples:
+        >>> from cbam3d.attention.heads import CSRA
+        >>> head = CSRA(512, num_classes=10, weight=0.2)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

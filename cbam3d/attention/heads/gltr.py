@@ -32,6 +32,12 @@ class GLTR(nn.Module):
 
     Raises:
         ValueError: no dilation, or a number below 1.
+
+    Examples:
+        >>> from cbam3d.attention.heads import GLTR
+        >>> head = GLTR(512, num_classes=10, dilations=(1, 2))
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

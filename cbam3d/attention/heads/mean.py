@@ -14,6 +14,12 @@ class MeanHead(nn.Module):
         dropout: probability before the linear layer.
 
     Shapes: (N, channels, *S), of any rank -> logits (N, K).
+
+    Examples:
+        >>> from cbam3d.attention.heads import MeanHead
+        >>> head = MeanHead(512, num_classes=10, dropout=0.2)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:

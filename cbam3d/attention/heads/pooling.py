@@ -32,6 +32,12 @@ class AttentionPooling(nn.Module):
 
     Raises:
         ValueError: a number below 1 (of layers, below 0), or heads that do not divide dim.
+
+    Examples:
+        >>> from cbam3d.attention.heads import AttentionPooling
+        >>> head = AttentionPooling(512, num_classes=10, num_queries=4, num_layers=1)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class RSTAN(nn.Module):
 
     The paper's fusion with optical flow and its regularisation by boxes around actors are left out. Time, and memory in
     training, grow with T² H W.
+
+    Examples:
+        >>> from cbam3d.attention.heads import RSTAN
+        >>> head = RSTAN(512, num_classes=10, dim=64)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, num_classes: int, dim: int = 128, dropout: float = 0.0) -> None:

@@ -26,6 +26,12 @@ class STA(nn.Module):
     Shapes: (N, channels, T, H, W) -> logits (N, K). An image is a clip of one frame, (N, channels, T) its frames.
 
     The order of frames does not matter. The paper adds a term to the loss: `frame_disagreement`.
+
+    Examples:
+        >>> from cbam3d.attention.heads import STA
+        >>> head = STA(512, num_classes=10, parts=7)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, num_classes: int, parts: int = 4, dropout: float = 0.0) -> None:
@@ -72,6 +78,12 @@ def frame_disagreement(x: Tensor) -> Tensor:
         x: features, (N, C, T, H, W).
 
     Returns: a scalar, 0 for equal frames or for one.
+
+    Examples:
+        >>> from cbam3d.attention.heads import frame_disagreement
+        >>> still = torch.randn(2, 64, 1, 4, 4).expand(-1, -1, 8, -1, -1)  # all frames alike
+        >>> frame_disagreement(still).abs().max() < 1e-4
+        tensor(True)
     """
     shares = strengths(x).flatten(2)
     differences = shares[:, 1:] - shares[:, :-1]

@@ -22,6 +22,12 @@ class StatisticsHead(nn.Module):
         dropout: probability before the linear layer.
 
     Shapes: (N, channels, T, *S) -> logits (N, K). The first axis after the channels is taken for time.
+
+    Examples:
+        >>> from cbam3d.attention.heads import StatisticsHead
+        >>> head = StatisticsHead(512, num_classes=10)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, num_classes: int, dropout: float = 0.5) -> None:

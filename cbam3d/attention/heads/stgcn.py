@@ -32,6 +32,12 @@ class STGCN(nn.Module):
 
     The order of frames does not matter, nor that of parts. A node that is related to none, itself included, has degree
     1; it is treated as the others. Memory grows with (T · parts)².
+
+    Examples:
+        >>> from cbam3d.attention.heads import STGCN
+        >>> head = STGCN(512, num_classes=10, parts=7, num_layers=1)
+        >>> head(torch.randn(2, 512, 8, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -35,7 +35,15 @@ NAME = "inserted_attention"
 
 @dataclass(frozen=True)
 class Insertion:
-    """An attention block in a network, and the name of the module whose output it changes."""
+    """An attention block in a network, and the name of the module whose output it changes.
+
+    Examples:
+        >>> from cbam3d import insert_attention, list_insertions
+        >>> from torchvision.models import resnet18
+        >>> (first, *_) = list_insertions(insert_attention(resnet18(), "se"))
+        >>> first.num_parameters
+        580
+    """
 
     where: str
     block: nn.Module
@@ -81,6 +89,16 @@ def insert_attention(
         ValueError: an unknown mechanism or option, a network without such a position, a pattern that matches
             nothing or no feature map, attention that is already there or would not learn, or no example that the
             network accepts. The network is then unchanged.
+
+    Examples:
+        >>> from cbam3d import insert_attention, list_insertions
+        >>> from torchvision.models import resnet18
+        >>> model, x = resnet18().eval(), torch.randn(1, 3, 64, 64)
+        >>> before = model(x)
+        >>> torch.equal(insert_attention(model, "cbam")(x), before)
+        True
+        >>> list_insertions(model)[0].where
+        'layer1.0.bn2'
     """
     known = attention_options(mechanism)
     hosts, inputs = _locate(model, position, example)
@@ -121,14 +139,30 @@ def insert_attention(
 
 
 def remove_attention(model: nn.Module) -> nn.Module:
-    """Remove, in place, what `insert_attention` inserted (and what fills the slots of this package's `ResNet`)."""
+    """Remove, in place, what `insert_attention` inserted (and what fills the slots of this package's `ResNet`).
+
+    Examples:
+        >>> from cbam3d import insert_attention, list_insertions, remove_attention
+        >>> from torchvision.models import resnet18
+        >>> model = remove_attention(insert_attention(resnet18(), "se"))
+        >>> list_insertions(model)
+        []
+    """
     for insertion in list_insertions(model):
         _take_out(model, insertion.where)
     return model
 
 
 def list_insertions(model: nn.Module) -> list[Insertion]:
-    """Return every attention block that `remove_attention` would remove, in module order."""
+    """Return every attention block that `remove_attention` would remove, in module order.
+
+    Examples:
+        >>> from cbam3d import insert_attention, list_insertions
+        >>> from torchvision.models import resnet18
+        >>> model = insert_attention(resnet18(), "eca", position="last_stage")
+        >>> [one.where for one in list_insertions(model)]
+        ['layer4.1']
+    """
     found = ((name, _attention_at(model, name)) for name, _ in model.named_modules())
     return [Insertion(name, block) for name, block in found if block is not None]
 

@@ -15,6 +15,13 @@ in turn, and each adds its share in place, where separate gradients would be wri
 The kernels are operators of PyTorch (`torch.ops.cbam3d`), for CPUs and in Triton. Ordinary operations replace them in
 torch.compile, which fuses those even better; in exported programs, so that a file needs PyTorch alone; under functorch;
 and on devices without a kernel.
+
+Examples:
+    >>> from cbam3d.attention.ops.gating import pool_positions, scale
+    >>> features = torch.randn(2, 64, 8, 14, 14)
+    >>> features, mean, maximum = pool_positions(features)
+    >>> scale(features, torch.sigmoid(mean + maximum)).shape
+    torch.Size([2, 64, 8, 14, 14])
 """
 
 from typing import Any
