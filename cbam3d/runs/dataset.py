@@ -97,8 +97,8 @@ def open_dataset(
         >>> import cbam3d
         >>> data = {"config": "folder", "data.root": "videos", "data.size": 64, "data.short_side": 64}
         >>> splits = cbam3d.open_dataset(data)
-        >>> inputs, labels = next(iter(splits.train))
-        >>> inputs.shape
+        >>> batch = next(splits.train.batches(epoch=0))
+        >>> batch.inputs.shape
         torch.Size([16, 3, 8, 64, 64])
     """
     settings = with_own_input(load_config(config))
