@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 from torchvision.models import WeightsEnum
 
-from cbam3d.attention import catalog
+from cbam3d.attention import catalog, describe_attention, list_attentions, list_heads
 from cbam3d.attention.heads import catalog as heads
 from cbam3d.cli import main
 from cbam3d.cli.main import COMMANDS
@@ -272,6 +272,20 @@ def test_keys_and_commands_that_the_text_names_exist():
             assert name in names or name.endswith((".py", ".csv", ".json")), f"{page.name}: {name}"
         for command in re.findall(r"`cbam3d ([a-z]+)", text):
             assert command in COMMANDS, f"{page.name}: cbam3d {command}"
+
+
+def test_the_table_of_mechanisms_has_each_with_its_paper():
+    text = (ROOT / "docs" / "MECHANISMS.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.partition("## Heads")[0], re.MULTILINE))
+    assert sorted(rows) == list_attentions()
+    for name, row in rows.items():
+        facts = describe_attention(name, 64, (8, 28, 28))
+        *_, ranks, starts, paper = row.split(" | ")
+        assert paper == f"[{facts.title}]({facts.paper})"
+        assert ranks == ("2D, 3D" if facts.ranks == (2, 3) else "3D")
+        assert starts == ("yes" if facts.starts_as_identity else "no")
+    heads = re.findall(r"^\| `(\w+)` \|", text.partition("## Heads")[2], re.MULTILINE)
+    assert sorted(heads) == list_heads()
 
 
 def test_files_that_the_text_names_exist():
