@@ -16,6 +16,7 @@ from cbam3d.video.encode import write_video
 
 _MAX_COLUMNS, _MAX_ROWS = 8, 4
 _SIDE = 256  # pixels, height of an animation's frames
+_FLAT = 0.01  # of the largest value: a range below is no pattern
 _FRAMES_PER_SECOND = 4  # slower than life, for the eye
 
 
@@ -72,7 +73,8 @@ class Explanation:
 
 
 def overlay(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Frames in grey under a map in colours, from its minimum (blue) to its maximum (red).
+    """Frames in grey under a map in colours, from its minimum (blue) to its maximum (red); one that is flat has one
+    colour.
 
     Args:
         frames: uint8 (T, H, W, 3).
@@ -80,37 +82,48 @@ def overlay(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
 
     Returns: uint8 (T, H, W, 3).
     """
-    span = values.max() - values.min()
-    relative = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    low, high = values.min(), values.max()
+    relative = np.full_like(values, 0.5) if _is_flat(values) else (values - low) / (high - low)
     colours = matplotlib.colormaps["turbo"](relative)[..., :3] * 255
     return (0.5 * frames.mean(-1, keepdims=True) + 0.5 * colours).round().astype(np.uint8)
 
 
 def layers(found: Explanation) -> dict[str, np.ndarray]:
-    """What lies over the frames, by caption: (T, H, W) each. Grad-CAM first, then spatial maps of at most four blocks,
-    spread over the depth."""
+    """The maps to show over the frames, by caption, at their own resolution, (T', H', W'). Grad-CAM first, then the
+    spatial maps of at most four blocks, spread over the depth."""
     shown: dict[str, np.ndarray] = {}
     if found.grad_cam is not None:
-        shown[f"Grad-CAM of {found.target}\n{found.layer}"] = found.resized(found.grad_cam)
+        shown[f"Grad-CAM of {found.target}\n{found.layer}"] = found.grad_cam
     for name in _spread([name for name, views in found.maps.items() if "spatial" in views]):
         values = found.maps[name]["spatial"]
-        shown[f"spatial map\n{name}\n{values.min():.3f} … {values.max():.3f}"] = found.resized(values)
+        shown[f"spatial map\n{name}\n{_span(values)}"] = values
     return shown
 
 
+def _is_flat(values: np.ndarray) -> bool:
+    """Whether a map's range is so small that colours would show what is not there."""
+    return float(np.ptp(values)) <= _FLAT * float(np.abs(values).max())
+
+
+def _span(values: np.ndarray) -> str:
+    return f"flat: {values.mean():.3f}" if _is_flat(values) else f"{values.min():.3f} … {values.max():.3f}"
+
+
 def draw_sheet(found: Explanation, title: str, path: Path) -> None:
-    """A PNG: the frames, each layer over them, the temporal weights under them, and the channels' weights."""
+    """A PNG: the frames, each map over them, smoothly, and at the right as it is, with its scale; under them the
+    temporal weights and the channels' weights."""
     count = len(found.frames)
     columns = np.unique(np.linspace(0, count - 1, min(count, _MAX_COLUMNS)).round().astype(int))
-    rows = {"input": found.frames} | {name: overlay(found.frames, one) for name, one in layers(found).items()}
+    maps = layers(found)
+    rows = {"input": found.frames} | {name: overlay(found.frames, found.resized(one)) for name, one in maps.items()}
     temporal = {name: views["temporal"] for name, views in found.maps.items() if "temporal" in views}
     temporal = {name: temporal[name] for name in _spread(list(temporal))}
     channel = {name: views["channel"] for name, views in found.maps.items() if "channel" in views}
     heights = [1.0] * len(rows) + [0.5] * len(temporal) + [1.2] * bool(channel)
     width = max(1.3 * len(columns), 6.0)
-    figure = Figure(figsize=(2.2 + width, 0.6 + 1.3 * sum(heights)), layout="constrained")
+    figure = Figure(figsize=(4.0 + width, 0.6 + 1.3 * sum(heights)), layout="constrained")
     figure.suptitle(title, fontsize=11)
-    grid = figure.add_gridspec(len(heights), len(columns), height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), len(columns) + 1, height_ratios=heights)
     for row, (name, pictures) in enumerate(rows.items()):
         for column, frame in enumerate(columns):
             axes = figure.add_subplot(grid[row, column])
@@ -120,16 +133,24 @@ def draw_sheet(found: Explanation, title: str, path: Path) -> None:
                 axes.set_title(f"frame {frame}", fontsize=8)
             if column == 0:
                 axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        if name in maps:
+            one = maps[name]
+            axes = figure.add_subplot(grid[row, -1])
+            margin = float(np.abs(one).max()) if _is_flat(one) else 0.0
+            limits = {"vmin": one.min() - margin, "vmax": one.max() + margin}
+            image = axes.imshow(one[len(one) // 2], cmap="turbo", **limits)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"frame {len(one) // 2} of {' x '.join(map(str, one.shape))}", fontsize=7)
+            figure.colorbar(image, ax=axes).ax.tick_params(labelsize=6)
     for row, (name, weights) in enumerate(temporal.items(), start=len(rows)):
-        axes = figure.add_subplot(grid[row, :])
+        axes = figure.add_subplot(grid[row, :-1])
         axes.bar(np.arange(len(weights)) + 0.5, weights, width=0.9, color="tab:blue")
-        low, high = float(weights.min()), float(weights.max())
-        margin = max(high - low, 1e-3)
-        axes.set(xlim=(0, len(weights)), ylim=(low - 0.3 * margin, high + 0.1 * margin), xticks=[])
+        axes.set(xlim=(0, len(weights)), ylim=(0, 1.1 * float(weights.max())), xticks=[])
         axes.tick_params(labelsize=7)
-        axes.set_ylabel(f"temporal weights\n{name}", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+        label = f"temporal weights\n{name}\n{_span(weights)}"
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
     if channel:
-        axes = figure.add_subplot(grid[-1, :])
+        axes = figure.add_subplot(grid[-1, :-1])
         for name in _spread(list(channel)):
             weights = np.sort(channel[name])[::-1]
             axes.plot(np.linspace(0, 100, len(weights)), weights, label=f"{name} ({len(weights)} channels)")
@@ -153,7 +174,7 @@ def write_moving(found: Explanation, stem: Path) -> None:
 
 
 def _composed(found: Explanation) -> Iterator[np.ndarray]:
-    shown = layers(found)
+    shown = {name: found.resized(one) for name, one in layers(found).items()}
     grad_cam = [name for name in shown if name.startswith("Grad-CAM")]
     spatial = sorted((name for name in shown if name.startswith("spatial")), key=lambda name: np.ptp(shown[name]))[-1:]
     parts = {"input": found.frames} | {name: overlay(found.frames, shown[name]) for name in grad_cam + spatial}

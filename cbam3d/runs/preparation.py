@@ -296,4 +296,5 @@ def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place
         for a, b in pairs:
             writer.writerow([paths[a], splits[a], groups[a], paths[b], splits[b], groups[b]])
             across += splits[a] != splits[b] and "unused" not in (splits[a], splits[b])
-    logger.warning(f"{counted(len(pairs), 'pair')} of near-duplicates, {across} of them across splits: {path}")
+    advice = "; those inflate the score: give both one group (--groups), or the split unused to one" if across else ""
+    logger.warning(f"{counted(len(pairs), 'pair')} of near-duplicates, {across} of them across splits: {path}{advice}")

@@ -227,7 +227,7 @@ def _with_picture(example: Example, found: Explanation) -> Example:
     caption = max(over, key=lambda name: np.ptp(over[name]), default="")
     count = len(found.frames)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
-    attention = _strip(overlay(found.frames, over[caption])[chosen]) if over else ""
+    attention = _strip(overlay(found.frames, found.resized(over[caption]))[chosen]) if over else ""
     return replace(example, frames=_strip(found.frames[chosen]), attention=attention, caption=" ".join(caption.split()))
 
 
