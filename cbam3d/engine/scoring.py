@@ -66,43 +66,91 @@ def score(
         InputError: no item could be scored, or outputs that are not finite.
     """
     model.eval()
-    top5 = min(5, num_classes)
-    num_views, names, loss_of = 0, list[str](), Loss(apart=apart)
-    problems: list[tuple[str, str]] = []
-    sums: list[Tensor] = []  # over the views of a batch: loss, right, right among five
-    labels: list[Tensor] = []  # of the items of a batch, and their probabilities; all are read at the end
-    probabilities: list[Tensor] = []
-    of_views: list[tuple[Tensor, Tensor]] = []  # probabilities and labels, where there may be several
+    found = _Found(num_classes, apart)
     total = len(loader) if isinstance(loader, Sized) else 0
     for batch in progress(loader, total, lambda: "scoring"):
-        problems += batch.problems
+        found.problems += batch.problems
         if not len(batch.labels):
             continue
         with fabric.autocast():
             logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
-        views = rearrange(activate(logits, apart), "(n v) k -> n v k", n=len(batch.labels))
-        classes = batch.labels.repeat_interleave(views.shape[1], 0)
+        found.add(logits, batch.labels, batch.names)
+    return found.evaluation(fabric, images)
+
+
+class _Found:
+    """What a process found, batch by batch; tensors stay on the device, and are read at the end."""
+
+    def __init__(self, num_classes: int, apart: bool) -> None:
+        self.num_classes, self.apart = num_classes, apart
+        self.top = (1, min(5, num_classes))
+        self.loss_of = Loss(apart=apart)
+        self.problems: list[tuple[str, str]] = []
+        self.names: list[str] = []
+        self.num_views = 0
+        self.sums: list[Tensor] = []  # over the views of a batch: loss, right, right among five
+        self.labels: list[Tensor] = []  # of the items of a batch, and their probabilities
+        self.probabilities: list[Tensor] = []
+        self.views: list[tuple[Tensor, Tensor]] = []  # probabilities and labels, where there may be several
+
+    def add(self, logits: Tensor, labels: Tensor, names: list[str]) -> None:
+        """A batch: the views of an item one after the other."""
+        views = rearrange(activate(logits, self.apart), "(n v) k -> n v k", n=len(labels))
+        classes = labels.repeat_interleave(views.shape[1], 0)
         if classes.ndim == 1:
             order = ranks(logits, classes)
-            right = [(order < k).sum() for k in (1, top5)]
+            right = [(order < k).sum() for k in self.top]
         else:
-            right = [logits.new_zeros(())] * 2
-            of_views.append((views.flatten(0, 1), classes))
-        sums.append(torch.stack([loss_of(logits, classes if classes.ndim == 1 else classes.float()), *right]))
-        labels.append(batch.labels)
-        probabilities.append(views.mean(1))
-        names += batch.names
-        num_views += len(logits)
+            right = [logits.new_zeros(())] * len(self.top)
+            self.views.append((views.flatten(0, 1), classes))
+        loss = self.loss_of(logits, classes if classes.ndim == 1 else classes.float())
+        self.sums.append(torch.stack([loss, *right]))
+        self.labels.append(labels)
+        self.probabilities.append(views.mean(1))
+        self.names += names
+        self.num_views += len(logits)
 
-    rows: list[tuple[str, Any, np.ndarray]] = []
-    whole = np.array([num_views, 0.0, 0.0, 0.0])
-    if names:
-        whole[1:] = torch.stack(sums).cpu().double().sum(0).numpy()
-        found = (torch.cat(parts).cpu().numpy() for parts in (labels, probabilities))
-        rows = [*zip(names, *found, strict=True)]
-    whole = np.sum(gather(fabric, [whole]), axis=0)
-    problems, rows = gather(fabric, problems), gather(fabric, rows)
-    clips = gather(fabric, [tuple(part.cpu().numpy() for part in parts) for parts in of_views])
+    def evaluation(self, fabric: Fabric, images: bool) -> Evaluation:
+        """Of what all processes found."""
+        rows: list[tuple[str, Any, np.ndarray]] = []
+        whole = np.array([self.num_views, 0.0, 0.0, 0.0])
+        if self.names:
+            whole[1:] = torch.stack(self.sums).cpu().double().sum(0).numpy()
+            parts = (torch.cat(tensors).cpu().numpy() for tensors in (self.labels, self.probabilities))
+            rows = [*zip(self.names, *parts, strict=True)]
+        num_views, loss, *right = np.sum(gather(fabric, [whole]), axis=0).tolist()
+        problems, rows = gather(fabric, self.problems), gather(fabric, rows)
+        views = gather(fabric, [tuple(part.cpu().numpy() for part in parts) for parts in self.views])
+        given = _predictions(rows, problems)
+        counts, confusion = {"num_videos": len(rows), "num_clips": int(num_views)}, None
+        if given.several:
+            of_clips = Ranking(*(np.concatenate(parts) for parts in zip(*views, strict=True))).mean()
+            scores = {"clip_map": of_clips, "video_map": Ranking(given.probabilities, given.labels).mean()}
+        else:
+            of_items = [float(given.hits(k).mean()) for k in self.top]
+            if images:
+                scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
+            else:
+                scores = dict(zip(("clip_top1", "clip_top5"), (count / num_views for count in right), strict=True))
+                scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
+            pairs = given.labels * self.num_classes + given.probabilities.argmax(1)
+            counted = np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
+            confusion = torch.from_numpy(counted)
+        return Evaluation(
+            scores={"loss": loss / num_views} | scores,
+            counts=counts | {"num_skipped": len(problems)},
+            confusion=confusion,
+            problems=problems,
+            predictions=given,
+        )
+
+
+def _predictions(rows: list[tuple[str, Any, np.ndarray]], problems: list[tuple[str, str]]) -> Predictions:
+    """The items' predictions.
+
+    Raises:
+        InputError: there are none, or they are not finite.
+    """
     if not rows:
         raise InputError("no item could be scored" + (f", the first problem: {problems[0]}" if problems else ""))
     given = Predictions.of(rows)
@@ -112,28 +160,7 @@ def score(
             f"the network's outputs are not finite for {(~finite).sum()} of {len(rows)} items, the first is {first}: "
             "training has diverged, or the precision does not suffice"
         )
-    num_views, loss, top1_views, top5_views = (float(value) for value in whole)
-    counts = {"num_videos": len(rows), "num_clips": int(num_views)}
-    if given.several:
-        of_clips = Ranking(*(np.concatenate(parts) for parts in zip(*clips, strict=True))).mean()
-        scores = {"clip_map": of_clips, "video_map": Ranking(given.probabilities, given.labels).mean()}
-        confusion = None
-    else:
-        of_items = [float(given.hits(k).mean()) for k in (1, top5)]
-        if images:
-            scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
-        else:
-            scores = {"clip_top1": top1_views / num_views, "clip_top5": top5_views / num_views}
-            scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
-        pairs = given.labels * num_classes + given.probabilities.argmax(1)
-        confusion = torch.from_numpy(np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes))
-    return Evaluation(
-        scores={"loss": loss / num_views} | scores,
-        counts=counts | {"num_skipped": len(problems)},
-        confusion=confusion,
-        problems=problems,
-        predictions=given,
-    )
+    return given
 
 
 def activate(logits: Tensor, apart: bool) -> Tensor:
