@@ -60,49 +60,70 @@ def create_app(runs: list[Run], limits: Limits, device: str = "cpu", host: str =
     Raises:
         InputError: a run of images, or no such device.
     """
-    lookers, examples = [Looker(run, device) for run in runs], examples_of(runs[0])
+    site = _Site(runs, limits, device)
+    routes = [
+        *(Route(f"/{name}", site.static) for name in _KINDS),
+        Route("/api/about", site.about),
+        Route("/api/videos", site.upload, methods=["POST"]),
+        Route("/api/examples/{number:int}", site.example, methods=["POST"]),
+        Route("/api/videos/{id}", site.state),
+        Route("/api/videos/{id}", site.delete, methods=["DELETE"]),
+        Route("/api/videos/{id}/video", site.video),
+        Route("/api/videos/{id}/look/{number:int}", site.look),
+    ]
+    middleware = [Middleware(_WithHeaders)]
+    if _is_loopback(host):
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host]))
+    handlers = {HTTPException: _say}
+    return Starlette(routes=routes, middleware=middleware, lifespan=site.lifespan, exception_handlers=handlers)
 
-    def work(job: Job, report: Report) -> dict[str, Any]:
+
+class _Site:
+    """What answers requests: a method a route."""
+
+    def __init__(self, runs: list[Run], limits: Limits, device: str) -> None:
+        self.lookers, self.examples = [Looker(run, device) for run in runs], examples_of(runs[0])
+        self.limits, self.jobs = limits, Jobs(limits, self.work)
+
+    def work(self, job: Job, report: Report) -> dict[str, Any]:
         source = job.folder / "upload"
         report(0.0, "checking the video")
-        info = check(source, limits)
+        info = check(source, self.limits)
         report(0.02, "preparing the video")
         shown = playable(source, job.folder / "shown.mp4")
         found = []
-        for number, looker in enumerate(lookers):
+        for number, looker in enumerate(self.lookers):
             folder = job.folder / f"run{number}"
             folder.mkdir()
-            begin, share = number / len(lookers), 1 / len(lookers)
+            begin, share = number / len(self.lookers), 1 / len(self.lookers)
             found.append(
                 looker.look(source, info, folder, lambda part, text, b=begin, s=share: report(b + s * part, text))
             )
         facts = {"seconds": info.duration_seconds, "fps": info.fps, "size": [info.width, info.height]}
         return {**facts, "problem": info.problem, "video": shown.name, "runs": found}
 
-    jobs = Jobs(limits, work)
-
-    def job_of(request: Request) -> Job:
-        job = jobs.get(request.path_params["id"])
+    def job_of(self, request: Request) -> Job:
+        job = self.jobs.get(request.path_params["id"])
         if job is None:
             raise HTTPException(404, "This video has been deleted.")
         return job
 
-    async def static(request: Request) -> Response:
+    async def static(self, request: Request) -> Response:
         name, kind = _KINDS[request.url.path.strip("/")]
         return Response((_STATIC / name).read_bytes(), media_type=kind)
 
-    async def about(_: Request) -> Response:
-        names = [looker.name for looker in lookers]
-        accepted = {"mib": limits.mib, "seconds": limits.seconds, "keep_minutes": limits.keep_minutes}
-        return JSONResponse({"runs": names, "limits": accepted, "examples": [label for label, _ in examples]})
+    async def about(self, _: Request) -> Response:
+        names = [looker.name for looker in self.lookers]
+        accepted = {"mib": self.limits.mib, "seconds": self.limits.seconds, "keep_minutes": self.limits.keep_minutes}
+        return JSONResponse({"runs": names, "limits": accepted, "examples": [label for label, _ in self.examples]})
 
-    async def upload(request: Request) -> Response:
+    async def upload(self, request: Request) -> Response:
         _refuse_others(request)
-        most = int(limits.mib * 2**20)
-        too_large = HTTPException(413, f"The file is larger than {limits.mib:g} MiB.")
+        most = int(self.limits.mib * 2**20)
+        too_large = HTTPException(413, f"The file is larger than {self.limits.mib:g} MiB.")
         if int(request.headers.get("content-length", 0)) > most:
             raise too_large
-        job = _create(jobs, request.query_params.get("name", "video"))
+        job = _create(self.jobs, request.query_params.get("name", "video"))
         done = 0
         try:
             with open(job.folder / "upload", "wb") as file:
@@ -116,74 +137,59 @@ def create_app(runs: list[Run], limits: Limits, device: str = "cpu", host: str =
             if not done:
                 raise HTTPException(400, "The file is empty.")
         except TimeoutError:
-            jobs.forget(job)
+            self.jobs.forget(job)
             raise HTTPException(408, "The upload has come to a halt.") from None
         except BaseException:
-            jobs.forget(job)
+            self.jobs.forget(job)
             raise
-        jobs.start(job)
+        self.jobs.start(job)
         return JSONResponse({"id": job.id}, 202)
 
-    async def example(request: Request) -> Response:
+    async def example(self, request: Request) -> Response:
         _refuse_others(request)
         number = request.path_params["number"]
-        if number >= len(examples):
+        if number >= len(self.examples):
             raise HTTPException(404, "There is no such example.")
-        label, path = examples[number]
-        job = _create(jobs, label)
+        label, path = self.examples[number]
+        job = _create(self.jobs, label)
         try:
             await asyncio.to_thread(shutil.copyfile, path, job.folder / "upload")
         except OSError:
-            jobs.forget(job)
+            self.jobs.forget(job)
             raise HTTPException(404, "The example is not there any more.") from None
-        jobs.start(job)
+        self.jobs.start(job)
         return JSONResponse({"id": job.id}, 202)
 
-    async def state(request: Request) -> Response:
-        job = job_of(request)
+    async def state(self, request: Request) -> Response:
+        job = self.job_of(request)
         facts = {"name": job.name, "state": job.state, "share": job.share, "doing": job.doing, "error": job.error}
         return JSONResponse({**facts, "result": job.result})
 
-    async def delete(request: Request) -> Response:
+    async def delete(self, request: Request) -> Response:
         _refuse_others(request)
-        jobs.forget(job_of(request))
+        self.jobs.forget(self.job_of(request))
         return Response(status_code=204)
 
-    async def video(request: Request) -> Response:
-        job = job_of(request)
+    async def video(self, request: Request) -> Response:
+        job = self.job_of(request)
         return _file(job.folder / job.result.get("video", "none"))
 
-    async def look(request: Request) -> Response:
-        return _file(job_of(request).folder / f"run{request.path_params['number']}" / "look.mp4")
+    async def look(self, request: Request) -> Response:
+        return _file(self.job_of(request).folder / f"run{request.path_params['number']}" / "look.mp4")
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         async def sweep() -> None:
             while True:
                 await asyncio.sleep(_SWEEP_SECONDS)
-                await asyncio.to_thread(jobs.forget_old)
+                await asyncio.to_thread(self.jobs.forget_old)
 
         task = asyncio.create_task(sweep())
         try:
             yield
         finally:
             task.cancel()
-            jobs.close()
-
-    routes = [
-        *(Route(f"/{name}", static) for name in _KINDS),
-        Route("/api/about", about),
-        Route("/api/videos", upload, methods=["POST"]),
-        Route("/api/examples/{number:int}", example, methods=["POST"]),
-        Route("/api/videos/{id}", state),
-        Route("/api/videos/{id}", delete, methods=["DELETE"]),
-        Route("/api/videos/{id}/video", video),
-        Route("/api/videos/{id}/look/{number:int}", look),
-    ]
-    middleware = [Middleware(_WithHeaders)]
-    if _is_loopback(host):
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host]))
-    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers={HTTPException: _say})
+            self.jobs.close()
 
 
 def examples_of(run: Run) -> list[tuple[str, Path]]:
