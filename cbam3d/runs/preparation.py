@@ -12,14 +12,14 @@ from cbam3d.config import DataConfig
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.listing import Listing, list_videos
 from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest, write_manifest
-from cbam3d.data.recipe import load_recipe
-from cbam3d.data.scan import Reading, copies_manifest, scan_videos
+from cbam3d.data.recipe import Recipe, load_recipe
+from cbam3d.data.scan import Reading, Scan, copies_manifest, scan_videos
 from cbam3d.data.shards import write_shards
 from cbam3d.data.split import class_names
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
-from cbam3d.runs.cluster import cluster_of
+from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
@@ -115,19 +115,8 @@ def prepare(
     for name, value in (("workers", workers), ("short-side", short_side), ("gop", gop)):
         if value is not None and value < 1:
             raise InputError(f"prepare: --{name} must be at least 1, got {value}")
-    if copies and short_side is None:
-        raise InputError("prepare: --copies has no effect without --short-side")
-    if facts.kind == "image":
-        raise InputError(f"{facts.name} holds images, which need no preparation")
-    if shards and facts.kind == "frames" and short_side is None and not _has_table(folder):
-        raise InputError("prepare: --shards of folders of images holds copies of them: it needs --short-side")
-    target = None if short_side is None else _copies(folder, short_side, gop, copies)
-    archives = None if shards is None else _free(place_of(shards), "shards")
-    if archives is not None and archives in (folder, target and target.root):
-        raise InputError(f"prepare: --shards needs a folder of its own, got {archives}")
+    target, archives = _targets(facts, folder, short_side, gop, copies, shards)
     known, copied = _has_table(folder), target is not None and _has_table(target.root)
-    if target is not None and not (known and archives):  # a call that was interrupted while it wrote shards goes on
-        _free(target.root, "copies")
     if known and target is None and archives is None:
         raise InputError(f"{folder / TABLE_NAME} exists: remove it to read every video again")
     if engine != "local":  # processes elsewhere have folders of their own
@@ -137,9 +126,13 @@ def prepare(
     if isinstance(folder, Path):
         render_missing(facts.name, folder)
     data = DataConfig(recipe=recipe, root=str(folder), annotations=annotations, split=split)
-    groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
+
+    def listed() -> Listing:
+        groups_file, lists = (Path(place) if place else None for place in (groups, annotations))
+        return list_videos(folder, facts, groups_file, lists, split, allow_outside)
+
     if known and groups:
-        _refuse_other_groups(folder, list_videos(folder, facts, groups_file, lists, split, allow_outside))
+        _refuse_other_groups(folder, listed())
     try:
         if known and (target is None or copied):
             prepared = _Prepared.read(folder, allow_outside)
@@ -147,21 +140,11 @@ def prepare(
             if target is not None:
                 prepared = _Prepared.read(target.root, allow_outside)
         else:
-            if known:
-                listing = _listed(_Prepared.read(folder, allow_outside), allow_outside)
-            else:
-                listing = list_videos(folder, facts, groups_file, lists, split, allow_outside)
+            listing = _listed(_Prepared.read(folder, allow_outside), allow_outside) if known else listed()
             report_listing(listing)
             reading = Reading(folder, timeout_seconds, target, facts.fps, folder / JOURNAL_NAME)
-            text = f"reading every video of {folder}" + (f", writing copies to {target.root}" if target else "")
             with cluster_of(engine) as cluster:
-                scan = scan_videos(listing, reading, workers, cluster, over_files(progress, text))
-            prepared = _Prepared(folder, scan.manifest, scan.packets)
-            prepared.write(table=not known)
-            if target is not None:
-                prepared = _Prepared(target.root, *copies_manifest(target, scan))
-                prepared.write()
-            reading.notes().remove()
+                prepared, scan = _read(listing, reading, workers, cluster, progress, table=not known)
             divided = split_manifest(scan.manifest, data, facts)
             for name, problem in zip(scan.manifest.names(), scan.manifest.problem, strict=True):
                 if problem:
@@ -177,6 +160,30 @@ def prepare(
     if not allow_leaks:
         refuse_leaks(divided)
     return Preparation(divided, folder / TABLE_NAME, target.root if target else None, archives)
+
+
+def _targets(
+    facts: Recipe, folder: Place, short_side: int | None, gop: int, copies: str | None, shards: str | None
+) -> tuple[Copies | None, Place | None]:
+    """Where copies and shards go.
+
+    Raises:
+        InputError: options that do not go together, or a folder that has them already.
+    """
+    if copies and short_side is None:
+        raise InputError("prepare: --copies has no effect without --short-side")
+    if facts.kind == "image":
+        raise InputError(f"{facts.name} holds images, which need no preparation")
+    known = _has_table(folder)
+    if shards and facts.kind == "frames" and short_side is None and not known:
+        raise InputError("prepare: --shards of folders of images holds copies of them: it needs --short-side")
+    target = None if short_side is None else _copies(folder, short_side, gop, copies)
+    archives = None if shards is None else _free(place_of(shards), "shards")
+    if archives is not None and archives in (folder, target and target.root):
+        raise InputError(f"prepare: --shards needs a folder of its own, got {archives}")
+    if target is not None and not (known and archives):  # a call that was interrupted while it wrote shards goes on
+        _free(target.root, "copies")
+    return target, archives
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,23 @@ class _Prepared:
             if row["num_frames"]
         }
         write_index(self.root / INDEX_NAME, videos.values())
+
+
+def _read(
+    listing: Listing, reading: Reading, workers: int | None, cluster: Cluster | None, progress: Progress, table: bool
+) -> tuple[_Prepared, Scan]:
+    """Read every video, and write the tables of the folder (unless it has one) and of the copies; returns the folder
+    that training reads, and what was found."""
+    folder, target = reading.root, reading.copies
+    text = f"reading every video of {folder}" + (f", writing copies to {target.root}" if target else "")
+    scan = scan_videos(listing, reading, workers, cluster, over_files(progress, text))
+    prepared = _Prepared(folder, scan.manifest, scan.packets)
+    prepared.write(table)
+    if target is not None:
+        prepared = _Prepared(target.root, *copies_manifest(target, scan))
+        prepared.write()
+    reading.notes().remove()
+    return prepared, scan
 
 
 def _has_table(root: Place) -> bool:
