@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Callable
 from functools import wraps
+from itertools import cycle
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -14,6 +15,11 @@ from torch import Tensor
 
 from cbam3d.engine.records import EpochTable
 
+# lines that lie on each other stay apart: the later ones are thinner, and let the earlier ones through
+_STYLES = [
+    {"marker": marker, "linestyle": line, "linewidth": width, "markersize": 3.5}
+    for marker, line, width in (("o", "-", 2.2), ("s", "--", 1.8), ("^", "-.", 1.4), ("D", ":", 1.2))
+]
 P = ParamSpec("P")
 logger = logging.getLogger(__name__)
 
@@ -26,7 +32,7 @@ def _picture(draw: Callable[P, Figure]) -> Callable[Concatenate[Path, P], None]:
     def save(path: Path, *args: P.args, **options: P.kwargs) -> None:
         try:
             with rc_context({"text.parse_math": False}):
-                draw(*args, **options).savefig(path, dpi=110)
+                draw(*args, **options).savefig(path, dpi=160)
         except Exception as error:
             logger.warning("%s: cannot be drawn (%s: %s)", path, type(error).__name__, error)
 
@@ -41,13 +47,15 @@ def _drawable(names: list[str]) -> list[str]:
 @_picture
 def plot_curves(table: EpochTable, score_names: list[str], chance: float | None = None) -> Figure:
     """Loss and scores over the epochs; chance, 0 … 1, is a line."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    for name, label in (("train_loss", "training"), ("loss", "held out")):
-        losses.plot(*table.column(name), marker=".", label=label)
-    for name in score_names:
+    for (name, label), style in zip((("train_loss", "training"), ("loss", "held out")), _STYLES, strict=False):
         epochs, values = table.column(name)
-        scores.plot(epochs, [100 * value for value in values], marker=".", label=name)
+        losses.plot(epochs, values, **style, markevery=max(1, len(epochs) // 25), label=label)
+    for name, style in zip(score_names, cycle(_STYLES)):
+        epochs, values = table.column(name)
+        percent = [100 * value for value in values]
+        scores.plot(epochs, percent, **style, markevery=max(1, len(epochs) // 25), label=name)
     if chance is not None:
         scores.axhline(100 * chance, color="black", linestyle=":", linewidth=1, label="chance")
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="loss")
@@ -55,7 +63,7 @@ def plot_curves(table: EpochTable, score_names: list[str], chance: float | None 
     for axes in (losses, scores):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(fontsize="small")
     return figure
 
 
@@ -68,7 +76,7 @@ def plot_steps(table: Path) -> Figure:
     width = max(1, len(losses) // 100)
     finite = np.isfinite(losses)
     steps, losses = steps[finite], losses[finite]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(steps, losses, linewidth=0.5, alpha=0.4, label="each step noted")
     if 1 < width <= len(losses):
@@ -115,7 +123,7 @@ def plot_comparison(
         score: name of the score.
     """
     names = _drawable(names)
-    figure = Figure(figsize=(10, 1.6 + 0.4 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 1.6 + 0.35 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for y, values in enumerate(scores):
         left.plot([100 * value for value in values], [y] * len(values), "o", color="tab:blue", alpha=0.5)
