@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from cbam3d import compare, measure_cost
-from cbam3d.attention import catalog
+from cbam3d.attention import catalog, create_head
 from cbam3d.config import Config, RunConfig
 from cbam3d.errors import InputError
 from cbam3d.models import create_model, zoo
@@ -110,6 +110,13 @@ def test_multiply_adds_are_those_counted_by_hand():
     layers = torch.nn.Sequential(torch.nn.Conv3d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten())
     layers.append(torch.nn.Linear(8 * 2 * 4 * 4, 5))
     assert multiply_adds(layers, torch.zeros(1, 3, 2, 4, 4)) == 8 * 3 * 27 * 32 + 8 * 32 * 5
+
+
+def test_multiply_adds_of_a_head_with_queries_are_counted():
+    head = create_head("attention", 8, 3, num_heads=1)
+    tokens = 2 * 3 * 4
+    projections = 8 * 8 * (1 + tokens + tokens + 1)  # of the query, keys, values and the result
+    assert multiply_adds(head, torch.zeros(1, 8, 2, 3, 4)) == projections + 2 * 8 * tokens + 8 * 3
 
 
 def test_a_cost_is_measured_and_the_network_left_as_it_was():
