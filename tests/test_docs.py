@@ -45,8 +45,9 @@ SMALL = shlex.split(
 )
 # needs the network, or programs that are not ours
 ELSEWHERE = ("ray", "wget", "unar", "mkdir", "source", ".venv/bin/pre-commit")
-# a stream and a camera: tests/video/test_stream.py reads a stream
+# a stream and a camera: tests/video/test_stream.py reads a stream; and runs of events, which take half an hour
 NOT_HERE = [["predict", "runs/a", "rtsp://host/stream"], ["predict", "runs/a", "0"]]
+NOT_HERE += [["evaluate", "runs/events"], ["evaluate", "runs/pairs"]]
 NOT_ENDING = ("serve", "push", "hf:someone/actions")  # a server, and the Hub: tests/serve, tests/runs/test_hub.py
 
 
