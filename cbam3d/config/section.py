@@ -80,9 +80,9 @@ def plain(value: Any) -> Any:
 
 # what other programs call it
 _ELSEWHERE = {
-    **dict.fromkeys(("lr", "learning_rate"), "train.learning_rate"),
+    "lr": "train.learning_rate",
     **dict.fromkeys(("wd", "decay"), "train.weight_decay"),
-    **dict.fromkeys(("bs", "batch", "batchsize", "batch_size"), "train.batch_size"),
+    **dict.fromkeys(("bs", "batch", "batchsize"), "train.batch_size"),
     **dict.fromkeys(("device", "cuda", "cpu"), "run.accelerator"),
     **dict.fromkeys(("gpus", "num_gpus", "ngpus"), "run.devices"),
     **dict.fromkeys(("amp", "fp16", "bf16"), "run.precision"),
