@@ -34,7 +34,7 @@ from cbam3d.data.recipe import load_recipe
 from cbam3d.files import parse_yaml
 from cbam3d.models import zoo
 from cbam3d.runs import train as train_run
-from cbam3d.runs.comparison import parse_variants, read_variants
+from cbam3d.runs.variants import read_choices
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -184,11 +184,8 @@ def run(words: list[str], small: bool = True) -> None:
         read("train", rest[rest.index("train.py") + 1 :])
     elif program == "cbam3d" and rest[0] == "compare":
         given = read("compare", rest[1:])
-        part = "attention" if given.attention else "head"
-        if given.variants:
-            read_variants(ROOT / given.variants, load_config(given.config))
-        else:
-            parse_variants(given.attention or given.head, part)
+        variants = ROOT / given.variants if given.variants else None
+        read_choices(given.attention, given.head, variants, load_config(given.config))
     elif program == "cbam3d":
         assert rest[0] in COMMANDS
         if ">" in rest:

@@ -1,4 +1,4 @@
-"""What a finished training tells about itself, in a line each, with what to try next."""
+"""What a finished training tells about itself, in a line, with what to try next."""
 
 from cbam3d.config import Config
 from cbam3d.engine.records import EpochTable
@@ -9,7 +9,7 @@ _RISE = 1.15  # of the held-out loss from its minimum, which is more than noise 
 _FEW = 5_000  # training items, of which a network seldom learns enough from scratch
 
 
-def advice(config: Config, table: EpochTable, result: Result, num_training: int) -> list[str]:
+def advice(config: Config, table: EpochTable, result: Result, num_training: int) -> str:
     """What is wrong with a training that has ended, if anything.
 
     Args:
@@ -18,22 +18,20 @@ def advice(config: Config, table: EpochTable, result: Result, num_training: int)
         result: its scores on held-out items.
         num_training: training items.
 
-    Returns: sentences; none where the network has learned something and was not overtrained.
+    Returns: a line; empty where the network has learned something and was not overtrained.
     """
     few = config.model.weights is None and num_training < _FEW
     pretrained = f"; {counted(num_training, 'training item')} are few to learn from: start from pretrained weights"
     pretrained += ", as --config probe or finetune does" if not result.images else ""
-    found = []
     if learned_nothing(result):
         score, chance = f"{result.leading} {result.scores[result.leading]:.1%}", f"{result.chance:.1%}"
         text = f"{score} is not beyond chance ({chance}): nothing was learned that shows on held-out data"
         _, losses = table.column("train_loss")
         if len(losses) < 2 or losses[-1] > 0.95 * losses[0]:
             text += "; the training loss hardly fell: try more epochs, or another train.learning_rate"
-        found.append(text + pretrained * few)
-    elif text := overtrained(table):
-        found.append(text + pretrained * few)
-    return found
+    else:
+        text = overtrained(table)
+    return text + pretrained * (few and text != "")
 
 
 def learned_nothing(result: Result) -> bool:

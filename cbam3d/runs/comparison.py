@@ -4,7 +4,6 @@ import ctypes
 import logging
 import os
 import platform
-import re
 import signal
 import subprocess
 import sys
@@ -12,21 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
-from cbam3d.attention import attention_options
 from cbam3d.attention.catalog import is_local_attention
-from cbam3d.attention.heads.catalog import head_options, is_local_head
+from cbam3d.attention.heads.catalog import is_local_head
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import write_manifest
 from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.stop import exits_on_sigterm
-from cbam3d.errors import InputError, check_options
-from cbam3d.files import load_mapping, make_folder, parse_yaml
+from cbam3d.errors import InputError
+from cbam3d.files import make_folder
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
@@ -35,48 +33,9 @@ from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import create_fabric, environments
 from cbam3d.runs.table import with_manifest_of
+from cbam3d.runs.variants import Variant, read_choices
 
 logger = logging.getLogger(__name__)
-
-Part = Literal["attention", "head"]
-
-
-# what all trainings share: their items, and what compare itself decides
-_SHARED = ("run.dir", "run.seed", "data.recipe", "data.root", "data.groups", "data.annotations", "data.manifest")
-_SHARED += ("data.split", "data.test_fraction", "data.allow_leaks")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A variant of the recipe: its name in the table, and the keys that it changes."""
-
-    word: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def slug(self) -> str:
-        """The word as the name of a folder."""
-        return re.sub(r"[^\w.]+", "-", self.word).strip("-")
-
-    def config(self, base: Config) -> Config:
-        """The recipe with these values."""
-        return base.override(self.values)
-
-
-@dataclass(frozen=True)
-class PartVariant(Variant):
-    """A mechanism or head with options; its name in the table is the word that asked for both:
-    `cbam(gates=[channel, spatial])`."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-    part: Part = "attention"
-
-    def config(self, base: Config) -> Config:
-        """The recipe with this mechanism or head; of the recipe's own options of it, it takes those that it has."""
-        known, options = _options_of(self.part, self.name), f"{self.part}_options"
-        kept = {key: value for key, value in getattr(base.model, options).items() if key in known}
-        return base.override({"model": {self.part: self.name, options: kept | self.options}})
 
 
 @dataclass(frozen=True)
@@ -137,7 +96,7 @@ def compare(
     """
     base = load_config(config)
     base = with_precision(base, precision_of(base))  # the same for every variant
-    part, choices = _choices(attentions, heads, variants, base)
+    part, choices = read_choices(attentions, heads, variants, base)
     if base.run.dir is not None:
         raise InputError("compare: --out takes the place of run.dir")
     for name, value in (("seeds", seeds), ("jobs", jobs)):
@@ -186,107 +145,6 @@ class IncompleteComparison(InputError):
     def __init__(self, text: str, compared: Comparison | None) -> None:
         super().__init__(f"compare: {text}")
         self.compared = compared
-
-
-def _options_of(part: Part, name: str) -> set[str]:
-    """The options of a mechanism and where it is inserted; of a head and the grid that it is given."""
-    if part == "head":
-        return {*head_options(name), "grid"}
-    return set() if name == "none" else {*attention_options(name), "position"}
-
-
-def _choices(
-    attentions: str | Sequence[str] | None,
-    heads: str | Sequence[str] | None,
-    variants: str | Path | Mapping[str, Mapping[str, Any]] | None,
-    base: Config,
-) -> tuple[str, Sequence[Variant]]:
-    """What differs (attention, head or variant), and what is compared, the first with each of the others."""
-    if sum(asked is not None for asked in (attentions, heads, variants)) != 1:
-        raise InputError("compare: name either mechanisms (--attention), heads (--head) or --variants")
-    if variants is not None:
-        return "variant", read_variants(variants, base)
-    part: Part = "attention" if heads is None else "head"
-    words = attentions if heads is None else heads
-    return part, parse_variants(words if isinstance(words, str) else ", ".join(words or ()), part)
-
-
-def read_variants(source: str | Path | Mapping[str, Mapping[str, Any]], base: Config) -> list[Variant]:
-    """Names with keys -> variants.
-
-    Args:
-        source: {"plain": {}, "mixup": {"augment.mixup": 0.4}}, or the path of a YAML file of the same.
-        base: the recipe.
-
-    Raises:
-        InputError: an unknown key, a wrong value, a key that all trainings share, or fewer than two variants.
-    """
-    content = source if isinstance(source, Mapping) else load_mapping(Path(source), "file of variants")
-    variants = []
-    for word, values in content.items():
-        if not isinstance(values, Mapping):
-            raise InputError(f"compare: variant {word}: expected keys with values, got {values!r}")
-        variant = Variant(str(word), values)
-        try:
-            changed = changed_keys(base.plain(), variant.config(base).plain())
-        except InputError as error:
-            raise InputError(f"compare: variant {word}: {error}") from None
-        if shared := [key for key in _SHARED if key in changed]:
-            raise InputError(f"compare: variant {word}: {shared[0]} is the same for all trainings")
-        variants.append(variant)
-    _check_number(variants, "variants", ", ".join(map(str, content)))
-    return variants
-
-
-def _check_number(variants: Sequence[Variant], option: str, text: str) -> None:
-    slugs = [variant.slug for variant in variants]
-    if len(variants) < 2 or len(set(slugs)) < len(slugs):
-        raise InputError(f"compare: --{option} names at least two, each once, got {text!r}")
-
-
-def parse_variants(text: str, part: Part = "attention") -> list[PartVariant]:
-    """`none,se,cbam(gates=[channel, spatial], reduction=8)` -> variants.
-
-    Args:
-        text: names, with options in brackets.
-        part: "attention" for mechanisms, "head" for heads.
-
-    Raises:
-        InputError: an unknown mechanism, head or option, a value that is no YAML, fewer than two, or one twice.
-    """
-    variants = []
-    for word in _split(text):
-        match = re.fullmatch(r"(\w+)(?:\((.*)\))?", word)
-        if match is None:
-            raise InputError(f"compare: expected a mechanism such as se or cbam(reduction=8), got {word!r}")
-        name, inside = match[1], match[2] or ""
-        options: dict[str, Any] = {}
-        for pair in _split(inside):
-            key, is_option, value = pair.partition("=")
-            if not is_option:
-                raise InputError(f"compare: {word}: expected option=value, got {pair!r}")
-            try:
-                options[key.strip()] = parse_yaml(value)
-            except ValueError:
-                raise InputError(f"compare: {word}: cannot read the value {value!r}") from None
-        try:
-            check_options(name, options, _options_of(part, name))
-        except ValueError as error:
-            raise InputError(f"compare: {error}") from None
-        variants.append(PartVariant(word, name=name, options=options, part=part))
-    _check_number(variants, part, text)
-    return variants
-
-
-def _split(text: str) -> list[str]:
-    """Parts between those commas that are in no brackets."""
-    parts, depth, start = [], 0, 0
-    for i, sign in enumerate(text):
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0:
-            parts.append(text[start:i])
-            start = i + 1
-    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 
 def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:

@@ -126,7 +126,7 @@ def train(
     result = Result.of(evaluation, source, len(trainer.skipped.reasons), thresholds)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
-        for text in advice(settings, table, result, len(source.train)):
+        if text := advice(settings, table, result, len(source.train)):
             logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
     return Run(folder, settings, source.classes, source.images, model, result=result)

@@ -16,36 +16,13 @@ import yaml
 
 from cbam3d import compare, measure_cost
 from cbam3d.attention import catalog, create_head
-from cbam3d.config import Config, RunConfig
+from cbam3d.config import RunConfig
 from cbam3d.errors import InputError
 from cbam3d.models import create_model, zoo
-from cbam3d.runs.comparison import IncompleteComparison, parse_variants
+from cbam3d.runs.comparison import IncompleteComparison
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.processes import environments
 from tests.tiny import TINY, as_arguments
-
-
-def test_words_may_have_options_in_brackets():
-    none, se, cbam = parse_variants("none, se(reduction=8),cbam(gates=[channel, spatial], init=identity)")
-    assert (none.name, none.options, none.slug) == ("none", {}, "none")
-    assert (se.name, se.options) == ("se", {"reduction": 8})
-    assert cbam.options == {"gates": ["channel", "spatial"], "init": "identity"}
-    tsm = parse_variants("none,tsm(position=[maxpool, residual])")[1]
-    assert tsm.options == {"position": ["maxpool", "residual"]}
-    assert cbam.slug == "cbam-gates-channel-spatial-init-identity"
-
-
-def test_heads_may_be_compared_instead():
-    base = Config().override({"model.head_options": {"grid": 1, "dim": 8}})
-    mean, gltr = (v.config(base).model for v in parse_variants("mean,gltr(dilations=[1, 2])", "head"))
-    assert (mean.head, mean.head_options) == ("mean", {"grid": 1})
-    assert (gltr.head, gltr.head_options) == ("gltr", {"grid": 1, "dim": 8, "dilations": [1, 2]})
-    assert mean.attention == base.model.attention
-    for words, reason in (("mean,gltr(dmi=8)", "did you mean 'dim'"), ("mean,se", "head"), ("mean", "--head names")):
-        with pytest.raises(InputError, match=reason):
-            parse_variants(words, "head")
-    with pytest.raises(InputError, match="either mechanisms"):
-        compare("motion", "none,se", heads="mean,gltr")
 
 
 @pytest.mark.slow
@@ -63,33 +40,6 @@ def test_heads_of_a_probe_share_their_features(tiny_run, tmp_path):
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "| head | video_top1, %" in text
     assert (tmp_path / "out" / "comparison.csv").read_text().startswith("head,")
-
-
-def test_a_mechanism_takes_those_options_of_the_recipe_that_it_has():
-    base = Config().override({"model.attention_options": {"init": "identity", "gates": ["channel"]}})
-    none, se, cbam = (v.config(base).model for v in parse_variants("none,se,cbam(gates=[spatial])"))
-    assert (none.attention, none.attention_options) == ("none", {})
-    assert (se.attention, se.attention_options) == ("se", {"init": "identity"})
-    assert cbam.attention_options == {"init": "identity", "gates": ["spatial"]}
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("none,simamm", "did you mean 'simam'"),
-        ("none", "at least two"),
-        ("se,se", "each once"),
-        ("none,se(reductoin=8)", "did you mean 'reduction'"),
-        ("none,se(8)", "expected option=value"),
-        ("none,se(reduction=8", "expected a mechanism"),
-        ("none,se(reduction={)", "cannot read the value"),
-        ("none,none(init=identity)", "option of none 'init'"),
-    ],
-)
-def test_what_is_no_mechanism_is_one_line(text, reason):
-    with pytest.raises(InputError, match=reason) as raised:
-        parse_variants(text)
-    assert "\n" not in str(raised.value)
 
 
 def test_each_training_has_its_place(monkeypatch):
