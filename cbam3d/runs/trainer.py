@@ -15,7 +15,7 @@ from torch import nn
 from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
-from cbam3d.engine.losses import create_loss
+from cbam3d.engine.losses import Loss, create_loss
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, freeze_norms
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import SkippedFiles
@@ -62,34 +62,22 @@ def create_trainer(
     """
     if config.run.sync_batchnorm and fabric.device.type != "cuda":
         raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
-    filled = config if begun is None else config.override({"model.weights": None})
-    num_classes, images = len(source.classes), source.images
-    model = build_model(filled, num_classes, images) if network is None else network
-    if network is not None or is_class_path(config.model.name):
-        check_logits(model, config, num_classes, images)
-    if config.run.precision == "bf16-mixed" and fabric.device.type == "cpu":
-        guard_conv3d(model)
+    images = source.images
+    model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
-    place = (fabric.device, fabric.global_rank, fabric.world_size)
-    train_loader, validation_loader, test_loader = create_loaders(config, source, *place)
-    if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
-        model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
+    freeze_layers(config.train, model, new)
+    loaders = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
     skipped.add(source.problems)
-    freeze_layers(config.train, model, new)
     logger.info(_summary(config, source, model, fabric.device, new))
     if config.train.cached_views and keep:
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
-        loaders = (train_loader, validation_loader, test_loader)
         model.to(fabric.device).eval()
-        *cached, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
-        train_loader, validation_loader, test_loader = cached
+        *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
-    t, labels, apart = config.train, np.asarray(source.train.labels), config.train.loss == "bce"
-    counts = (labels.sum(0) if source.several else np.bincount(labels, minlength=num_classes)).tolist()
-    num_samples = len(labels) if apart else None
-    loss = create_loss(t.label_smoothing, t.class_weights, t.logit_adjustment, counts, source.classes, num_samples)
+    train_loader, validation_loader, test_loader = loaders
+    loss, apart = _loss(config.train, source)
     if config.run.compile:
         model.compile()
     divided = config.run.strategy == "shard" and fabric.world_size > 1
@@ -98,37 +86,72 @@ def create_trainer(
     wrapped = fabric.setup_module(model)
     fused = fabric.device.type == "cuda" and not divided
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
-    optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-    facts = {"config": config.plain(), "kind": source.recipe.item, "classes": source.classes}
-    facts |= {"versions": _versions(), "new_parameters": new}
+    shown = progress if fabric.is_global_zero else no_progress
     scorer = partial(
         score,
         fabric,
-        num_classes=num_classes,
+        num_classes=len(source.classes),
         batch_size=config.eval.batch_size,
         images=images,
         apart=apart,
-        progress=progress if fabric.is_global_zero else no_progress,
+        progress=shown,
     )
     trainer = Trainer(
-        fabric,
-        wrapped,
-        optimizer,
-        schedule,
-        train_loader,
-        partial(scorer, loader=validation_loader),
-        folder,
-        skipped,
-        config,
-        facts,
-        average,
-        StopRequest(config.train.max_hours),
-        progress if fabric.is_global_zero else no_progress,
-        "video_map" if source.several else "top1" if images else "video_top1",
-        memory_format(config, images),
-        loss,
+        fabric=fabric,
+        model=wrapped,
+        optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
+        schedule=schedule,
+        loader=train_loader,
+        evaluate=partial(scorer, loader=validation_loader),
+        folder=folder,
+        skipped=skipped,
+        config=config,
+        facts=_facts(config, source, new),
+        average=average,
+        stop=StopRequest(config.train.max_hours),
+        progress=shown,
+        primary="video_map" if source.several else "top1" if images else "video_top1",
+        memory_format=memory_format(config, images),
+        loss=loss,
     )
     return trainer, partial(scorer, loader=test_loader)
+
+
+def _network(
+    config: Config, source: Source, device: torch.device, begun: Checkpoint | None, given: nn.Module | None
+) -> nn.Module:
+    """The network to train; its pretrained weights matter where training begins only."""
+    num_classes, images = len(source.classes), source.images
+    model = given
+    if model is None:
+        filled = config if begun is None else config.override({"model.weights": None})
+        model = build_model(filled, num_classes, images)
+    if given is not None or is_class_path(config.model.name):
+        check_logits(model, config, num_classes, images)
+    if config.run.precision == "bf16-mixed" and device.type == "cpu":
+        guard_conv3d(model)
+    if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
+        model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
+    return model
+
+
+def _loss(t: TrainConfig, source: Source) -> tuple[Loss, bool]:
+    """The loss of the training set, and whether classes are decided apart."""
+    labels, apart = np.asarray(source.train.labels), t.loss == "bce"
+    counts = labels.sum(0) if source.several else np.bincount(labels, minlength=len(source.classes))
+    weighing = (t.label_smoothing, t.class_weights, t.logit_adjustment)
+    return create_loss(*weighing, counts.tolist(), source.classes, len(labels) if apart else None), apart
+
+
+def _facts(config: Config, source: Source, new: Collection[str]) -> dict[str, Any]:
+    """What every checkpoint tells beside the weights."""
+    versions = {
+        "cbam3d": __version__,
+        "torch": str(torch.__version__),
+        "saved": datetime.now().isoformat(timespec="seconds"),
+    }
+    kind, classes = source.recipe.item, source.classes
+    return {"config": config.plain(), "kind": kind, "classes": classes, "versions": versions, "new_parameters": new}
 
 
 def freeze_layers(t: TrainConfig, model: nn.Module, new: Collection[str] = ()) -> None:
@@ -203,11 +226,3 @@ def _count(model: nn.Module, new: Collection[str]) -> str:
         sizes = (p.numel() for name, p in model.named_parameters() if p.requires_grad and name in new)
         text += f" ({sum(sizes):,} new ones)"
     return text
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "cbam3d": __version__,
-        "torch": str(torch.__version__),
-        "saved": datetime.now().isoformat(timespec="seconds"),
-    }
