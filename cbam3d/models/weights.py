@@ -45,6 +45,17 @@ class WeightsReport:
         """Whether the source covered the whole network and no key was unused."""
         return not self.skipped and not self.new
 
+    def note(self, key: str, target: str, change: str) -> None:
+        """Record that a key of the source filled one of the network, and what was done for it to fit."""
+        if change.startswith("inflated"):
+            self.inflated[key] = change
+        elif change:
+            self.adapted[key] = change
+        elif target != key:
+            self.renamed[key] = target
+        else:
+            self.matched.append(key)
+
     def by_order(self, sources: Mapping[str, str]) -> "WeightsReport":
         """The report in terms of the source's own keys, where entries were matched by their order."""
         names = ("inflated", "adapted", "skipped", "misfits")
@@ -138,14 +149,7 @@ def load_weights(
                 if bias in own.keys() - targets.values():
                     filled[bias] = torch.zeros_like(own[bias])
                     change = ", ".join(filter(None, [change, "with a bias of 0"]))
-            if change.startswith("inflated"):
-                report.inflated[key] = change
-            elif change:
-                report.adapted[key] = change
-            elif target != key:
-                report.renamed[key] = target
-            else:
-                report.matched.append(key)
+            report.note(key, target, change)
     # The batch counter is bookkeeping: older files lack it.
     report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
     if match == "order":

@@ -1,7 +1,7 @@
 """A configuration -> a trained network in the folder of a run."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
 from cbam3d.engine.records import EpochTable
+from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
@@ -23,7 +24,7 @@ from cbam3d.files import make_folder
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint
-from cbam3d.runs.data import open_source, with_loss
+from cbam3d.runs.data import Source, open_source, with_loss
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -113,17 +114,8 @@ def train(
         if source.manifest is not None:
             write_manifest(source.manifest, folder / "manifest.csv")
         _report_to_wandb(settings, folder)
-    evaluation, table = trainer.fit()
-    thresholds = None
-    if source.validation is not source.test:
-        validated = evaluation.predictions
-        if validated.several:
-            thresholds = best_thresholds(validated.probabilities, validated.labels)
-        evaluation = trainer.score(score_test)
-        trainer.skipped.add(evaluation.problems)
-    elif source.several:
-        logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")
-    result = Result.of(evaluation, source, len(trainer.skipped.reasons), thresholds)
+    validated, table = trainer.fit()
+    result = _result(trainer, validated, score_test, source)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
         if text := advice(settings, table, result, len(source.train)):
@@ -160,6 +152,22 @@ def _report_changes(begun: Config, config: Config) -> None:
             raise InputError(f"{key} was {then}, is {now}: a run that has begun cannot change it")
         if key != "run.dir":
             logger.warning(f"changed since: {key} was {then}, is {now}")
+
+
+def _result(
+    trainer: Trainer, validated: Evaluation, score_test: Callable[[nn.Module], Evaluation], source: Source
+) -> Result:
+    """The scores on the test data: those of the last epoch, unless there is validation data beside them."""
+    tested, thresholds = validated, None
+    if source.validation is not source.test:
+        found = validated.predictions
+        if found.several:
+            thresholds = best_thresholds(found.probabilities, found.labels)
+        tested = trainer.score(score_test)
+        trainer.skipped.add(tested.problems)
+    elif source.several:
+        logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")
+    return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
 
 
 def _report_to_wandb(config: Config, folder: Path) -> None:
