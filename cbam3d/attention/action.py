@@ -27,7 +27,8 @@ class Action(Blend):
         init: "paper", whose sum is 3 to 6 times the features, or "identity": it blends in from 0 (see `Blend`).
         ndim: 3; images have no time axis.
 
-    Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, C, T, H, W), the mean of the three factors.
+    Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, C, T, H, W), the mean of the three factors for the
+        shifted features.
 
     Raises:
         ValueError: ndim other than 3, or a share out of 0 … 0.5.
@@ -53,17 +54,20 @@ class Action(Blend):
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The mean of the three factors."""
-        return sum(self._maps(x)[1:], self._maps(x)[0]) / 3
+        return self._sum(self._shifted(x)) / 3
 
     def transform(self, x: Tensor) -> Tensor:
         check_rank(x, 3)
-        if self.fold:
-            x = shift(x, self.fold)
-        first, second, third = self._maps(x)
-        return x * (first + second + third)
+        x = self._shifted(x)
+        return x * self._sum(x)
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return [gate.attention_map(x) for gate in (self.spatio_temporal, self.channel, self.motion)]
+    def _shifted(self, x: Tensor) -> Tensor:
+        return shift(x, self.fold) if self.fold else x
+
+    def _sum(self, x: Tensor) -> Tensor:
+        """Of the three factors."""
+        maps = [gate.attention_map(x) for gate in (self.spatio_temporal, self.channel, self.motion)]
+        return maps[0] + maps[1] + maps[2]
 
 
 class _SpatioTemporalExcitation(Gate):

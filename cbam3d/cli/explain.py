@@ -1,7 +1,6 @@
 """`cbam3d explain`."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -41,11 +40,11 @@ def run(arguments: list[str]) -> None:
     from cbam3d.runs.explainer import Explainer
     from cbam3d.runs.inputs import distinct, find_files
     from cbam3d.runs.predictor import load_run
+    from cbam3d.runs.run import open_run
 
     predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
     explainer = Explainer(predictor, given.blocks, given.layer)
-    path = Path(given.run)
-    out = make_folder(given.out or (path if path.is_dir() else path.with_suffix("")) / "explain")
+    out = make_folder(given.out or open_run(given.run).folder / "explain")
     paths, failures = find_files(given.paths, predictor.images), []
     for path, name in zip(paths, distinct(path.stem for path in paths), strict=True):
         try:

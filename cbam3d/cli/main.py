@@ -47,8 +47,6 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"cbam3d {version('cbam3d')}")
         return 0
-    if "" not in sys.path:
-        sys.path.append("")  # a network of the user's own may lie in the working directory
     for_programs = any(word.partition("=")[0] in ("--json", "--events") for word in arguments)
     end_messages = install_messages(stderr=for_programs)
     try:

@@ -18,6 +18,7 @@ from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.split import split_by_group
 from cbam3d.errors import InputError, unknown
+from cbam3d.files import leads_out
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -87,8 +88,22 @@ def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, I
     return loaded, classes
 
 
+# those that Pillow reads itself: others it would give to programs such as Ghostscript
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+
+
+def picture_suffixes() -> set[str]:
+    """The suffixes of files that are taken for images: .jpg, .png, …"""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS}
+
+
 def load_folder(
-    root: Path, recipe: Recipe, size: int, test_fraction: float, progress: Progress = lambda items, total: items
+    root: Path,
+    recipe: Recipe,
+    size: int,
+    test_fraction: float,
+    progress: Progress = lambda items, total: items,
+    allow_outside: bool = False,
 ) -> tuple[dict[str, ImageDataset], list[str], list[tuple[str, str]]]:
     """Read every image below `root` into memory, shorter side resized to `size`, centre-cropped to a square.
 
@@ -101,7 +116,7 @@ def load_folder(
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    suffixes = Image.registered_extensions()
+    suffixes, real_root = picture_suffixes(), os.path.realpath(root)
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
     names = [path.relative_to(root).as_posix() for path in paths]
     fields = [recipe.match(name) for name in names]
@@ -110,7 +125,8 @@ def load_folder(
     usable: list[tuple[Tensor, str, str, str]] = []  # image, label, name, split
     problems: list[tuple[str, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = progress(pool.map(lambda path: _read(path, size), paths), len(paths))
+        reads = pool.map(lambda path: _read(path, size, None if allow_outside else real_root), paths)
+        images = progress(reads, len(paths))
         for name, match, image in zip(names, fields, images, strict=True):
             if match is None:
                 problems.append((name, f"path does not fit {' or '.join(recipe.patterns)}"))
@@ -146,14 +162,17 @@ def read_image(path: Path, size: int) -> Tensor:
         InputError: a missing or unreadable image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             picture = F.pil_to_tensor(image.convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
 
 
-def _read(path: Path, size: int) -> Tensor | str:
+def _read(path: Path, size: int, real_root: str | None) -> Tensor | str:
+    """An image, or why there is none; with a root, links that lead out of it are not followed."""
+    if real_root is not None and leads_out(path, real_root):
+        return "a link that leads out of the folder (data.allow_outside accepts it)"
     try:
         return read_image(path, size)
     except InputError as error:

@@ -66,7 +66,8 @@ class TextColumn:
 
     def equals(self, value: str) -> np.ndarray:
         """Boolean mask of the rows equal to a string."""
-        return pc.call_function("equal", [self.values, value.encode()]).to_numpy(zero_copy_only=False)
+        found = pc.call_function("equal", [self.values, value.encode(errors="surrogateescape")])
+        return found.to_numpy(zero_copy_only=False)
 
     def matches(self, pattern: str) -> np.ndarray:
         """Boolean mask of the rows in which a regular expression (RE2) is found."""

@@ -31,7 +31,8 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 def numbers_of(names: Iterable[str]) -> np.ndarray:
     """A number of 32 bits for each name, the same everywhere."""
-    return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) for name in names], np.int64)
+    encoded = (name.encode(errors="surrogateescape") for name in names)  # names of files may be no text
+    return np.array([int.from_bytes(hashlib.sha256(name).digest()[:4]) for name in encoded], np.int64)
 
 
 def keys_of(*words: int | np.ndarray) -> np.ndarray:

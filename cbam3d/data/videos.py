@@ -14,7 +14,7 @@ from cbam3d.data.batch import Packed, Sample, SampleIndex, pack
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.rng import numbers_of
 from cbam3d.files import leads_out
-from cbam3d.storage import Part, Place, Url, state_of
+from cbam3d.storage import Part, Place, Source, Url, state_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
@@ -100,6 +100,18 @@ class VideoDataset:
         """Read the clips of a video for an epoch."""
         return self._read([index])[0]
 
+    def source(self, row: int) -> Source:
+        """Where the video of a row is.
+
+        Raises:
+            VideoError: a link leads out of the folder, which is not allowed.
+        """
+        source = self.manifest.source(self.root, row)
+        place = source.within if isinstance(source, Part) else source
+        if self.real_root is not None and isinstance(place, Path) and leads_out(place, self.real_root):
+            raise VideoError(source, "a link that leads out of the folder (data.allow_outside accepts it)")
+        return source
+
     def _read(self, indices: list[SampleIndex]) -> list[Sample]:
         """Read the clips of a video for several epochs, in one pass."""
         table, row = self.manifest, indices[0].item
@@ -108,10 +120,7 @@ class VideoDataset:
         size = scaled_size(int(table.height[row]), int(table.width[row]), self.short_side, self.least)
         try:
             wanted = [frame for clip in clips for frame in clip]
-            source = table.source(self.root, row)
-            place = source.within if isinstance(source, Part) else source
-            if self.real_root is not None and isinstance(place, Path) and leads_out(place, self.real_root):
-                raise VideoError(source, "a link that leads out of the folder (data.allow_outside accepts it)")
+            source = self.source(row)
             seek = {} if self.options.get("decoder") == "torchcodec" else {"seek": not self.damaged[row]}
             frames = read_clip(source, wanted, size, **seek, **self.options)
         except VideoError as error:

@@ -69,11 +69,13 @@ def find_events(
     Time is divided into steps. A step has the mean probabilities of the windows that cover it, or zeros where none
     does.
     """
-    steps = _smoothed(_steps(windows, step, len(classes)), round(settings.smooth / step / 2))
+    reach = round(settings.smooth / step / 2)
+    steps = _smoothed(_steps(windows, step, len(classes), reach), reach)
     yield from _events(steps, classes, settings)
 
 
-def _steps(windows: Iterable[Window], step: float, num_classes: int) -> Iterator[Window]:
+def _steps(windows: Iterable[Window], step: float, num_classes: int, reach: int) -> Iterator[Window]:
+    """One step of time after the other; of a gap, those that smoothing mixes with others, and the rest as one."""
     covering: list[tuple[float, np.ndarray]] = []  # end and probabilities of windows
     number, last = 0, 0.0
 
@@ -83,7 +85,17 @@ def _steps(windows: Iterable[Window], step: float, num_classes: int) -> Iterator
         return start, end, np.mean(values, 0) if values else np.zeros(num_classes)
 
     for start, end, probabilities in windows:
-        while number < round(start / step):  # windows that are still to come begin later
+        coming = round(start / step)
+        while number < coming and number * step < last:
+            yield known()
+            number += 1
+        if coming - number > 2 * reach + 1:
+            for _ in range(reach):
+                yield known()
+                number += 1
+            yield number * step, (coming - reach) * step, np.zeros(num_classes)
+            number = coming - reach
+        while number < coming:  # windows that are still to come begin later
             yield known()
             number += 1
         covering = [one for one in covering if one[0] > start] + [(end, probabilities)]

@@ -62,7 +62,7 @@ class Schedule:
     @property
     def last_learning_rate(self) -> float:
         """Of the first group, in the last step."""
-        return self.maximum[0] * self.factor(max(0, self.taken - 1))
+        return self._rates(max(0, self.taken - 1))[0]
 
     @property
     def only_new(self) -> bool:
@@ -109,15 +109,20 @@ class Schedule:
         self._set()
 
     def _set(self) -> None:
-        factor = self.factor(self.taken)
-        for group, maximum, waits in zip(self.optimizer.param_groups, self.maximum, self.waits, strict=True):
-            group["lr"] = maximum * factor * (self._risen() if waits else 1.0)
+        for group, rate in zip(self.optimizer.param_groups, self._rates(self.taken), strict=True):
+            group["lr"] = rate
 
-    def _risen(self) -> float:
-        """How far the rate of the groups that wait has risen, 0 … 1."""
-        if self.only_new:
+    def _rates(self, step: int) -> list[float]:
+        """The rates of the groups at a step, counted from 0."""
+        factor, risen = self.factor(step), self._risen(step)
+        pairs = zip(self.maximum, self.waits, strict=True)
+        return [maximum * factor * (risen if waits else 1.0) for maximum, waits in pairs]
+
+    def _risen(self, step: int) -> float:
+        """How far the rate of the groups that wait has risen at a step, 0 … 1."""
+        if step < self.head_steps:
             return 0.0
-        since = self.taken - self.head_steps
+        since = step - self.head_steps
         return 1.0 if self.head_steps == 0 else min(1.0, (since + 1) / (self.warmup_steps + 1))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from cbam3d.errors import InputError
 from cbam3d.models.download import CONFIG, WEIGHTS, download, hub
 from cbam3d.models.weights import load_weights
-from cbam3d.models.zoo import create_model
+from cbam3d.models.zoo import create_model, needs_import
 
 
 def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> None:
@@ -27,17 +27,26 @@ def from_pretrained(source: str | Path) -> nn.Module:
     """Load a network from a folder of `save_pretrained`, or from a repository "owner/name" of the Hub.
 
     Raises:
-        InputError: no such folder or repository, or inconsistent files.
+        InputError: no such folder or repository, inconsistent files, or a network that is a class, of a module that is
+            not imported already.
     """
     folder = Path(source)
     if not folder.is_dir():
         folder = download(str(source))
     try:
         arguments = json.loads((folder / CONFIG).read_text())
-        if arguments.get("format") == "run":
-            raise InputError(f"{source} holds a run, with its classes: load_run reads it")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: no readable {CONFIG} ({error})") from None
+    if not isinstance(arguments, dict) or not isinstance(name := arguments.get("name", ""), str):
+        raise InputError(f"{source}: {CONFIG} describes no network")
+    if arguments.get("format") == "run":
+        raise InputError(f"{source} holds a run, with its classes: load_run reads it")
+    if needs_import(name):
+        raise InputError(f"{source}: its network is the class {name}, which is code: import its module first")
+    if arguments.pop("weights", None) is not None:
+        raise InputError(f"{source}: {CONFIG} names weights, and {WEIGHTS} holds them")
     try:
         model = create_model(**arguments)
     except (TypeError, ValueError) as error:

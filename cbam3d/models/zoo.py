@@ -274,6 +274,8 @@ def _class_at(path: str) -> type[nn.Module]:
         ValueError: no such module or class, or not a network.
     """
     module, _, name = path.partition(":")
+    if "" not in sys.path:
+        sys.path.append("")  # it may lie in the working directory
     try:
         found = getattr(import_module(module), name)
     except ModuleNotFoundError as error:

@@ -94,12 +94,20 @@ class Checkpoint:
                 )
             self._compare_shapes(config, weights)
             model = build_model(config, len(self.classes), self.images)
+        self.fill(model, weights)
+        return model.eval()
+
+    def fill(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        """Load weights of this checkpoint into a network.
+
+        Raises:
+            InputError: they do not fit.
+        """
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip()
             raise InputError(f"{self.path} does not fit the network: {reason}") from None
-        return model.eval()
 
     def _compare_shapes(self, config: Config, weights: dict[str, Tensor]) -> None:
         """Raise InputError for a network that has other shapes than its weights, before memory is taken for it."""

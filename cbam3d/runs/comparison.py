@@ -164,6 +164,38 @@ def _refuse_other(training: Training) -> None:
             raise InputError(f"{training.folder} was begun with {key} {then}, now it is {now}; take another --out")
 
 
+class _Processes:
+    """Processes that end together.
+
+    Args:
+        begin: called in each of them.
+    """
+
+    def __init__(self, begin: Callable[[], None] | None = None) -> None:
+        self.begin, self.ended = begin, False
+        self.going: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.Lock()
+
+    def run(self, command: list[str], **options: Any) -> int | None:
+        """Run a process to its end, and return its status; None, and no process, once they have to end."""
+        with self.lock:
+            if self.ended:
+                return None
+            process = subprocess.Popen(command, preexec_fn=self.begin, **options)
+            self.going.add(process)
+        status = process.wait()
+        with self.lock:
+            self.going.remove(process)
+        return status
+
+    def end(self) -> None:
+        """Terminate those that run, and start no other."""
+        with self.lock:
+            self.ended = True
+            for process in self.going:
+                process.terminate()
+
+
 def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
     """Train each in a process of its own; returns one line per failure. When this process is terminated, so are they,
     with their checkpoints written."""
@@ -171,13 +203,12 @@ def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
     slots = environments(jobs, trainings[0].config.run) if trainings else []
     for slot in slots:
         free.put(slot)
-    going: set[subprocess.Popen[bytes]] = set()
-    ending = threading.Event()
+    processes = _Processes()
 
     def train(training: Training) -> str | None:
         slot = free.get()
         try:
-            return None if ending.is_set() else _train(training, slot, going)
+            return _train(training, slot, processes)
         finally:
             free.put(slot)
 
@@ -185,9 +216,7 @@ def _train_all(trainings: list[Training], jobs: int | None) -> list[str]:
         try:
             return [failure for failure in pool.map(train, trainings) if failure]
         except BaseException:
-            ending.set()
-            for process in list(going):
-                process.terminate()
+            processes.end()
             raise
 
 
@@ -215,7 +244,7 @@ def _train_there(folder: str, trainings: list[Training]) -> list[tuple[str | Non
         os.chdir(folder)
     except OSError:
         raise InputError(f"compare: {folder} is not there on {platform.node()}") from None
-    return [(_train(training, dict(os.environ), set(), _end_with_parent),) for training in trainings]
+    return [(_train(training, dict(os.environ), _Processes(_end_with_parent)),) for training in trainings]
 
 
 def _end_with_parent() -> None:
@@ -227,10 +256,9 @@ def _end_with_parent() -> None:
 def _train(
     training: Training,
     environment: dict[str, str],
-    going: set[subprocess.Popen[bytes]],
-    begin_process: Callable[[], None] | None = None,
+    processes: "_Processes",
 ) -> str | None:
-    """Train, or resume; returns the reason of a failure, or None. The process is in `going` while it runs."""
+    """Train, or resume; returns the reason of a failure, or None."""
     make_folder(training.folder)
     recipe = training.folder / "recipe.yaml"
     write_config(training.config, recipe)
@@ -239,13 +267,10 @@ def _train(
         command.append("--resume")
     begin, log = time.perf_counter(), training.folder / "log.txt"
     with open(log, "a") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=environment, preexec_fn=begin_process
-        )
-        going.add(process)
-        status = process.wait()
-        going.remove(process)
+        status = processes.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     name = training.name
+    if status is None:
+        return None
     if status:
         last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
         logger.error(f"{name}: {last}")

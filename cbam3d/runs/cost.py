@@ -42,12 +42,12 @@ def measure_cost(model: nn.Module, shape: Sequence[int], num_classes: int = 10, 
         228770
     """
     fabric = Fabric(accelerator="cpu") if fabric is None else fabric
-    inputs = torch.randn(*shape)
+    inputs, device = torch.randn(*shape), next(model.parameters(), torch.empty(0)).device
     before = {name: value.clone() for name, value in model.state_dict().items()}
     training = model.training
-    operations = multiply_adds(model, inputs[:1])
+    operations = multiply_adds(model, inputs[:1].to(device))
     seconds = statistics.median(_times(fabric, [model], inputs, num_classes)[0])
-    model.cpu().load_state_dict(before)
+    model.to(device).load_state_dict(before)
     model.train(training)
     return Cost(count_parameters(model), operations, seconds)
 

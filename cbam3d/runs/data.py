@@ -254,7 +254,8 @@ def _open_images(config: Config, recipe: Recipe, progress: Progress) -> Source:
         classes = recipe.classes or found
     else:
         show = over_files(progress, f"reading every image of {root}")
-        loaded, classes, problems = load_folder(root, recipe, data.short_side, data.test_fraction, show)
+        how = (data.short_side, data.test_fraction, show, data.allow_outside)
+        loaded, classes, problems = load_folder(root, recipe, *how)
     labels = {classes[label] for items in loaded.values() for label in items.labels.unique()}
     _check_classes(sorted(labels), classes, problems, data.root)
     validation, test = _held_out(loaded)

@@ -18,6 +18,7 @@ from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.dataset import create_loaders
+from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
@@ -35,7 +36,9 @@ def evaluate(
     """See `Run.evaluate`; `options` are those of `Checkpoint.model`."""
     if split not in ("val", "test"):
         raise InputError(f"split must be val or test, got {split!r}")
-    config = saved.config.override(overrides or {})
+    config = with_own_input(saved.config.override(overrides or {}), saved.config.data)
+    if config.train.loss is None:  # decided when the run began
+        config = config.override({"train": {"loss": saved.config.train.loss}})
     for key in ("split", "groups", "test_fraction"):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
@@ -67,8 +70,6 @@ def evaluate(
             segments, events = score_segments(predictor, loader.data, show_progress)  # type: ignore[arg-type]
             result = replace(result, scores=result.scores | segments)
         target = make_folder(saved.folder / "evaluation")
-        (target / "skipped.csv").unlink(missing_ok=True)
-        SkippedFiles(target / "skipped.csv", config.data.max_bad_videos).add(problems)
         facts = {"split": split, "checkpoint": saved.path.stem, "epoch": saved.epoch, "config": config.plain()}
         (target / "events.csv").unlink(missing_ok=True)
         if events is not None:
@@ -76,6 +77,8 @@ def evaluate(
                 start, line = FORMATS["csv"]
                 file.writelines(f"{text}\n" for text in (start, *(line(*one) for one in events)))
         result.write(target, saved.folder / "evaluation.json", result.facts() | facts)
+        (target / "skipped.csv").unlink(missing_ok=True)
+        SkippedFiles(target / "skipped.csv", config.data.max_bad_videos).add(problems)
     return result
 
 

@@ -100,13 +100,18 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
         "size": data.model_dump(mode="json")["size"],
         "mean": list(data.scaling[0]),
         "std": list(data.scaling[1]),
-        "preprocessing": "scale the shorter side to short_side, crop the centre to size (height and width), divide "
-        "by 255, subtract mean and divide by std, colour by colour",
+        "preprocessing": "scale so that the shorter side has short_side pixels, or more where size would not fit, crop "
+        "to size (height and width), divide by 255, subtract mean and divide by std, colour by colour",
         "classes": saved.classes,
         "network": saved.config.model.name,
         "attention": saved.config.model.attention,
         "checkpoint": str(saved.path),
     }
+    facts |= {"crops": saved.config.eval.num_crops, "mirrored_too": saved.config.eval.flip}
+    facts["preprocessing"] += (
+        f"; crops: one at the centre, or three along the longer side; average the {activation} over the crops and, "
+        "with mirrored_too, their mirror images"
+    )
     if not saved.images:
         facts |= {"num_frames": data.num_frames, "stride": data.stride, "fps": data.fps, "sampling": data.sampling}
         facts |= {"clips_a_video": saved.config.eval.num_clips}

@@ -46,7 +46,7 @@ class FeatureCache:
 
     def path(self, stamp: str) -> Path:
         """Where the features of an item are; a changed file has another stamp."""
-        name = hashlib.sha256(stamp.encode()).hexdigest()[:32]
+        name = hashlib.sha256(stamp.encode(errors="surrogateescape")).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def read(self, stamp: str) -> Tensor | None:
@@ -135,8 +135,8 @@ def cached_loaders(
 def facts_of(config: Config, model: nn.Module) -> dict[str, Any]:
     """What the features of a network depend on, beside the file and its views."""
     of_model = {"name", "options", "attention", "attention_options", "as_video"}
-    of_data = {"num_frames", "stride", "fps", "sampling", "short_videos", "clips_per_visit", "short_side", "size"}
-    of_data |= {"mean", "std", "decoder", "corrupt_frames"}
+    of_data = {"num_frames", "stride", "fps", "sampling", "short_videos", "clips_per_visit", "reach"}
+    of_data |= {"short_side", "size", "mean", "std", "decoder", "corrupt_frames"}
     return {
         "weights": hash_of(model),
         "model": config.model.model_dump(mode="json", include=of_model),

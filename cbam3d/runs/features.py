@@ -141,7 +141,7 @@ def _opened(
     if isinstance(data, Mapping) and "config" not in data:
         config = config.override(data)
     elif data is not None:
-        config = with_own_input(load_config(data))
+        config = with_own_input(load_config(data), saved.config.data)
     return config, saved.model(network=given, trust_code=trusted)
 
 
@@ -155,7 +155,7 @@ def _sampled_as(like: Samples, items: Samples) -> Samples:
     if not isinstance(items, VideoDataset) or not isinstance(like, VideoDataset):
         return items
     other = copy(items)
-    other.clips = like.clips
+    other.clips, other.reach = like.clips, like.reach
     return other
 
 

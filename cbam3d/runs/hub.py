@@ -75,6 +75,8 @@ def push(saved: Checkpoint, repository: str, private: bool = False, **options: A
     owner, _, name = repository.partition("/")
     if not owner or not name or "/" in name:
         raise InputError(f"push: a repository is called owner/name, got {repository!r}")
+    if (source := saved.config.model.name).startswith("hf/") and Path(source.removeprefix("hf/")).is_dir():
+        raise InputError(f"push: the network {source} is a folder of this machine, others could not load the run")
     with TemporaryDirectory() as folder:
         save_pretrained(saved, Path(folder), repository, **options)
         try:

@@ -4,8 +4,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from cbam3d.data.images import picture_suffixes
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.storage import Place, Url, exists, files_below, is_stored, place_of
@@ -20,7 +19,7 @@ def find_files(paths: list[str], images: bool) -> list[Place]:
     Raises:
         InputError: a path or pattern that leads to none.
     """
-    suffixes = set(Image.registered_extensions()) if images else set(VIDEO_SUFFIXES)
+    suffixes = picture_suffixes() if images else set(VIDEO_SUFFIXES)
     found: dict[Place, None] = {}
     for text in paths:
         path = place_of(text) if is_stored(text) else Path(text)

@@ -1,5 +1,6 @@
 """Probabilities of one part of a video, or of a stream, after the other."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -54,8 +55,10 @@ def parts_of(
             if found := part(start + window):
                 yield found
             count += 1
-            start = count * step
-            while seen and seen[0][0] < start - _EXACT:
+            while seen and seen[0][0] < count * step - _EXACT:
                 seen.popleft()
+            if seen:  # parts within a gap would be empty
+                count = max(count, math.floor((seen[0][0] - window) / step))
+            start = count * step
     if count == 0 and (found := part(end)):
         yield found

@@ -23,7 +23,7 @@ from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
-from cbam3d.storage import Place, Url, exists, files_below, is_url, local_copy, place_of, written
+from cbam3d.storage import Place, Url, exists, files_below, is_url, local_copy, place_of, remove, written
 from cbam3d.video.fingerprint import near_duplicates
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, write_index
 from cbam3d.video.probe import Copies
@@ -308,6 +308,7 @@ def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place
     usable = manifest.usable
     pairs = near_duplicates([whole if good else b"" for whole, good in zip(fingerprints, usable, strict=True)])
     if not pairs:
+        remove(path)
         return
     paths, groups, splits = list(manifest.path), list(manifest.group), list(manifest.split)
     across = 0

@@ -124,7 +124,7 @@ class Result:
         counted alike, any of those that there are; of several labels, each class's share."""
         labels = self.evaluation.predictions.labels
         if labels.ndim == 2:
-            return float(labels.mean())
+            return float(labels[:, labels.any(0)].mean())  # as the mean average precision counts them
         counts = np.bincount(labels)
         return float(1 / (counts > 0).sum() if self.uneven else counts.max() / counts.sum())
 

@@ -38,7 +38,7 @@ def score_segments(
     found: list[tuple[str, Event]] = []
     for path in over_files(progress, "finding events in every held-out video")(paths, len(paths)):
         try:
-            source = table.source(items.root, int(np.flatnonzero(table.path.equals(path))[0]))
+            source = items.source(int(np.flatnonzero(items.manifest.path.equals(path))[0]))
             found += [(path, event) for event in predictor.events(str(source))]
         except InputError as error:  # what it shows counts as not found
             logger.warning(str(error))

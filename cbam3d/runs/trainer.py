@@ -72,6 +72,8 @@ def create_trainer(
     logger.info(_summary(config, source, model, fabric.device, new))
     if config.train.cached_views and keep:
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
+        if begun is not None:  # features are those of the backbone that the run began with
+            begun.fill(model, begun.state["model"])
         model.to(fabric.device).eval()
         *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
         skipped.add(problems)

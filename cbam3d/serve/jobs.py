@@ -109,10 +109,11 @@ class Jobs:
     def forget_old(self) -> None:
         """Delete those that nobody has asked for in a while."""
         old = time.monotonic() - 60 * self.limits.keep_minutes
-        for job in [
-            job for job in self.known.values() if job.touched < old and job.state not in ("waiting", "running")
-        ]:
-            self.forget(job)
+        with self.lock:
+            jobs = list(self.known.values())
+        for job in jobs:
+            if job.touched < old and job.state not in ("waiting", "running"):
+                self.forget(job)
 
     def close(self) -> None:
         """Delete everything."""

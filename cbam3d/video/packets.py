@@ -203,7 +203,10 @@ def _kind_of_slice(packet: "Packet[Any]", codec: str, extradata: bytes) -> int |
 def _units(data: memoryview, codec: str, extradata: bytes) -> Iterator[memoryview]:
     """Yield NAL units: length-prefixed if the extradata says so (MP4, Matroska), else after start codes 0 0 1."""
     if extradata[:1] == b"\1":
-        size, start = (extradata[4 if codec == "h264" else 21] & 3) + 1, 0
+        described = 4 if codec == "h264" else 21  # the byte with the size of a length
+        if len(extradata) <= described:
+            return
+        size, start = (extradata[described] & 3) + 1, 0
         while start + size < len(data):
             stop = start + size + int.from_bytes(data[start : start + size])
             yield data[start + size : stop]

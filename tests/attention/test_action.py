@@ -34,3 +34,14 @@ def test_mistakes():
         Action(8, ndim=2)
     with pytest.raises(ValueError, match="between 0 and 0"):
         Action(8, share=-1)
+
+
+def test_the_map_is_that_of_the_shifted_features():
+    block, x = Action(8, reduction=2, share=0.25, init="paper"), torch.randn(2, 8, 4, 3, 4)
+    plain = Action(8, reduction=2, init="paper")
+    plain.load_state_dict(block.state_dict())
+    shifted = torch.cat([x[:, :2].roll(-1, 2), x[:, 2:4].roll(1, 2), x[:, 4:]], 1)
+    shifted[:, :2, -1] = 0
+    shifted[:, 2:4, 0] = 0
+    assert torch.equal(block.attention_map(x), plain.attention_map(shifted))
+    torch.testing.assert_close(block(x), 3 * shifted * block.attention_map(x))

@@ -22,3 +22,10 @@ def test_a_bad_file_does_not_keep_the_others_from_being_explained(tiny_run, tmp_
     (tmp_path / "file").touch()
     assert main(["explain", str(tiny_run), str(video), "--out", str(tmp_path / "file")]) == 2
     assert "cannot be used as a folder" in capsys.readouterr().err
+
+
+def test_pictures_lie_in_the_folder_of_the_run(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    video = str(next((tiny_run.parent / "videos").rglob("*.avi")))
+    assert main(["explain", str(tmp_path / "run/checkpoints/last.ckpt"), video, "--blocks", "layer4.*"]) == 0
+    assert list((tmp_path / "run/explain").glob("*.png"))

@@ -1,5 +1,6 @@
 import pickle
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -100,3 +101,27 @@ def test_a_picture_too_large_to_open_is_named(tmp_path):
     with pytest.raises(InputError, match=r"unreadable \(.*exceeds limit") as error:
         read_image(tmp_path / "bomb.png", 32)
     assert "\n" not in str(error.value)
+
+
+def test_no_other_program_is_asked_to_read_a_picture(tmp_path, monkeypatch):
+    """PostScript by another name would go to Ghostscript."""
+    save(tmp_path / "test/red/good.png")
+    (tmp_path / "test/red/bad.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    (tmp_path / "test/red/worse.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    loaded, _, problems = load_folder(tmp_path, RECIPE, 6, 0.2)
+    assert loaded["test"].names == ["test/red/good.png"]
+    ((name, reason),) = problems
+    assert name == "test/red/bad.png"
+    assert "cannot identify" in reason
+
+
+def test_links_that_lead_out_are_followed_where_that_is_allowed(tmp_path):
+    save(tmp_path / "elsewhere/secret.png")
+    save(tmp_path / "data/test/red/good.png")
+    (tmp_path / "data/test/red/link.png").symlink_to(tmp_path / "elsewhere/secret.png")
+    loaded, _, problems = load_folder(tmp_path / "data", RECIPE, 6, 0.2)
+    assert loaded["test"].names == ["test/red/good.png"]
+    assert problems == [("test/red/link.png", "a link that leads out of the folder (data.allow_outside accepts it)")]
+    loaded, _, problems = load_folder(tmp_path / "data", RECIPE, 6, 0.2, allow_outside=True)
+    assert (len(loaded["test"].names), problems) == (2, [])

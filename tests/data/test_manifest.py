@@ -129,3 +129,7 @@ def test_codes_and_comparison():
 def test_a_million_rows_take_no_object_each():
     column = TextColumn.of(f"class {i % 7}/{i:07d}.mp4" for i in range(100_000))
     assert column.values.nbytes < 30 * 100_000  # 19 bytes of text and 4 of place a row
+
+
+def test_names_that_are_no_text_are_found():
+    assert TextColumn.of(["caf\udce9.avi", "cafe.avi"]).equals("caf\udce9.avi").tolist() == [True, False]

@@ -1,7 +1,9 @@
+import hashlib
+
 import numpy as np
 import torch
 
-from cbam3d.data.rng import Purpose, _mix, keys_of, torch_seeded, uniforms
+from cbam3d.data.rng import Purpose, _mix, keys_of, numbers_of, torch_seeded, uniforms
 
 
 def test_the_hash_is_splitmix64():
@@ -43,3 +45,7 @@ def test_torchs_generator_is_left_as_it_was():
     assert torch.equal(torch.random.get_rng_state(), state)
     with torch_seeded(int(keys_of(1, 2))):
         assert torch.equal(torch.rand(3), first)
+
+
+def test_names_need_not_be_text():
+    assert numbers_of(["caf\udce9.avi"]) == int.from_bytes(hashlib.sha256(b"caf\xe9.avi").digest()[:4])

@@ -75,3 +75,18 @@ def test_subtitles_and_tables():
     assert line("x,y.mp4", Event("a", 0, 1.0004, 0.98765)) == '"x,y.mp4",a,0.000,1.000,0.9877'
     found = json.loads(FORMATS["json"][1]("x.mp4", event))
     assert found == {"path": "x.mp4", "label": event.label, "start_seconds": 61.5, "end_seconds": 3723.25, "score": 0.5}
+
+
+@pytest.mark.parametrize("smooth", [0.0, 3.0])
+def test_a_gap_of_years_takes_no_longer_than_a_short_one(smooth):
+    """And changes no event: as if every step of it had been taken."""
+
+    def events(before, gap):
+        after = [(gap, gap + 1, np.array([0.9])), (gap + 1, gap + 2, np.array([0.7]))]
+        settings = EventSettings(threshold=0.4, keep=0.5, smooth=smooth)
+        return list(find_events([*windows_of(before), *after], ["a"], 1.0, settings))
+
+    first, last = events([0.2, 0.9, 0.8], 1e9)
+    near_first, near_last = events([0.2, 0.9, 0.8, *[0.0] * 27], 30.0)
+    assert first == near_first
+    assert (last.start_seconds - 1e9, last.score) == (near_last.start_seconds - 30, near_last.score)

@@ -113,3 +113,12 @@ def test_the_head_learns_first():
         schedule.step()
     assert [rate[0] for rate in rates] == pytest.approx([0, 0, 0, 0, 0.05, 0.1, 0.1, 0.1])
     assert [rate[1] for rate in rates] == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 1])
+
+
+def test_the_last_rate_is_the_one_that_was_used():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.1, "new": False}]
+    schedule = Schedule(torch.optim.SGD(groups), "cosine", 10, 2, head_steps=3)
+    for _ in range(10):
+        used = schedule.learning_rate
+        schedule.step()
+        assert schedule.last_learning_rate == used

@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 from types import SimpleNamespace
@@ -66,3 +67,20 @@ def test_networks_with_the_methods_of_the_hubs_library(tmp_path):
     assert torch.equal(again(x), model(x))
     assert isinstance(again, ResNet)
     assert "cbam3d" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([], "describes no network"),
+        ({"name": 3}, "describes no network"),
+        ({"name": "antigravity:Net", "num_classes": 2}, "antigravity:Net, which is code"),
+        (ARGUMENTS | {"weights": "/etc/passwd"}, "names weights"),
+    ],
+)
+def test_what_a_strangers_files_may_not_say(tmp_path, content, reason):
+    hub.save_pretrained(create_model(**ARGUMENTS), tmp_path, **ARGUMENTS)
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=reason):
+        hub.from_pretrained(tmp_path)
+    assert "antigravity" not in sys.modules

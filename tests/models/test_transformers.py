@@ -81,3 +81,14 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(adapter, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(InputError, match=r'needs transformers: pip install "cbam3d\[transformers\]"'):
         create_model("hf/owner/name", 5)
+
+
+def test_code_of_a_repository_is_never_run(tmp_path):
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    facts = {"model_type": "strange", "auto_map": {"AutoConfig": "code.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="neither a folder nor"):
+        create_model(f"hf/{tmp_path}", 2)
+    with pytest.raises(ValueError, match="trust_remote_code is no option"):
+        create_model(f"hf/{tmp_path}", 2, trust_remote_code=True)
+    assert not (tmp_path / "ran").exists()

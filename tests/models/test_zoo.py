@@ -148,3 +148,10 @@ def test_attention_is_inserted_into_others():
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_model(num_classes=3, **arguments)
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg"])
+def test_weights_of_timm_are_no_option(option):
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=f"{option} is no option"):
+        create_model("timm/resnet18", 2, **{option: "somewhere"})

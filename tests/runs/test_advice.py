@@ -48,7 +48,7 @@ def test_chance_is_what_the_most_frequent_class_gives():
     assert uneven.chance == 0.5  # of two classes with videos
     labels = np.array([[1, 0, 0], [1, 1, 0]], bool)
     several = Evaluation({}, {}, None, predictions=Predictions(["a", "b"], labels, labels.astype(float)))
-    assert Result(several, ["a", "b", "c"], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == 0.5
+    assert Result(several, ["a", "b", "c"], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == 0.75
 
 
 def test_a_training_that_learned_says_nothing(tmp_path):
@@ -97,3 +97,10 @@ def test_videos_shorter_than_a_clip(lengths, number, what_fits, caplog):
     with caplog.at_level(logging.WARNING, "cbam3d"):
         _report_short(manifest, Sampling(16, 4))
     assert caplog.messages == [f"{number} of 10 videos shorter than a clip, and looped{what_fits}"]
+
+
+def test_chance_counts_the_labels_that_occur_as_the_score_does():
+    labels = np.zeros((40, 100), bool)
+    labels[:20, :10] = True
+    several = Evaluation({}, {}, None, predictions=Predictions([*map(str, range(40))], labels, labels.astype(float)))
+    assert Result(several, [*map(str, range(100))], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == 0.5

@@ -3,9 +3,11 @@
 import csv
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from cbam3d.attention import catalog, create_head
 from cbam3d.config import RunConfig
 from cbam3d.errors import InputError
 from cbam3d.models import create_model, zoo
-from cbam3d.runs.comparison import IncompleteComparison
+from cbam3d.runs.comparison import IncompleteComparison, _Processes
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.processes import environments
 from tests.tiny import TINY, as_arguments
@@ -220,3 +222,15 @@ def test_what_is_no_variant_is_one_line(variants, reason, tmp_path):
         compare("folder", variants=variants, out=tmp_path)
     assert "\n" not in str(raised.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_no_process_begins_once_they_have_to_end(tmp_path):
+    processes = _Processes()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(processes.run, [sys.executable, "-c", "import time; time.sleep(60)"])
+        while not processes.going:
+            time.sleep(0.01)
+        processes.end()
+        assert slow.result() == -signal.SIGTERM
+    assert processes.run([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"]) is None
+    assert not (tmp_path / "ran").exists()

@@ -198,3 +198,20 @@ def test_rare_classes_are_weighed_and_counted_alike(tmp_path, capsys):
         assert parser().parse(["--train.class_weights", word])[1] == {"train.class_weights": kind}
     with pytest.raises(InputError, match=r"class_weights must be one of balanced, effective or a list of numbers"):
         load_config({"train.class_weights": "even"})
+
+
+def test_a_configuration_that_leaves_things_open_leaves_them_as_they_were_trained(tiny_run, tmp_path):
+    values = {"data.mean": [0.9, 0.9, 0.9], "data.std": [0.1, 0.1, 0.1], "train.loss": "bce"}
+    run = train_tiny(tiny_run.parent / "videos", tmp_path / "run", values)
+    open_ones = {"data.mean": None, "data.std": None, "train.loss": None}
+    assert run.evaluate(open_ones).scores == run.evaluate().scores
+
+
+def test_scores_are_kept_where_too_many_files_are_bad(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.parent / "videos", tmp_path / "videos")
+    (tmp_path / "videos/move_down/broken_g009.avi").write_bytes(b"broken")
+    run = train_tiny(tmp_path / "videos", tmp_path / "run")
+    with pytest.raises(InputError, match="max_bad_videos"):
+        run.evaluate({"data.max_bad_videos": 0})
+    assert (run.folder / "evaluation.json").is_file()
+    assert (run.folder / "evaluation/skipped.csv").is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cbam3d import load_run, open_run, train
+from cbam3d import create_model, load_run, open_run, train
 from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.models.headed import HeadedNetwork
@@ -145,3 +145,21 @@ def test_an_unreadable_video_is_counted(videos, tmp_path):
 def test_what_does_not_go_with_features_is_refused(videos, tmp_path, values, message):
     with pytest.raises(InputError, match=message):
         train({**PROBE, "model.as_video": None, "data.root": str(videos), **values}, run_dir=tmp_path / "run")
+
+
+def test_a_run_that_is_resumed_has_the_features_of_its_own_backbone(videos, tmp_path):
+    """Of pretrained weights, which no seed gives back."""
+    torch.manual_seed(0)
+    torch.save(create_model("resnet10", 8, ndim=2, width=8).state_dict(), tmp_path / "weights.pt")
+    values = {**PROBE, "data.root": str(videos), "model.weights": str(tmp_path / "weights.pt"), "train.epochs": 1}
+    run = train(values, run_dir=tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run/features").iterdir())
+    run = train({"train.epochs": 2}, run_dir=tmp_path / "run", resume=True)
+    assert sorted(path.name for path in (tmp_path / "run/features").iterdir()) == kept
+    assert run.evaluate().scores["loss"] == pytest.approx(run.metrics["loss"], abs=2e-3)
+
+
+def test_features_depend_on_the_reach_of_clips(probe):
+    other = probe.config.override({"data.reach": 0.5})
+    model = probe.model()
+    assert feature_cache.facts_of(other, model) != feature_cache.facts_of(probe.config, model)

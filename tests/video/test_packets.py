@@ -3,6 +3,7 @@
 import av
 import pytest
 
+from cbam3d.video import packets
 from cbam3d.video.decode import stream_facts
 from cbam3d.video.packets import Entry, Span, entry_of, plan, tabulate
 
@@ -107,3 +108,8 @@ def test_frames_are_passed_over_only_where_none_is_missing():
         table = tabulate(entries(shown=shown), H264, MP4)
         assert table is not None
         assert table.skippable is expected
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_description_that_is_cut_off_describes_nothing(codec):
+    assert list(packets._units(memoryview(bytes(40)), codec, b"\1")) == []

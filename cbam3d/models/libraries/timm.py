@@ -23,6 +23,8 @@ def rank(name: str) -> int:
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Build a network without weights."""
+    if named := {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"} & options.keys():
+        raise ValueError(f"timm/{name}: {named.pop()} is no option, weights are named apart")
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 

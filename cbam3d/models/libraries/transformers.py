@@ -46,6 +46,8 @@ def rank(name: str) -> int:
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Build a network without weights; options are those of its configuration."""
     auto = _transformers(name)
+    if code := {"trust_remote_code", "code_revision"} & options.keys():
+        raise ValueError(f"hf/{name}: code of a repository is never run, {code.pop()} is no option")
     config = _read(name, auto.AutoConfig.from_pretrained, num_labels=num_classes, **options)
     try:
         model = auto.AutoModelForVideoClassification.from_config(config)
@@ -96,12 +98,13 @@ def _processor(name: str) -> dict[str, Any]:
 
 
 def _read(name: str, read: Any, **options: Any) -> Any:
-    """
+    """Read a part of a repository, without running code that it holds.
+
     Raises:
         InputError: neither a folder nor a repository that can be read.
     """
     try:
-        return read(name, **options)
+        return read(name, trust_remote_code=False, **options)
     except Exception as error:  # of many types: no network, no such repository, no access, a damaged file
         reason = " ".join(str(error).split())[:200]
         raise InputError(
