@@ -1,7 +1,9 @@
-"""What other packages add: mechanisms, networks and data sets, by entry points.
+"""What other packages add: mechanisms, heads, networks and data sets, by entry points.
 
     [project.entry-points."cbam3d.attention"]
     mine = "package.module:Block"           # as of register_attention
+    [project.entry-points."cbam3d.heads"]
+    my_head = "package.module:Head"         # as of register_head
     [project.entry-points."cbam3d.models"]
     my_net = "package.module:Network"       # as of register_model
     [project.entry-points."cbam3d.datasets"]
@@ -14,7 +16,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Kind = Literal["attention", "models", "datasets"]
+Kind = Literal["attention", "heads", "models", "datasets"]
 
 
 @cache

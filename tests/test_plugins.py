@@ -10,8 +10,9 @@ import pytest
 SOURCE = Path(__file__).parent / "plugin"
 SCRIPT = """
 import torch
-from cbam3d import create_attention, create_model, describe_attention, list_attentions, list_models
+from cbam3d import create_attention, create_model, describe_attention, list_attentions, list_heads, list_models
 from cbam3d.attention.catalog import is_local_attention
+from cbam3d.attention.heads.catalog import is_local_head
 from cbam3d.config.bundled import find_recipe, list_recipes
 from cbam3d.data.recipe import load_recipe
 from cbam3d.models.zoo import is_local_model
@@ -25,6 +26,9 @@ assert torch.equal(block(x), 2 * x)
 assert type(create_attention("se", 16)).__module__ == "cbam3d.attention.se"
 assert describe_attention("doubled", 4, (2, 3, 3)).paper == "https://example.org/doubled"
 network = create_model("resnet10", 3, attention="doubled", width=8)
+assert "largest" in list_heads() and not is_local_head("largest")
+headed = create_model("resnet10", 3, head="largest", head_options={"bias": False}, width=8)
+assert headed(torch.randn(2, 3, 4, 32, 32)).shape == (2, 3)
 assert network(torch.randn(2, 3, 4, 32, 32)).shape == (2, 3)
 assert create_model("one_layer", 5)(torch.randn(2, 3, 4, 8, 8)).shape == (2, 5)
 assert not is_local_attention("doubled") and not is_local_model("one_layer")
@@ -52,7 +56,7 @@ def environment(tmp_path):
     return {"PYTHONPATH": f"{tmp_path}:{SOURCE.parents[1]}", "PATH": "", "OMP_NUM_THREADS": "1"}
 
 
-def test_a_package_adds_a_mechanism_a_network_and_a_data_set(environment):
+def test_a_package_adds_a_mechanism_a_head_a_network_and_a_data_set(environment):
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("broken of cbam3d-example cannot be imported (cbam3d_example:Missing: ")

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cbam3d.attention.insertion.features import evaluating
+
 Kind = Literal["channel", "spatial", "temporal"]
 
 
@@ -48,12 +50,10 @@ def attention_maps(model: nn.Module, inputs: Tensor) -> dict[str, dict[Kind, Ten
             found[name] = dict(_view(gate, one.float(), x) for gate, one in fitting.items())
 
     handles = [block.register_forward_pre_hook(partial(look, name)) for name, block in blocks.items()]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()(inputs)
+        with evaluating(model):
+            model(inputs)
     finally:
-        for module, training in modes:
-            module.training = training
         for handle in handles:
             handle.remove()
     return found

@@ -313,7 +313,7 @@ class EvalConfig(Section):
     num_clips: Count = 1
     """Clips per video, spread evenly over its length."""
     num_crops: Literal[1, 3] = 1
-    """Square crops per clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own."""
+    """Crops of data.size per clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own."""
     flip: Switch = False
     """Score each of these a second time mirrored, as a clip of its own."""
     batch_size: Count = 32

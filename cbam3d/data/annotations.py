@@ -12,6 +12,7 @@ from typing import Any
 
 from cbam3d.errors import InputError, unknown
 from cbam3d.video.container import VIDEO_SUFFIXES
+from cbam3d.video.timing import EXACT
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _refuse_overlaps(video: str, rows: list[_Row]) -> None:
             raise InputError(f"{row.where}: {video} is listed as a whole, and in parts in {rows[-1].where}")
     latest = rows[0]
     for row in rows[1:]:
-        if row.said.start < latest.said.end - _EXACT and row.said.label != latest.said.label and not row.said.several:
+        if row.said.start < latest.said.end - EXACT and row.said.label != latest.said.label and not row.said.several:
             labels = f"{row.said.label!r} overlaps {latest.said.label!r} of {latest.where}"
             raise InputError(f"{row.where}: {video}: {labels}: name the column labels where both may hold")
         latest = max(latest, row, key=lambda row: row.said.end)
@@ -199,9 +200,6 @@ def _refuse_untrained(rows: list[_Row]) -> None:
     for row in rows if trained else ():
         if row.said.split in ("val", "test") and (new := [name for name in row.said.names if name not in trained]):
             raise InputError(f"{row.where}: no training video has the label {new[0]!r}, which is in {row.said.split}")
-
-
-_EXACT = 1e-3  # seconds, to which tables are rounded
 
 
 def without_suffix(video: str) -> str:

@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +14,10 @@ from torchvision.transforms.v2 import functional as F
 
 from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.recipe import Recipe
+from cbam3d.data.scan import FileProgress
 from cbam3d.data.split import split_by_group
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import leads_out
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class ImageDataset:
@@ -102,7 +99,7 @@ def load_folder(
     recipe: Recipe,
     size: int,
     test_fraction: float,
-    progress: Progress = lambda items, total: items,
+    progress: FileProgress = lambda items, total: items,
     allow_outside: bool = False,
 ) -> tuple[dict[str, ImageDataset], list[str], list[tuple[str, str]]]:
     """Read every image below `root` into memory, shorter side resized to `size`, centre-cropped to a square.

@@ -19,7 +19,8 @@ from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
 from cbam3d.storage import Part, Place, Source, is_url, local_copy, place_of, written
 
-TABLE_NAME = "manifest.csv"  # in the folder of the videos
+TABLE_NAME = "manifest.csv"  # in the folder of the videos, or of a run
+JOURNAL_NAME, DUPLICATES_NAME = ".manifest.unfinished", "duplicates.csv"  # beside it
 
 _NUMBERS: dict[str, tuple[type, pa.DataType]] = {
     **dict.fromkeys(("num_frames", "width", "height", "num_bytes", "changed_ns", "offset"), (np.int64, pa.int64())),

@@ -26,14 +26,14 @@ from cbam3d.data.workers import fresh_processes
 from cbam3d.errors import InputError
 from cbam3d.storage import Place, Refused, Url, files_below, local_copy, state_of
 from cbam3d.video.probe import Copies, VideoInfo, probe_video
-from cbam3d.video.timing import end_of, frames_between
+from cbam3d.video.timing import EXACT, end_of, frames_between
 
 _GRACE_SECONDS = 10.0  # the decoder enforces the limit itself, unless it hangs inside FFmpeg: then it is killed
 _DOWNLOAD_SECONDS = 600.0
 _BEYOND = 1.0  # seconds by which a part may exceed its video: tables have whole seconds
 _MOST_IN_TASK = 200  # videos of a task of a cluster
 
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+FileProgress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def scan_videos(
     reading: Reading,
     workers: int | None = None,
     spread: Spread | None = None,
-    progress: Progress = lambda items, total: items,
+    progress: FileProgress = lambda items, total: items,
 ) -> Scan:
     """Read every listed video once, however many parts of it are listed.
 
@@ -168,7 +168,7 @@ def _part(row: dict[str, Any]) -> dict[str, Any]:
     """What a row about a part of a video says, given what it says about the video."""
     num_frames, fps, times = row["num_frames"], row["fps"], row["times"]
     start, end, open_end = row["start"], row["end"], math.isinf(row["end"])
-    unusable = {"num_frames": 0, "end": start + 1e-3 if open_end else end}
+    unusable = {"num_frames": 0, "end": start + EXACT if open_end else end}
     if not num_frames:
         return unusable
     if not fps and not times:

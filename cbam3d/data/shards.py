@@ -21,7 +21,7 @@ import numpy as np
 
 from cbam3d.data.manifest import Manifest, TextColumn
 from cbam3d.data.recipe import SPLITS
-from cbam3d.data.scan import Progress
+from cbam3d.data.scan import FileProgress
 from cbam3d.errors import InputError
 from cbam3d.files import leads_out
 from cbam3d.storage import Place, Url, exists, files_below, local_copy, remove, written
@@ -39,7 +39,7 @@ def write_shards(
     classes: list[str],
     folder: Place,
     allow_outside: bool = False,
-    progress: Progress = lambda items, total: items,
+    progress: FileProgress = lambda items, total: items,
 ) -> Manifest:
     """Write the usable videos of a table into archives. Those of an interrupted call are kept, if they are of the same
     videos; other archives of this kind are removed from the folder.

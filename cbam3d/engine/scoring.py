@@ -59,7 +59,7 @@ def score(
         progress: shows how far it is.
 
     Returns: `loss` (mean cross-entropy of the views) and, for videos, clip_top1, clip_top5, video_top1,
-    video_top5, all 0 … 1; for images top1, top5. Top-5 of fewer than five classes is top-K. Where videos may have
+    video_top5, all 0 … 1; for images top1, top5. Five classes or fewer have no top-5. Where videos may have
     several labels, clip_map and video_map: the mean over classes of the average precision.
 
     Raises:
@@ -83,7 +83,7 @@ class _Found:
 
     def __init__(self, num_classes: int, apart: bool) -> None:
         self.num_classes, self.apart = num_classes, apart
-        self.top = (1, min(5, num_classes))
+        self.top = (1, 5) if num_classes > 5 else (1,)
         self.loss_of = Loss(apart=apart)
         self.problems: list[tuple[str, str]] = []
         self.names: list[str] = []
@@ -113,7 +113,8 @@ class _Found:
     def evaluation(self, fabric: Fabric, images: bool) -> Evaluation:
         """Of what all processes found."""
         rows: list[tuple[str, Any, np.ndarray]] = []
-        whole = np.array([self.num_views, 0.0, 0.0, 0.0])
+        whole = np.zeros(2 + len(self.top))
+        whole[0] = self.num_views
         if self.names:
             whole[1:] = torch.stack(self.sums).cpu().double().sum(0).numpy()
             parts = (torch.cat(tensors).cpu().numpy() for tensors in (self.labels, self.probabilities))
@@ -127,12 +128,12 @@ class _Found:
             of_clips = Ranking(*(np.concatenate(parts) for parts in zip(*views, strict=True))).mean()
             scores = {"clip_map": of_clips, "video_map": Ranking(given.probabilities, given.labels).mean()}
         else:
-            of_items = [float(given.hits(k).mean()) for k in self.top]
+            of_items = {k: float(given.hits(k).mean()) for k in self.top}
             if images:
-                scores, counts = dict(zip(("top1", "top5"), of_items, strict=True)), {"num_images": len(rows)}
+                scores, counts = {f"top{k}": value for k, value in of_items.items()}, {"num_images": len(rows)}
             else:
-                scores = dict(zip(("clip_top1", "clip_top5"), (count / num_views for count in right), strict=True))
-                scores |= dict(zip(("video_top1", "video_top5"), of_items, strict=True))
+                scores = {f"clip_top{k}": count / num_views for k, count in zip(self.top, right, strict=True)}
+                scores |= {f"video_top{k}": value for k, value in of_items.items()}
             pairs = given.labels * self.num_classes + given.probabilities.argmax(1)
             counted = np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
             confusion = torch.from_numpy(counted)

@@ -6,6 +6,7 @@ from typing import Any
 
 from cbam3d.errors import InputError
 
+PREFIX = "hf:"  # of repositories of the Hugging Face Hub, where a path may be meant
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 
 

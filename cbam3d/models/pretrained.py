@@ -9,7 +9,7 @@ from torch import nn
 
 from cbam3d.attention import CBAM, list_insertions
 from cbam3d.errors import InputError
-from cbam3d.models.download import WEIGHTS, download
+from cbam3d.models.download import PREFIX, WEIGHTS, download
 from cbam3d.models.headed import HeadedNetwork
 from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.libraries.own_input import OwnInput
@@ -34,8 +34,8 @@ def find_weights(name: str, ndim: int | None, weights: Any) -> Any:
     if not isinstance(weights, (str, Path)):
         return weights
     text = str(weights)
-    if text.startswith("hf:"):
-        return download(text.removeprefix("hf:")) / WEIGHTS
+    if text.startswith(PREFIX):
+        return download(text.removeprefix(PREFIX)) / WEIGHTS
     if (last := Path(text) / "checkpoints" / "last.ckpt").is_file():  # the folder of a run
         return last
     if Path(text).is_file() or "/" in text or Path(text).suffix:

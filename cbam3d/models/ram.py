@@ -135,9 +135,7 @@ class RAM(nn.Module):
         logits = self.fc(state)
         if not self.training:
             return logits
-        nothing = logits.new_zeros(x.shape[0], 0)
-        stacked = [torch.stack(values, dim=1) if values else nothing for values in (chances, baselines)]
-        return Glimpses(logits, *stacked)
+        return Glimpses(logits, torch.stack(chances, dim=1), torch.stack(baselines, dim=1))
 
     def _next(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Locations, (N, axes), and the logarithms of their densities, (N,), where these are learned."""

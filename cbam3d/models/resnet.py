@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, same_padding
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, per_frame, same_padding
 
 Attention = Callable[[int], nn.Module]  # channels -> a shape-preserving module
 Size = int | tuple[int, ...]
@@ -143,18 +143,15 @@ class ResNet(nn.Module):
             raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         block, num_blocks = DEPTHS[depth]
 
-        def frame_wise(size: int) -> tuple[int, ...]:
-            return (1, size, size)[-ndim:]
-
         square = isinstance(stem_kernel_size, int)
         kernel = (3, stem_kernel_size, stem_kernel_size)[-ndim:] if square else tuple(stem_kernel_size)
-        self.conv1 = _conv(ndim, in_channels, width, kernel, frame_wise(stem_stride))
+        self.conv1 = _conv(ndim, in_channels, width, kernel, per_frame(stem_stride, ndim))
         self.bn1 = BATCH_NORM[ndim](width)
         self.relu = nn.ReLU(inplace=True)
         pool = ndim == 2 if stem_pool is None else stem_pool
         self.maxpool = nn.Identity()
         if pool:
-            window = frame_wise(3) if pool is True else tuple(pool)
+            window = per_frame(3, ndim) if pool is True else tuple(pool)
             stride = tuple(min(k, 2) for k in window)
             self.maxpool = MAX_POOL[ndim](window, stride, same_padding(window, ndim))
 

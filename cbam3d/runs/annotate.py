@@ -15,7 +15,7 @@ _MOST_PIXELS = 480  # of the shorter side
 
 
 class AnnotatedVideo:
-    """A copy of a video with its classes over the frames, at a constant rate, 480 pixels high at most.
+    """A copy of a video with its classes over the frames, at a constant rate, its shorter side 480 pixels at most.
 
     Frames wait until it is known what they show.
 

@@ -15,11 +15,10 @@ from cbam3d.engine.checkpoint import checkpoint_path
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.models.download import CONFIG, WEIGHTS, download
+from cbam3d.models.download import CONFIG, METRICS, PREFIX, WEIGHTS, download
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.network import build_model
 
-PREFIX = "hf:"  # of repositories of the Hugging Face Hub
 PRETRAINED = "run"  # the format that CONFIG names, where it is not the arguments of a network
 
 
@@ -61,7 +60,7 @@ class Checkpoint:
         on validation data, which the folder of the run has, or else 0.5."""
         if not self.apart:
             return None
-        path = self.folder / "metrics.json"
+        path = self.folder / METRICS
         try:
             known = json.loads(path.read_text())["thresholds"] if path.is_file() else {}
             return np.array([known.get(name, 0.5) for name in self.classes], float)

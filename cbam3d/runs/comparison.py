@@ -20,11 +20,12 @@ from cbam3d.attention.catalog import is_local_attention
 from cbam3d.attention.heads.catalog import is_local_head
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.reading import name_of, write_config
-from cbam3d.data.manifest import write_manifest
+from cbam3d.data.manifest import TABLE_NAME, write_manifest
 from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
+from cbam3d.models.download import METRICS
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
@@ -53,7 +54,7 @@ class Training:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "metrics.json").is_file() and (self.folder / "predictions.csv").is_file()
+        return (self.folder / METRICS).is_file() and (self.folder / "predictions.csv").is_file()
 
 
 def compare(
@@ -112,7 +113,7 @@ def compare(
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
     if source.manifest is not None:
-        write_manifest(source.manifest, folder / "manifest.csv")
+        write_manifest(source.manifest, folder / TABLE_NAME)
         base = with_manifest_of(folder, base)
     base = with_loss(base, source)
     if base.train.cached_views and base.train.cache is None:
@@ -173,7 +174,7 @@ class _Processes:
 
     def __init__(self, begin: Callable[[], None] | None = None) -> None:
         self.begin, self.ended = begin, False
-        self.going: set[subprocess.Popen[bytes]] = set()
+        self.going: set[subprocess.Popen[Any]] = set()
         self.lock = threading.Lock()
 
     def run(self, command: list[str], **options: Any) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 from cbam3d.config import Config
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.loader import Samples
+from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine.events import FORMATS
 from cbam3d.engine.progress import no_progress
@@ -96,7 +97,7 @@ def _wants_events(config: Config, items: Samples) -> bool:
 def _for_table(config: Config, saved: Checkpoint) -> Config:
     """Without the groups and lists that the run was trained with, where other data has a table, which has its own."""
     data = config.data
-    if not data.manifest and not exists(place_of(data.root) / "manifest.csv"):
+    if not data.manifest and not exists(place_of(data.root) / TABLE_NAME):
         return config
     unused: dict[str, Any] = {"data.groups": None}
     numbered = load_recipe(find_recipe(data.recipe)).lists_have_numbers

@@ -1,6 +1,6 @@
 """An explanation: maps over the frames of a clip, as a sheet of images and as an animation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Explanation:
         best, probability = self.best[0]
         draw_sheet(self, title or f"{best} ({probability:.1%})", files[0])
         if len(self.frames) > 1:
-            write_moving(self, stem)
+            write_moving(self, files[1:3])
         else:
             files = [files[0], files[3]]
         np.savez_compressed(files[-1], **self.arrays())  # pyright: ignore[reportArgumentType]
@@ -162,15 +162,16 @@ def draw_sheet(found: Explanation, title: str, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def write_moving(found: Explanation, stem: Path) -> None:
-    """The clip as `stem`.mp4 and .gif, four frames a second: input, Grad-CAM and the spatial map that varies most,
+def write_moving(found: Explanation, paths: Iterable[Path]) -> None:
+    """The clip as .mp4 or .gif, four frames a second: input, Grad-CAM and the spatial map that varies most,
     side by side, over the temporal weights, of which that of the frame is filled."""
     pictures = [Image.fromarray(frame) for frame in _composed(found)]
-    stem.parent.mkdir(parents=True, exist_ok=True)
     first, *others = pictures
-    duration = 1000 // _FRAMES_PER_SECOND
-    first.save(stem.with_name(stem.name + ".gif"), save_all=True, append_images=others, duration=duration, loop=0)
-    write_video(stem.with_name(stem.name + ".mp4"), map(np.asarray, pictures), _FRAMES_PER_SECOND)
+    for path in paths:
+        if path.suffix == ".gif":
+            first.save(path, save_all=True, append_images=others, duration=1000 // _FRAMES_PER_SECOND, loop=0)
+        else:
+            write_video(path, map(np.asarray, pictures), _FRAMES_PER_SECOND)
 
 
 def _composed(found: Explanation) -> Iterator[np.ndarray]:

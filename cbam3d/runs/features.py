@@ -71,6 +71,8 @@ def features(
         trust_code: import the class of the network where the run names it by package.module:Class.
         progress: shows how far it is.
 
+    Features are kept and written with the precision of float16 (of float32 where they exceed its range).
+
     Returns: the file.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cbam3d.config import DataConfig
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.listing import Listing, list_videos
-from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest, write_manifest
+from cbam3d.data.manifest import DUPLICATES_NAME, JOURNAL_NAME, TABLE_NAME, Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.scan import Reading, Scan, copies_manifest, scan_videos
 from cbam3d.data.shards import write_shards
@@ -27,8 +27,6 @@ from cbam3d.storage import Place, Url, exists, files_below, is_url, local_copy, 
 from cbam3d.video.fingerprint import near_duplicates
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, write_index
 from cbam3d.video.probe import Copies
-
-JOURNAL_NAME = ".manifest.unfinished"
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +147,7 @@ def prepare(
             for name, problem in zip(scan.manifest.names(), scan.manifest.problem, strict=True):
                 if problem:
                     logger.warning(f"{name}: {problem}")
-            _write_duplicates(divided, scan.fingerprints, folder / "duplicates.csv")
+            _write_duplicates(divided, scan.fingerprints, folder / DUPLICATES_NAME)
         if archives is not None:
             _write_shards(prepared, divided, class_names(divided, facts), archives, allow_outside, progress)
     except KeyboardInterrupt:

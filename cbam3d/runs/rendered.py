@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from cbam3d.data import digits, motion, motion_events
-from cbam3d.data.manifest import TABLE_NAME
+from cbam3d.data.manifest import DUPLICATES_NAME, JOURNAL_NAME, TABLE_NAME
 from cbam3d.errors import InputError
 from cbam3d.video.index import INDEX_NAME
 
@@ -44,7 +44,7 @@ def render_missing(recipe: str, root: Path) -> bool:
     if recipe not in _RENDERED:
         return False
     rendered = _RENDERED[recipe]
-    expected = {*rendered.folders, TABLE_NAME, INDEX_NAME, ".manifest.unfinished", "annotations.csv", "duplicates.csv"}
+    expected = {*rendered.folders, TABLE_NAME, INDEX_NAME, JOURNAL_NAME, "annotations.csv", DUPLICATES_NAME}
     if root.is_dir() and (foreign := sorted({item.name for item in root.iterdir()} - expected)):
         raise InputError(f"{root} holds {foreign[0]}: {recipe} is not rendered there; name a data.recipe")
     if sum(1 for path in root.glob("*/**/*.*") if path.is_file()) < rendered.num_files:

@@ -17,9 +17,11 @@ from PIL import Image
 
 from cbam3d import __version__
 from cbam3d.data.batch import SampleIndex
+from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder, writing
+from cbam3d.models.download import METRICS
 from cbam3d.models.ours import attention_of
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
@@ -48,7 +50,7 @@ class Example:
 
 def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: int = 12, **options: Any) -> Path:
     """See `Run.report`; `saved` is the last checkpoint, `options` are those of `Checkpoint.model`."""
-    for name in ("predictions.csv", "metrics.json"):
+    for name in ("predictions.csv", METRICS):
         if folder.is_file() or not (folder / name).is_file():
             raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")
     if mistakes < 0:
@@ -72,7 +74,7 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
 
 def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
     """What the page shows, except for the mistakes."""
-    config, metrics = saved.config, json.loads((folder / "metrics.json").read_text())
+    config, metrics = saved.config, json.loads((folder / METRICS).read_text())
     pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
     again = folder / "evaluation.json"
     evaluated = json.loads(again.read_text()) if again.is_file() else None
@@ -91,7 +93,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "classes": sorted(_class_rows(folder / "classes.csv"), key=lambda row: float(row["score"] or 2)),
         "confused": _confused(_rows(folder / "confusion.csv")),
         "calibration": _calibration(_rows(folder / "predictions.csv")),
-        "splits": _splits(_rows(folder / "manifest.csv")),
+        "splits": _splits(_rows(folder / TABLE_NAME)),
         "skipped": _rows(folder / "skipped.csv"),
         "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),

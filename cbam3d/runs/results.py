@@ -89,7 +89,8 @@ class Result:
             top1.replace("top1", "calibration_error"): calibration_error(given.probabilities, given.labels),
         }
         units = np.array(groups)
-        intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in (1, 5)}
+        top = [k for k in (1, 5) if top1.replace("1", str(k)) in evaluation.scores]
+        intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in top}
         intervals[of_classes] = class_interval(given.hits(), given.labels, units, len(classes))
         return cls(evaluation, classes, groups, scores, intervals, num_skipped)
 

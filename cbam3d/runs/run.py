@@ -11,6 +11,7 @@ from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError
+from cbam3d.models.download import METRICS
 from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
@@ -66,7 +67,7 @@ class Run:
         Raises:
             InputError: training has not ended.
         """
-        path = self.folder / "metrics.json"
+        path = self.folder / METRICS
         if not path.is_file():
             raise InputError(f"{self.path}: training has not ended (metrics.json is missing)")
         return json.loads(path.read_text())

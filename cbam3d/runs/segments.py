@@ -15,6 +15,7 @@ from cbam3d.engine.segments import Truth, segment_average_precisions
 from cbam3d.errors import InputError
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.progress import over_files
+from cbam3d.video.timing import EXACT
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 
@@ -72,7 +73,7 @@ def truth_of(table: Manifest) -> Truth:
         path, start, end = table.path[row], float(table.start[row]), float(table.end[row])
         for label in labels[row]:
             events = truth.setdefault(label, [])
-            if events and events[-1][0] == path and start < events[-1][2] - 1e-3:
+            if events and events[-1][0] == path and start < events[-1][2] - EXACT:
                 events[-1] = path, events[-1][1], max(end, events[-1][2])
             else:
                 events.append((path, start, end))

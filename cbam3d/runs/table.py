@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from cbam3d.config import Config, DataConfig
 from cbam3d.data.background import BACKGROUND
 from cbam3d.data.listing import Listing, find_videos, list_videos, lists_of
-from cbam3d.data.manifest import Manifest, read_manifest, write_manifest
+from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest, write_manifest
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.split import assign_splits, leaking_groups
@@ -35,7 +35,7 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         InputError: an unreadable table, groups beside a table that has its own, or what `list_videos` raises.
     """
     data, root = config.data, place_of(config.data.root)
-    path = place_of(data.manifest) if data.manifest else root / "manifest.csv"
+    path = place_of(data.manifest) if data.manifest else root / TABLE_NAME
     if data.manifest or exists(path):
         for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
             if getattr(data, key):
@@ -117,7 +117,7 @@ def refuse_changed(manifest: Manifest, root: Place) -> None:
 def with_manifest_of(folder: Path, config: Config) -> Config:
     """The configuration with the table of videos that the run in `folder` has kept, in place of groups and lists: the
     same files, the same split."""
-    path = folder / "manifest.csv"
+    path = folder / TABLE_NAME
     if not path.is_file():
         return config
     return config.override({"data": {"manifest": str(path), "groups": None, "annotations": None}})

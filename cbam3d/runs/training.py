@@ -11,7 +11,7 @@ from torch import nn
 from cbam3d.config import Config, ConfigSource, ModelConfig, load_config
 from cbam3d.config.keys import keys
 from cbam3d.config.reading import name_of, write_config
-from cbam3d.data.manifest import write_manifest
+from cbam3d.data.manifest import TABLE_NAME, write_manifest
 from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
@@ -21,6 +21,7 @@ from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
+from cbam3d.models.download import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint
@@ -112,7 +113,7 @@ def train(
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
-            write_manifest(source.manifest, folder / "manifest.csv")
+            write_manifest(source.manifest, folder / TABLE_NAME)
         _report_to_wandb(settings, folder)
     validated, table = trainer.fit()
     result = _result(trainer, validated, score_test, source)
@@ -236,7 +237,7 @@ def _numbered(name: str) -> Iterator[Path]:
 
 def _write_scores(folder: Path, trainer: Trainer, result: Result, table: EpochTable) -> None:
     best = {f"best_{trainer.primary}": trainer.state.best_score, "best_epoch": trainer.state.best_epoch}
-    result.write(folder, folder / "metrics.json", result.facts() | {"epoch": trainer.state.epoch} | best)
+    result.write(folder, folder / METRICS, result.facts() | {"epoch": trainer.state.epoch} | best)
     names = [name for name in result.evaluation.scores if name != "loss"]
     plot_curves(folder / "curves.png", table, names, result.chance)
     plot_steps(folder / "steps.png", folder / "steps.csv")

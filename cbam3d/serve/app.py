@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cbam3d.data.background import BACKGROUND
-from cbam3d.data.manifest import read_manifest
+from cbam3d.data.manifest import TABLE_NAME, read_manifest
 from cbam3d.errors import InputError
 from cbam3d.runs.run import Run
 from cbam3d.serve.jobs import Job, Jobs
@@ -194,7 +194,7 @@ class _Site:
 
 def examples_of(run: Run) -> list[tuple[str, Path]]:
     """Videos of the run's test set that are still there: label and path, of one class after the other."""
-    table, root = run.folder / "manifest.csv", place_of(run.config.data.root)
+    table, root = run.folder / TABLE_NAME, place_of(run.config.data.root)
     if not table.is_file() or not isinstance(root, Path):
         return []
     manifest = read_manifest(table, run.config.data.allow_outside)

@@ -95,7 +95,7 @@ class Looker:
         best = predictor.best(probabilities, _TOP)
         report(0.2, "drawing where it looks")
         explanation = self.explainer.explain(views[len(views) // 2], bare=True)
-        write_moving(explanation, folder / "look")
+        write_moving(explanation, [folder / "look.mp4"])
         found: dict[str, Any] = {
             "run": self.name,
             "classes": [{"name": name, "probability": value} for name, value in best],

@@ -134,7 +134,8 @@ def remove(place: Place) -> None:
     """Remove a file, or a folder of files, if it is there.
 
     Raises:
-        InputError: it cannot be removed.
+        InputError: it cannot be removed from a URL.
+        OSError: or from here.
     """
     if isinstance(place, Url):
         try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_EXACT = 1e-3  # seconds, to which times in tables and containers are rounded
+EXACT = 1e-3  # seconds, to which times in tables and containers are rounded
 _REGULAR = 0.25  # frames, by which the times of a constant frame rate may be off
 
 
@@ -38,7 +38,7 @@ def frames_between(start: float, end: float, num_frames: int, fps: float, times:
         times: of `encode_times`.
     """
     shown = np.frombuffer(zlib.decompress(times), "<f4") if times else np.arange(num_frames) / fps
-    first, stop = np.searchsorted(shown, [start - _EXACT, end - _EXACT]).tolist()
+    first, stop = np.searchsorted(shown, [start - EXACT, end - EXACT]).tolist()
     return first, stop - first
 
 

@@ -15,6 +15,7 @@ from cbam3d.attention.heads.sta import STA
 from cbam3d.attention.heads.statistics import StatisticsHead
 from cbam3d.attention.heads.stgcn import STGCN
 from cbam3d.errors import check_new_name, check_options, unknown
+from cbam3d.plugins import load_plugin, plugins
 
 _CATALOG: dict[str, type[nn.Module]] = {
     "attention": AttentionPooling,
@@ -29,14 +30,14 @@ _CATALOG: dict[str, type[nn.Module]] = {
 
 
 def list_heads() -> list[str]:
-    """Return the names that `create_head` accepts.
+    """Return the names that `create_head` accepts, those of installed plugins among them.
 
     Examples:
         >>> from cbam3d import list_heads
         >>> list_heads()[:3]
         ['attention', 'csra', 'gltr']
     """
-    return sorted(_CATALOG)
+    return sorted({*_CATALOG, *plugins("heads")})
 
 
 def register_head(name: str, head: type[nn.Module]) -> None:
@@ -71,7 +72,7 @@ def register_head(name: str, head: type[nn.Module]) -> None:
 
 def is_local_head(name: str) -> bool:
     """Whether only this process knows a head, by `register_head`."""
-    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.")
+    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.") and name not in plugins("heads")
 
 
 def create_head(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:
@@ -95,7 +96,7 @@ def create_head(name: str, channels: int, num_classes: int, **options: Any) -> n
     """
     positive("channels and num_classes", channels, num_classes)
     check_options(f"head {name!r}", options, set(head_options(name)))
-    return _CATALOG[name](channels, num_classes, **options)
+    return _head_class(name)(channels, num_classes, **options)
 
 
 def head_options(name: str) -> dict[str, Any]:
@@ -104,7 +105,17 @@ def head_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown name.
     """
-    if name not in _CATALOG:
-        raise ValueError(unknown("head", name, _CATALOG))
-    _, _, *options = inspect.signature(_CATALOG[name]).parameters.values()
+    _, _, *options = inspect.signature(_head_class(name)).parameters.values()
     return {option.name: option.default for option in options}
+
+
+def _head_class(name: str) -> type[nn.Module]:
+    """
+    Raises:
+        ValueError: an unknown name, or a plugin that is no head.
+    """
+    if name not in _CATALOG and name in plugins("heads"):
+        register_head(name, load_plugin("heads", name))
+    if name not in _CATALOG:
+        raise ValueError(unknown("head", name, list_heads()))
+    return _CATALOG[name]

@@ -15,6 +15,17 @@ class Doubled(nn.Module):
         return x + x * self.factor.view(-1, *(1,) * (x.ndim - 2))
 
 
+class Largest(nn.Module):
+    """A linear classifier of the largest features."""
+
+    def __init__(self, channels: int, num_classes: int, bias: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, num_classes, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(2).amax(2))
+
+
 class OneLayer(nn.Module):
     """A linear classifier of the mean colours."""
 
