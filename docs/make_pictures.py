@@ -1,5 +1,7 @@
 """Draw the pictures of README and docs: python docs/make_pictures.py"""
 
+import csv
+import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,6 +11,15 @@ from cbam3d.data.motion import CLASSES, NUM_FRAMES, render_video
 
 HERE = Path(__file__).parent
 SHOWN = range(0, NUM_FRAMES, 3)
+# tables of `cbam3d compare` in docs/results, and what each compares
+COMPARED = {
+    "motion_frames": "motion, a network of images on frames",
+    "avletters_frames": "AVLetters, a network of images on frames",
+    "fight_frames": "fight, a network of images on frames",
+    "avletters_3d": "AVLetters, a 3D ResNet from scratch",
+    "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
+}
+COLOURS = {"better": "tab:green", "worse": "tab:red"}
 
 
 def draw_motions(path: Path) -> None:
@@ -64,6 +75,41 @@ def draw_rooms(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def draw_results(path: Path) -> None:
+    """What each mechanism changes, against the same network without it, with 95 % intervals."""
+    tables = {}
+    for name, title in COMPARED.items():
+        with open(HERE / "results" / f"{name}.csv", newline="") as file:
+            tables[title] = list(csv.DictReader(file))
+    heights = [len(rows) + 0.8 for rows in tables.values()]
+    figure = Figure(figsize=(7.6, 0.32 * sum(heights) + 0.5), layout="constrained")
+    grid = figure.subplots(len(tables), 1, sharex=True, gridspec_kw={"height_ratios": heights})
+    for axes, (title, (first, *others)) in zip(grid, tables.items(), strict=True):
+        seeds = len(json.loads(first["scores"]))
+        axes.set_title(f"{title}; without: {_score(first)} of {seeds} seeds", fontsize=9, loc="left")
+        for y, row in enumerate(others):
+            middle, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
+            colour = COLOURS.get(row["verdict"], "0.45")
+            axes.plot([low, high], [y, y], color=colour, linewidth=2)
+            axes.plot(middle, y, "o", color=colour)
+            axes.annotate(_score(row), (1.01, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+        names = [row["attention"].replace("position=[maxpool, residual]", "") for row in others]
+        axes.set(yticks=range(len(others)), ylim=(len(others) - 0.4, -0.6))
+        axes.set_yticklabels([name.replace(", )", ")").replace("()", "") for name in names], fontsize=8)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.grid(axis="x", alpha=0.3)
+    grid[-1].set_xlabel(
+        "points of video_top1 against the same network without; green: better, red: worse, grey: within noise",
+        fontsize=8,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _score(row: dict[str, str]) -> str:
+    return f"{100 * float(row['mean']):.1f} ± {100 * float(row['standard_deviation']):.1f} %"
+
+
 if __name__ == "__main__":
     draw_motions(HERE / "motion.png")
     draw_rooms(HERE / "architecture.png")
+    draw_results(HERE / "what_helps.png")

@@ -1,5 +1,6 @@
 """What several test modules need."""
 
+import csv
 import os
 import shlex
 import subprocess
@@ -73,6 +74,17 @@ def s3(s3_server):
     s3_server.restart()
     yield s3_server
     s3_server.restart()
+
+
+def pictures(*shape: int) -> torch.Tensor:
+    """Noise, uint8."""
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:

@@ -8,10 +8,7 @@ from cbam3d.data import crops
 from cbam3d.data.crops import RandomCrop, RandomResizedCrop, TestCrops, sides
 from cbam3d.data.rng import keys_of, torch_seeded
 from cbam3d.errors import InputError
-
-
-def pictures(*shape):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+from tests.conftest import pictures
 
 
 def test_every_place_is_cut_equally_often():

@@ -5,10 +5,7 @@ from torchvision.transforms import v2
 
 from cbam3d.data.rand_augment import RandAugment
 from cbam3d.data.rng import Purpose, keys_of, uniforms
-
-
-def pictures(*shape):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+from tests.conftest import pictures
 
 
 @pytest.mark.parametrize("shape", [(60, 3, 12, 16), (60, 2, 3, 12, 16)])

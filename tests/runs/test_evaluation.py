@@ -17,6 +17,7 @@ from cbam3d.data import motion
 from cbam3d.errors import InputError
 from cbam3d.runs import table as tables
 from cbam3d.runs.results import Result, groups_of, mean_over_splits
+from tests.conftest import rows_of
 from tests.tiny import train_tiny
 
 
@@ -34,15 +35,10 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_everything_that_is_written(runs):
     result = open_run(runs / "a").evaluate({"eval.num_clips": 3, "eval.num_crops": 3})
     report = json.loads((runs / "a/evaluation.json").read_text())
-    rows = table(runs / "a/evaluation/predictions.csv")
+    rows = rows_of(runs / "a/evaluation/predictions.csv")
     assert len(rows) == report["num_videos"] == 16
     assert report["num_clips"] == 16 * 9
     assert report["num_groups"] == 8
@@ -56,11 +52,11 @@ def test_everything_that_is_written(runs):
         probabilities = [float(row[f"probability{k}"]) for k in range(1, 6)]
         assert probabilities == sorted(probabilities, reverse=True)
         assert row["right"] == str(int(row["top1"] == row["label"]))
-    classes = table(runs / "a/evaluation/classes.csv")
+    classes = rows_of(runs / "a/evaluation/classes.csv")
     assert sum(int(row["items"]) for row in classes) == 16
     mean = np.mean([float(row["accuracy"]) for row in classes if row["items"] != "0"])
     assert report["video_mean_class_accuracy"] == pytest.approx(mean, abs=1e-3)
-    confusion = table(runs / "a/evaluation/confusion.csv")
+    confusion = rows_of(runs / "a/evaluation/confusion.csv")
     assert sum(int(row[row["true \\ predicted"]]) for row in confusion) == sum(right)
     assert (runs / "a/evaluation/confusion.png").is_file()
 
@@ -78,7 +74,7 @@ def test_training_ends_with_what_evaluation_gives(runs):
 def test_two_runs_are_compared_on_the_same_items(runs):
     results = [open_run(runs / name).evaluate() for name in "ab"]
     found = compare_runs(*results)
-    a, b = (table(runs / name / "evaluation/predictions.csv") for name in "ab")
+    a, b = (rows_of(runs / name / "evaluation/predictions.csv") for name in "ab")
     only_a = sum(x["right"] > y["right"] for x, y in zip(a, b, strict=True))
     only_b = sum(x["right"] < y["right"] for x, y in zip(a, b, strict=True))
     assert (found.only_first, found.only_second) == (only_a, only_b)
@@ -103,7 +99,7 @@ def test_the_predictor_gives_what_evaluation_gives(runs):
     open_run(runs / "a").evaluate()
     predictor = load_run(runs / "a")
     assert len(predictor.classes) == 8
-    for row in table(runs / "a/evaluation/predictions.csv")[:4]:
+    for row in rows_of(runs / "a/evaluation/predictions.csv")[:4]:
         best = predictor(runs / "videos" / row["path"], top=5)
         assert [name for name, _ in best] == [row[f"top{k}"] for k in range(1, 6)]
         assert [value for _, value in best] == pytest.approx(
@@ -134,7 +130,7 @@ def test_what_cannot_be_scored_is_one_line(runs, tmp_path):
 def test_pictures_are_classified_too(picture_run):
     open_run(picture_run).evaluate()
     predictor, pictures = load_run(picture_run), picture_run.parent / "pictures"
-    for row in table(picture_run / "evaluation/predictions.csv")[:3]:
+    for row in rows_of(picture_run / "evaluation/predictions.csv")[:3]:
         (name, value), _ = predictor(pictures / row["path"])
         assert name == row["top1"]
         assert value == pytest.approx(float(row["probability1"]), abs=1e-5)

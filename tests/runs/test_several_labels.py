@@ -1,6 +1,5 @@
 """Runs on parts of videos, with one label each or several: trained, scored, found as events, reported, compared."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from cbam3d.errors import InputError
 from cbam3d.runs.dry_run import dry_run
 from cbam3d.runs.segments import truth_of
 from cbam3d.runs.windows import predict_windows
+from tests.conftest import rows_of
 from tests.tiny import TINY, train_tiny
 
 VALUES = {"data.stride": 1, "data.background": 0.2, "train.class_weights": "balanced"}
@@ -45,11 +45,6 @@ def runs(root):
         at_once: train_tiny(root / str(at_once), root / f"run{at_once}", VALUES | (mixed if at_once == 2 else {}))
         for at_once in (1, 2)
     }
-
-
-def rows_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_of_parts_has_background_and_items_with_times(runs):
