@@ -26,7 +26,7 @@ from cbam3d.runs.network import memory_format
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = 16  # at a time, on a CPU
+_PICTURES, _SAMPLES = 16, 4  # at a time, on a CPU
 Problems = list[tuple[str, str]]
 
 
@@ -193,9 +193,9 @@ def computed(
         logger.info(f"{text}: {counted(len(missing), 'item')} of {len(data)} to compute, in {cache.folder}")
     if share:
         known = {data.name(i): stamps[i] for i in share}
-        samples = loader.batches.batch_size if num_views == 1 else config.eval.batch_size
-        batches: Any = ViewBatches(share, num_views, samples)
         on_cpu = fabric.device.type == "cpu"  # whose caches hold few pictures
+        samples = loader.batches.batch_size if num_views == 1 else config.eval.batch_size
+        batches: Any = ViewBatches(share, num_views, min(samples, _SAMPLES) if on_cpu else samples)
         per_pass = max(1, _PICTURES // (1 if images else config.data.num_frames)) if on_cpu else config.eval.batch_size
         layout = memory_format(config, images)
         transform = loader.transform.by_number(numbers_of(data.name(i) for i in range(len(data))))
