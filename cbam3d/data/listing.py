@@ -66,7 +66,9 @@ def list_videos(
         if row["path"] in outside:
             row["problem"] = "a link that leads out of the folder (allow_outside accepts it)"
     if all(row["problem"] for row in rows):
-        raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}")
+        flat = all("/" not in path for path in paths) and "{label}/" in recipe.patterns[-1]
+        hint = "; the videos of each class belong in a folder with its name" if flat else ""
+        raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}{hint}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
     missing = [*missing, *sorted(listed.keys() - names)]
     several = any(said.several for parts in listed.values() for said in parts)
@@ -216,7 +218,9 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
             raise InputError(f"{groups_file}: no group for {empty}")
     except KeyError as error:
         raise InputError(f"{groups_file}: no column {error}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{groups_file}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{groups_file}: {error}") from None
     missing = [row["path"] for row in rows if row["path"] not in groups and not row["problem"]]
     if missing:

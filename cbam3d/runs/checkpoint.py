@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,12 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
         return _read_pretrained(pretrained, text)
     if not path.is_file():
         if not (path / "config.yaml").is_file():
-            raise InputError(f"{path}: no run in this folder (config.yaml is missing)")
+            made = [str(run.parent) for run in Path("runs").glob("*/config.yaml")]
+            near = get_close_matches(text, made, n=1)
+            hint = (
+                f": did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(made)[:5])}" if made else ""
+            )
+            raise InputError(f"{path}: no run in this folder (config.yaml is missing){hint}")
         path = checkpoint_path(path, checkpoint)
     return read_checkpoint(path)
 

@@ -69,11 +69,17 @@ def test_a_network_in_the_working_directory_trains_and_is_trusted_by_name(tiny_r
         assert said in done.stdout + done.stderr
 
 
-def test_what_is_wrong_with_a_run_is_one_line(tmp_path, capsys):
+def test_what_is_wrong_with_a_run_is_one_line(tmp_path, capsys, monkeypatch):
     assert main(["train", "--data.recipe", "folder", "--data.root", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err == f"cbam3d: {tmp_path / 'nowhere'}: no such folder\n"
     assert main(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"cbam3d: {tmp_path}: no run in this folder (config.yaml is missing)\n"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/probe").mkdir(parents=True)
+    (tmp_path / "runs/probe/config.yaml").touch()
+    for name, hint in (("runs/prob", ": did you mean runs/probe?"), ("mine", "; there are runs/probe")):
+        assert main(["report", name]) == 2
+        assert capsys.readouterr().err.endswith(f"(config.yaml is missing){hint}\n")
 
 
 def test_a_run_is_exported_and_reported(tiny_run, tmp_path, capsys):

@@ -147,7 +147,7 @@ def test_a_groups_file_that_does_not_fit(tmp_path, make_video):
     groups.write_text("path,source\na/1.mp4,s1\n")
     with pytest.raises(InputError, match="no column 'group'"):
         list_videos(tmp_path / "root", FOLDER, groups)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.csv: cannot be read \(No such file"):
         list_videos(tmp_path / "root", FOLDER, tmp_path / "nowhere.csv")
 
 
@@ -161,6 +161,9 @@ def test_missing_empty_and_foreign_folders(tmp_path, make_video):
     ucf101 = load_recipe(bundled("datasets") / "ucf101")
     with pytest.raises(InputError, match=r"none of 1 videos fits; UCF-101/Archery/.*: path does not fit"):
         list_videos(tmp_path / "one_level_up", ucf101)
+    make_video("flat/a.mp4", 5)
+    with pytest.raises(InputError, match="the videos of each class belong in a folder with its name$"):
+        list_videos(tmp_path / "flat", FOLDER)
 
 
 def test_links_that_lead_out_are_named(tmp_path):
