@@ -162,7 +162,7 @@ def test_missing_empty_and_foreign_folders(tmp_path, make_video):
     with pytest.raises(InputError, match=r"none of 1 videos fits; UCF-101/Archery/.*: path does not fit"):
         list_videos(tmp_path / "one_level_up", ucf101)
     make_video("flat/a.mp4", 5)
-    with pytest.raises(InputError, match="the videos of each class belong in a folder with its name$"):
+    with pytest.raises(InputError, match=r"the videos of each class belong in a folder with its name$"):
         list_videos(tmp_path / "flat", FOLDER)
 
 
