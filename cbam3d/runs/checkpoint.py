@@ -150,9 +150,8 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
         if not (path / "config.yaml").is_file():
             made = [str(run.parent) for run in Path("runs").glob("*/config.yaml")]
             near = get_close_matches(text, made, n=1)
-            hint = (
-                f": did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(made)[:5])}" if made else ""
-            )
+            known = f"; there are {', '.join(sorted(made)[:5])}" if made else ""
+            hint = f": did you mean {near[0]}?" if near else known
             raise InputError(f"{path}: no run in this folder (config.yaml is missing){hint}")
         path = checkpoint_path(path, checkpoint)
     return read_checkpoint(path)
