@@ -1,6 +1,7 @@
 """Action recognition in video with 3D attention."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ _ROOMS = ("attention", "models", "config", "runs")  # those with public names, f
 
 def __getattr__(name: str) -> Any:
     """What is asked for is imported then: blocks need torch, runs also decoders, and `cbam3d --help` neither."""
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
     if name not in __all__:
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     rooms = (import_module(f"{__name__}.{room}") for room in _ROOMS)
     value = next(getattr(room, name) for room in rooms if name in room.__all__)

@@ -29,7 +29,7 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, values = parser().parse(arguments)
-    from cbam3d.runs.features import features
+    from cbam3d.runs.feature_table import features
 
     if given.run is None and given.config is None:
         raise InputError("features: name a run, or a configuration with --config")

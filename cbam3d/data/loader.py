@@ -177,6 +177,12 @@ class Loader:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def close(self) -> None:
+        """End the worker processes; the next pass starts others."""
+        if (workers := self.loader._iterator) is not None and hasattr(workers, "_shutdown_workers"):
+            workers._shutdown_workers()  # type: ignore[attr-defined]
+        self.loader._iterator = None
+
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Set the epoch (order and random parameters) and the first batch of the next pass."""
         self.batches.epoch, self.batches.start = epoch, start
@@ -211,6 +217,9 @@ class Loader:
     def _packed(self) -> Iterator[Packed]:
         try:
             yield from self.loader
+        except GeneratorExit:  # an epoch that is left early: in a notebook, an exception would keep the workers alive
+            self.close()
+            raise
         except (ConnectionError, EOFError, FileNotFoundError) as error:
             # Its socket is gone before PyTorch hears of its end, from a signal whose handler raises in the main thread:
             # here, rather than wherever that thread is later (in __del__, where the error is printed, not raised).

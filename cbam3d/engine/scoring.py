@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cbam3d.engine.losses import Loss
-from cbam3d.engine.progress import Progress, no_progress
+from cbam3d.engine.progress import Progress, ended, no_progress
 from cbam3d.engine.scores import Predictions, ranks
 from cbam3d.engine.several import Ranking
 from cbam3d.errors import InputError
@@ -68,13 +68,14 @@ def score(
     model.eval()
     found = _Found(num_classes, apart)
     total = len(loader) if isinstance(loader, Sized) else 0
-    for batch in progress(loader, total, lambda: "scoring"):
-        found.problems += batch.problems
-        if not len(batch.labels):
-            continue
-        with fabric.autocast():
-            logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
-        found.add(logits, batch.labels, batch.names)
+    with ended(progress(loader, total, lambda: "scoring")) as batches:
+        for batch in batches:
+            found.problems += batch.problems
+            if not len(batch.labels):
+                continue
+            with fabric.autocast():
+                logits = torch.cat([model(part).float() for part in batch.inputs.split(batch_size)])
+            found.add(logits, batch.labels, batch.names)
     return found.evaluation(fabric, images)
 
 

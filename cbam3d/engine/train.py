@@ -25,7 +25,7 @@ from cbam3d.engine.checkpoint import checkpoint_path, save_checkpoint
 from cbam3d.engine.losses import Loss
 from cbam3d.engine.memory import advise, peak_memory_gib
 from cbam3d.engine.optim import MovingAverage, train_mode
-from cbam3d.engine.progress import Progress, no_progress
+from cbam3d.engine.progress import Progress, ended, no_progress
 from cbam3d.engine.records import EpochTable, SkippedFiles, StepTable
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import Evaluation, gather
@@ -231,10 +231,11 @@ class Trainer:
             speed = f"  loss {self.last_loss:.3f}  {done / seconds:.0f} clips/s" if done else ""
             return f"epoch {state.epoch + 1}/{self.config.train.epochs}{speed}"
 
-        for batch in self.progress(self.loader, len(self.loader), text, state.batch):
-            idle.ends()
-            self.step(batch)
-            idle.begins()
+        with ended(self.progress(self.loader, len(self.loader), text, state.batch)) as batches:
+            for batch in batches:
+                idle.ends()
+                self.step(batch)
+                idle.begins()
         self.read(everything=True)
         seconds = time.perf_counter() - started
         return {

@@ -4,7 +4,7 @@ from cbam3d.runs.comparison import IncompleteComparison, compare
 from cbam3d.runs.cost import measure_cost
 from cbam3d.runs.dataset import open_dataset
 from cbam3d.runs.dry_run import dry_run
-from cbam3d.runs.features import features
+from cbam3d.runs.feature_table import features
 from cbam3d.runs.predictor import Predictor, load_run
 from cbam3d.runs.preparation import prepare
 from cbam3d.runs.results import compare_runs

@@ -84,6 +84,13 @@ class Comparison:
         """Header and rows of the table of scores, and of the table of costs."""
         return _scores(self), _all_costs(self)
 
+    def __repr__(self) -> str:
+        return "\n".join([self.heading, *map(", ".join, self.tables()[0][1:])])
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return "\n\n".join([self.heading, *map(_markdown, self.tables()), self.note()])
+
     def note(self) -> str:
         """What the tables mean."""
         return _note(self.rows)
@@ -142,8 +149,7 @@ def measure(
 def write_comparison(out: Path, compared: Comparison) -> None:
     """Write `comparison.md`, `.csv` and `.png` into a folder."""
     rows = compared.rows
-    parts = [compared.heading, *map(_markdown, compared.tables()), compared.note()]
-    (out / "comparison.md").write_text("\n\n".join(parts) + "\n")
+    (out / "comparison.md").write_text(compared._repr_markdown_() + "\n")
     _write_csv(out / "comparison.csv", compared)
     differences = [(row.difference, row.low, row.high) for row in rows]
     names, scores = [row.name for row in rows], [row.scores for row in rows]

@@ -1,10 +1,12 @@
 """A data set as loaders; and for a training loop of your own: items by index, batches by iteration."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
@@ -14,13 +16,15 @@ from cbam3d.data.draw import Transform
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, visits
 from cbam3d.engine.progress import Progress
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, counted
 from cbam3d.runs.data import Source, open_source
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.progress import show_progress
 
+logger = logging.getLogger(__name__)
 
-class Split:
+
+class Split(Dataset[tuple[Tensor, int | Tensor]]):
     """One split of a data set, sampled, cropped, transformed and normalised as configured.
 
     `split[i]` is the pair of an item's input, float32 (C, T, H, W) or (C, H, W), and its label: its class number, or
@@ -40,6 +44,9 @@ class Split:
 
     def __init__(self, loader: Loader, classes: list[str]) -> None:
         self.loader, self.classes = loader, classes
+
+    def __repr__(self) -> str:
+        return f"Split({counted(len(self), 'item')} of {len(self.classes):,} classes, {len(self.loader):,} batches)"
 
     def __len__(self) -> int:
         """Number of items."""
@@ -67,7 +74,8 @@ class Split:
     def batches(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, on the device: `inputs` (N·V, C, *S), the V views of a sample one after the other,
         `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and
-        the `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch."""
+        the `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch.
+        Training samples that fill no batch wait for another epoch; `len(split.loader)` is the number of batches."""
         self.loader.set_epoch(epoch)
         return iter(self.loader)
 
@@ -93,6 +101,9 @@ def open_dataset(
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, or leaking groups.
 
+    Returns: the splits train, val and test; without a val split in the data, val is test, and a warning says so. Files
+    that cannot be read are in none, and named by warnings.
+
     Examples:
         >>> import cbam3d
         >>> data = {"config": "folder", "data.root": "videos", "data.size": 64, "data.short_side": 64}
@@ -103,6 +114,10 @@ def open_dataset(
     """
     settings = with_own_input(load_config(config))
     source = open_source(settings, progress=progress)
+    for name, reason in source.problems:
+        logger.warning(f"skipped {name}: {reason}")
+    if source.validation is source.test:
+        logger.warning("no val split beside test: val is test, and an epoch chosen by it has too good a score there")
     loaders = create_loaders(settings, source, torch.device(device))
     return Splits(*(Split(loader, source.classes) for loader in loaders))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -39,6 +40,16 @@ class Explanation:
     maps: dict[str, dict[str, np.ndarray]]
     grad_cam: np.ndarray | None
     layer: str
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{name} {probability:.1%}" for name, probability in self.best[:3])
+        return f"Explanation({best}; {len(self.frames)} frames, maps of {len(self.maps)} blocks)"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        picture = BytesIO()
+        draw_sheet(self, "{} ({:.1%})".format(*self.best[0]), picture)
+        return picture.getvalue()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Frames, maps ("block/kind") and Grad-CAM ("grad_cam/layer") by name."""
@@ -109,7 +120,7 @@ def _span(values: np.ndarray) -> str:
     return f"flat: {values.mean():.3f}" if _is_flat(values) else f"{values.min():.3f} … {values.max():.3f}"
 
 
-def draw_sheet(found: Explanation, title: str, path: Path) -> None:
+def draw_sheet(found: Explanation, title: str, path: Path | BytesIO) -> None:
     """A PNG: the frames, each map over them, smoothly, and at the right as it is, with its scale; under them the
     temporal weights and the channels' weights."""
     count = len(found.frames)

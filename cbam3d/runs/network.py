@@ -15,7 +15,7 @@ from cbam3d.data.rng import torch_seeded
 from cbam3d.errors import InputError, is_foreign
 from cbam3d.models import create_model
 from cbam3d.models.ours import OURS, attention_of, network_options
-from cbam3d.models.zoo import check_model_name
+from cbam3d.models.zoo import check_model_name, is_class_path
 
 GIVEN = "(given)"  # in place of a name, where a network was passed to `train`
 
@@ -32,6 +32,15 @@ def check_names(config: Config) -> None:
             head_options(model.head)
     except ValueError as error:
         raise InputError(f"model: {error}") from None
+    if model.name == GIVEN or is_class_path(model.name) or model.name.startswith("hf/"):
+        return
+    try:
+        with torch.device("meta"):  # options, too, without the memory
+            build_model(config.override({"model.weights": None}), 2, has_images(config))
+    except InputError:
+        raise
+    except Exception:  # a network that computes as it is built: later
+        return
 
 
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:

@@ -53,6 +53,10 @@ class Preparation:
     copies: Place | None
     shards: Place | None
 
+    def __repr__(self) -> str:
+        usable = int(self.manifest.usable.sum())
+        return f"Preparation({counted(len(self.manifest), 'row')}, {usable:,} usable, in {self.path})"
+
     def classes(self) -> list[tuple[str, int, int]]:
         """Name, number of videos and of usable ones of each class."""
         manifest = self.manifest

@@ -3,11 +3,15 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from cbam3d.engine.progress import Progress
+
+if find_spec("ipywidgets") is None:  # without which a notebook would show no bar, and say no word
+    from tqdm import tqdm
+else:
+    from tqdm.auto import tqdm
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

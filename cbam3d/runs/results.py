@@ -94,6 +94,11 @@ class Result:
         intervals[of_classes] = class_interval(given.hits(), given.labels, units, len(classes))
         return cls(evaluation, classes, groups, scores, intervals, num_skipped)
 
+    def __repr__(self) -> str:
+        low, high = self.bounded.get(self.leading, (float("nan"), float("nan")))
+        score = f"{self.leading} {self.scores[self.leading]:.2%} ({low:.2%} … {high:.2%}), chance {self.chance:.2%}"
+        return f"Result({score}, {', '.join(f'{name} {value:,}' for name, value in self.counts.items())})"
+
     @property
     def uneven(self) -> str:
         """Of which classes there are so many more items than of others that they decide the accuracy; empty where the

@@ -55,6 +55,15 @@ class Run:
     trust_code: bool = False
     result: Result | None = None
 
+    def __repr__(self) -> str:
+        path = self.folder / METRICS
+        score = ""
+        if path.is_file():
+            metrics = self.metrics
+            leading = metrics.get("leading_score", "top1" if self.images else "video_top1")
+            score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
+        return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"
+
     @property
     def folder(self) -> Path:
         """Where it is; of a checkpoint that lies elsewhere, where results go."""

@@ -1,6 +1,10 @@
 """The data of a configuration, in a loop of one's own."""
 
+import shutil
+import time
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from cbam3d import create_model, open_dataset
 from cbam3d.data import read_clip
+from cbam3d.engine.progress import ended
 from cbam3d.errors import InputError
 from tests.tiny import TINY
 
@@ -77,3 +82,33 @@ def test_a_file_that_cannot_be_read_is_named(values, tmp_path):
     (tmp_path / "videos" / test.name(0)).write_bytes(b"")
     with pytest.raises(InputError, match=f"{test.name(0)}: empty file"):
         test[0]
+
+
+def test_an_exception_that_is_kept_keeps_no_worker(values):
+    """As a notebook keeps the last one."""
+    train = open_dataset({**values, "data.num_workers": 1, "train.batch_size": 4}).train
+    before = len(psutil.Process().children())
+
+    def fail():
+        with ended(train.batches(0)) as batches:
+            for _ in batches:
+                assert len(psutil.Process().children()) > before
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as kept:
+        fail()
+    assert kept.traceback
+    gone = time.monotonic() + 10
+    while len(psutil.Process().children()) > before and time.monotonic() < gone:
+        time.sleep(0.05)
+    assert len(psutil.Process().children()) == before
+    assert len(list(train.batches(1))) == len(train.loader)  # by others
+
+
+def test_what_is_not_in_the_splits_is_said(values, tmp_path, caplog):
+    shutil.copytree(values["data.root"], tmp_path / "videos")
+    (tmp_path / "videos/move_down/broken_g009.avi").write_bytes(b"broken")
+    data = open_dataset({**values, "data.root": str(tmp_path / "videos")})
+    assert "skipped move_down/broken_g009.avi: unreadable" in caplog.text
+    assert "no val split beside test: val is test" in caplog.text
+    assert repr(data.test) == "Split(8 items of 8 classes, 1 batches)"

@@ -4,9 +4,9 @@ from torch import nn
 
 from cbam3d import CBAM3d, create_model, insert_attention, list_insertions, register_attention
 from cbam3d.attention import catalog
-from cbam3d.config import Config, ModelConfig, TrainConfig
+from cbam3d.config import Config, ModelConfig, TrainConfig, load_config
 from cbam3d.errors import InputError, is_foreign
-from cbam3d.runs.network import build_model, keep_hooks_and_sync_batchnorm, new_parameters
+from cbam3d.runs.network import build_model, check_names, keep_hooks_and_sync_batchnorm, new_parameters
 from cbam3d.runs.trainer import create_training
 
 
@@ -113,3 +113,18 @@ def test_a_network_is_built_by_its_seed_alone():
     second = build_model(config, 3, images=True).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"model.attention_options": {"reductoin": 8}}, "did you mean 'reduction'"),
+        ({"model.options": {"widht": 8}}, "widht"),
+        ({"model.name": "timm/resnet18", "model.options": {"depht": 8}}, "depht"),
+    ],
+)
+def test_a_wrong_option_is_found_before_data_is_read(values, reason):
+    if "timm" in values.get("model.name", ""):
+        pytest.importorskip("timm")
+    with pytest.raises(InputError, match=reason):
+        check_names(load_config({"config": "folder", **values}))

@@ -206,3 +206,14 @@ def test_where_there_is_no_terminal_progress_is_a_line_a_minute(monkeypatch, cap
     assert lines[0] == "reading: 60 of 120 (50%), 0.667/s, 01:30 left"
     assert lines[1] == "reading: 100 of 120 (83%), 0.667/s, 00:30 left"
     assert len(lines) == 2
+
+
+def test_a_notebook_shows_them_in_a_line_or_as_a_picture(tiny_run):
+    run = open_run(tiny_run)
+    assert repr(run) == f"Run('{tiny_run}', resnet10, 8 classes, video_top1 {run.metrics['video_top1']:.2%})"
+    found = run.evaluate()
+    assert repr(found).startswith(f"Result(video_top1 {found.scores['video_top1']:.2%} (")
+    assert "chance 12.50%" in repr(found)
+    explanation = run.explain(next((tiny_run.parent / "videos").rglob("*.avi")))
+    assert len(repr(explanation)) < 300
+    assert explanation._repr_png_().startswith(b"\x89PNG")
