@@ -24,7 +24,7 @@ from cbam3d.attention.gc import GC
 from cbam3d.attention.gct import GCT
 from cbam3d.attention.ge import GE
 from cbam3d.attention.gsop import GSoP
-from cbam3d.attention.nd import check_ndim
+from cbam3d.attention.nd import check_clips, check_ndim
 from cbam3d.attention.non_local import NonLocal
 from cbam3d.attention.residual import ResidualAttention
 from cbam3d.attention.rga import RGA
@@ -148,6 +148,8 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
     check_ndim(ndim)
     positive("channels", channels)
     known = attention_options(name)
+    if ndim not in attention_ranks(name):
+        check_clips(name, ndim)
     check_options(f"attention {name!r}", options, set(known))
     missing = [option for option, default in known.items() if default is inspect.Parameter.empty]
     for option in missing:

@@ -314,6 +314,8 @@ def _check_gates(gates: Sequence[GateName] | None, ndim: int) -> tuple[GateName,
     known: tuple[GateName, ...] = ("channel", "spatial", "temporal")
     if gates is None:
         return known[:ndim]
+    if isinstance(gates, str):
+        raise ValueError(f"gates are a list of names, such as [{gates!r}], got a text")
     for gate in gates:
         if gate not in known:
             raise ValueError(unknown("gate", gate, known))

@@ -155,7 +155,8 @@ def load_weights(
     if match == "order":
         report = report.by_order(sources)
     if not filled:
-        raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}")
+        hint = "" if match == "order" else ' (where only its names differ, match="order", model.weights_match, helps)'
+        raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}{hint}")
     if require_complete and not report.complete:
         raise InputError(_incomplete(origin, report))
     model.load_state_dict(filled, strict=False)

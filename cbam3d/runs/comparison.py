@@ -108,7 +108,10 @@ def compare(
         parts = (("network", model.name, is_local_model), ("attention", model.attention, is_local_attention))
         for what, name, is_local in (*parts, ("head", model.head, is_local_head)):
             if name is not None and is_local(name):
-                raise InputError(f"compare: the {what} {name} is known in this process only, each training has its own")
+                raise InputError(
+                    f"compare: the {what} {name} is known in this process only, each training has its own: "
+                    "name a class as package.module:Class, or make it a plugin"
+                )
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))

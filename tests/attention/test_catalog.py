@@ -326,3 +326,12 @@ def test_large_features_stay_finite_in_float16(name, training, kind):
             out = block(x.half())
         # ACTION is the sum of three excitations, up to 6 times its input
         assert out.isfinite().all() or (name == "action" and 6 * x.abs().max() > 65_504), std
+
+
+def test_what_is_for_clips_only_says_so_and_names_may_be_in_capitals():
+    with pytest.raises(ValueError, match="tam needs clips"):
+        create_attention("tam", 8, ndim=2)
+    with pytest.raises(ValueError, match="did you mean 'cbam'"):
+        create_attention("CBAM", 8)
+    with pytest.raises(ValueError, match=r"such as \['channel'\]"):
+        create_attention("cbam", 8, gates="channel")
