@@ -102,7 +102,7 @@ def compare(
         raise InputError("compare: --out takes the place of run.dir")
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
-            raise InputError(f"compare: --{name} must be at least 1, got {value}")
+            raise InputError(f"compare: {name} must be at least 1, got {value}")
     for choice in choices:
         model = choice.config(base).model
         parts = (("network", model.name, is_local_model), ("attention", model.attention, is_local_attention))

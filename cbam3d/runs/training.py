@@ -85,9 +85,7 @@ def train(
     else:
         settings, folder = load_config(given, placed), Path()
         if settings.run.dir is not None and checkpoint_path(Path(settings.run.dir)).exists():
-            raise InputError(
-                f"{settings.run.dir} holds a run: --resume continues it, another --run.dir leaves it alone"
-            )
+            raise InputError(f"{settings.run.dir} holds a run: resume it, or give another run.dir")
     check_names(settings)
     fabric, settings = create_fabric(settings, model)
     if resume:

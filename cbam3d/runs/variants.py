@@ -136,7 +136,7 @@ def _options_of(part: str, name: str) -> set[str]:
 def _check_number(variants: Sequence[Variant], option: str, text: str) -> None:
     slugs = [variant.slug for variant in variants]
     if len(variants) < 2 or len(set(slugs)) < len(slugs):
-        raise InputError(f"compare: --{option} names at least two, each once, got {text!r}")
+        raise InputError(f"compare: {option} names at least two, each once, got {text!r}")
 
 
 def _split(text: str) -> list[str]:

@@ -185,8 +185,8 @@ def test_what_only_this_process_knows_is_refused_before_anything_is_trained(tmp_
 def test_what_is_wrong_is_one_line(tmp_path):
     for values, options, message in (
         ({"run.dir": "x"}, {}, "--out takes the place of run.dir"),
-        ({}, {"seeds": 0}, "--seeds must be at least 1, got 0"),
-        ({}, {"jobs": 0}, "--jobs must be at least 1, got 0"),
+        ({}, {"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({}, {"jobs": 0}, "jobs must be at least 1, got 0"),
     ):
         with pytest.raises(InputError, match=message):
             compare({"config": "motion", **values}, "none,se", out=tmp_path / "out", **options)
@@ -210,7 +210,7 @@ def test_variants_of_any_keys_may_be_compared_instead(compared, tmp_path):
 @pytest.mark.parametrize(
     ("variants", "reason"),
     [
-        ({"a": {}}, "--variants names at least two"),
+        ({"a": {}}, "variants names at least two"),
         ({"a b": {}, "a-b": {}}, "each once"),
         ({"a": {}, "b": {"augment.mixpu": 1}}, "variant b: .*mixup"),
         ({"a": {}, "b": {"data.root": "elsewhere"}}, r"variant b: data\.root is the same for all"),

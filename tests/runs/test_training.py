@@ -124,7 +124,7 @@ def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog):
     train({**TINY, **TWO, "data.root": str(videos)}, resume=True)  # the latest, which is finished: it is scored again
     assert read_json("runs/folder-2/metrics.json") == before
     assert "resuming after epoch 2" in caplog.text
-    with pytest.raises(InputError, match="runs/folder holds a run: --resume continues it"):
+    with pytest.raises(InputError, match="runs/folder holds a run: resume it, or give another"):
         short(videos, "runs/folder")
     train(run_dir="runs/folder", resume=True)  # with the run's own configuration
     assert read_json("runs/folder/metrics.json") == before

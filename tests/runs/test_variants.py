@@ -25,7 +25,7 @@ def test_heads_may_be_compared_instead():
     assert (mean.head, mean.head_options) == ("mean", {"grid": 1})
     assert (gltr.head, gltr.head_options) == ("gltr", {"grid": 1, "dim": 8, "dilations": [1, 2]})
     assert mean.attention == base.model.attention
-    for words, reason in (("mean,gltr(dmi=8)", "did you mean 'dim'"), ("mean,se", "head"), ("mean", "--head names")):
+    for words, reason in (("mean,gltr(dmi=8)", "did you mean 'dim'"), ("mean,se", "head"), ("mean", "head names")):
         with pytest.raises(InputError, match=reason):
             parse_words(words, "head", base)
     with pytest.raises(InputError, match="either mechanisms"):
