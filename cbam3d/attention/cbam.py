@@ -11,7 +11,7 @@ only. Shapes are (N, C, *S), S = (H, W) or (T, H, W).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,19 @@ from cbam3d.attention.ops.planes import PLANE_CONV
 from cbam3d.errors import unknown
 
 GateName = Literal["channel", "spatial", "temporal"]
+
+
+class _Options(TypedDict, total=False):
+    """What `CBAM2d` and `CBAM3d` pass on to `CBAM`."""
+
+    temporal_kernel_size: int
+    gates: Sequence[GateName] | None
+    arrangement: Literal["sequential", "parallel"]
+    residual: bool
+    bias: bool
+    conv_bias: bool | None
+    batch_norm: bool
+    init: Init
 
 
 class PooledGate(Gate):
@@ -287,7 +300,7 @@ class CBAM2d(CBAM):
     """
 
     def __init__(
-        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options: Any
+        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = 7, **options: Unpack[_Options]
     ) -> None:
         super().__init__(channels, reduction, kernel_size, ndim=2, **options)
 
@@ -305,7 +318,11 @@ class CBAM3d(CBAM):
     """
 
     def __init__(
-        self, channels: int, reduction: int = 16, kernel_size: int | Sequence[int] = (1, 7, 7), **options: Any
+        self,
+        channels: int,
+        reduction: int = 16,
+        kernel_size: int | Sequence[int] = (1, 7, 7),
+        **options: Unpack[_Options],
     ) -> None:
         super().__init__(channels, reduction, kernel_size, ndim=3, **options)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.catalog import attention_options, create_attention
+from cbam3d.attention.gate import Init
 from cbam3d.attention.insertion.clips import clip_frames_of
 from cbam3d.attention.insertion.features import (
     Features,
@@ -60,7 +61,7 @@ def insert_attention(
     model: nn.Module,
     mechanism: str,
     position: str | Sequence[str] = "residual",
-    init: str = "identity",
+    init: Init = "identity",
     example: Any = None,
     check: bool = True,
     **options: Any,
