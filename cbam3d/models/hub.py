@@ -35,8 +35,6 @@ def from_pretrained(source: str | Path) -> nn.Module:
         folder = download(str(source))
     try:
         arguments = json.loads((folder / CONFIG).read_text())
-    except InputError:
-        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: no readable {CONFIG} ({error})") from None
     if not isinstance(arguments, dict) or not isinstance(name := arguments.get("name", ""), str):
