@@ -37,6 +37,8 @@ from cbam3d.errors import InputError, Stopped
 
 logger = logging.getLogger(__name__)
 
+_LINE_SECONDS = 5.0  # of epochs that take less, and are not scored, not each has a line
+
 
 class TrainLoader(Sized, Iterable[Any], Protocol):
     """Yields batches with `inputs` (N, C, *S), `targets` (N,) or (N, K), `labels`, `names` and `problems`."""
@@ -178,7 +180,7 @@ class Trainer:
         table = EpochTable(self.folder / "metrics.csv", state.epoch)
         steps = self.steps = StepTable(self.folder / "steps.csv", state.steps) if self.fabric.is_global_zero else None
         writer = self.events = SummaryWriter(self.folder / "tensorboard", purge_step=state.steps + 1) if steps else None
-        evaluation = None
+        evaluation, said = None, -math.inf
         if not state.steps and not state.epoch:
             self._save("last")  # a run that is killed in its first epoch can resume, too
         with self.stop.listening(), writer or nullcontext() as events, steps or nullcontext():
@@ -197,7 +199,9 @@ class Trainer:
                     for name, value in row.items():
                         events.add_scalar(name, value, state.steps)
                 self._save(*self._judge(row.get(self.primary)), "last")  # the best first: a kill loses neither
-                logger.info(_epoch_line(row, epochs))
+                if evaluation is not None or time.monotonic() - said >= _LINE_SECONDS:
+                    said = time.monotonic()
+                    logger.info(_epoch_line(row, epochs))
         return evaluation or self.score(self.evaluate), table
 
     def _given_up(self) -> bool:

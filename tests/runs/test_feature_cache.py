@@ -1,6 +1,7 @@
 """Heads on features that were computed once."""
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -163,3 +164,11 @@ def test_features_depend_on_the_reach_of_clips(probe):
     other = probe.config.override({"data.reach": 0.5})
     model = probe.model()
     assert feature_cache.facts_of(other, model) != feature_cache.facts_of(probe.config, model)
+
+
+def test_epochs_that_take_no_time_have_no_line_each(videos, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    values = {**PROBE, "data.root": str(videos), "train.epochs": 6, "eval.every_epochs": 3}
+    train(values, run_dir=tmp_path / "run")
+    lines = [line.split()[1] for line in caplog.messages if line.startswith("epoch")]
+    assert lines == ["1/6", "3/6", "6/6"]
