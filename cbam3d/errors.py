@@ -48,8 +48,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line that names the nearest known name, or where none is near, all of them, if they are few."""
     known = sorted(known)
     of_lower = {one.lower(): one for one in known}
-    if near := get_close_matches(name.lower(), of_lower, n=1, cutoff=0.6):
-        return f"unknown {kind} {name!r}: did you mean {of_lower[near[0]]!r}?"
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = near or [of_lower[one] for one in get_close_matches(name.lower(), of_lower, n=1, cutoff=0.6)]
+    if near:
+        return f"unknown {kind} {name!r}: did you mean {near[0]!r}?"
     rest = f", … ({len(known)} in all)" if len(known) > _SHOWN else ""
     return f"unknown {kind} {name!r}: known are {', '.join(known[:_SHOWN])}{rest}"
 

@@ -27,7 +27,7 @@ def playable(path: Path, target: Path) -> Path:
             return path
         fps = stream.average_rate or stream.guessed_rate or 25
     try:
-        write_video(target, _pictures(path), min(120, max(1, round(fps))))
+        write_video(target, _pictures(path), min(120, max(1, round(float(fps)))))
     except FFmpegError as error:
         raise VideoError(path, reason_of(error)) from None
     return target
