@@ -13,10 +13,6 @@ HERE = Path(__file__).parent
 SHOWN = range(0, NUM_FRAMES, 3)
 # tables of `cbam3d compare` in docs/results, and what each compares
 COMPARED = {
-    "motion_frames": "motion, a network of images on frames",
-    "avletters_frames": "AVLetters, a network of images on frames",
-    "fight_frames": "fight, a network of images on frames",
-    "avletters_3d": "AVLetters, a 3D ResNet from scratch",
     "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
 }
 COLOURS = {"better": "tab:green", "worse": "tab:red"}
@@ -83,7 +79,7 @@ def draw_results(path: Path) -> None:
             tables[title] = list(csv.DictReader(file))
     heights = [len(rows) + 0.8 for rows in tables.values()]
     figure = Figure(figsize=(7.6, 0.32 * sum(heights) + 0.5), layout="constrained")
-    grid = figure.subplots(len(tables), 1, sharex=True, gridspec_kw={"height_ratios": heights})
+    grid = figure.subplots(len(tables), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, (title, (first, *others)) in zip(grid, tables.items(), strict=True):
         seeds = len(json.loads(first["scores"]))
         axes.set_title(f"{title}; without: {_score(first)} of {seeds} seeds", fontsize=9, loc="left")
