@@ -314,8 +314,8 @@ class EvalConfig(Section):
     """Clips per video, spread evenly over its length."""
     num_crops: Literal[1, 3] = 1
     """Crops of data.size per clip: 1 at the centre, or 3 along the longer side. Each counts as a clip of its own."""
-    flip: Switch = False
-    """Score each of these a second time mirrored, as a clip of its own."""
+    flip: Switch | None = False
+    """Score each of these a second time mirrored, as a clip of its own; null: where augment.flip is set."""
     batch_size: Count = 32
     """Clips (images) per forward pass and process."""
     every_epochs: Count = 1
@@ -337,6 +337,11 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
+
+    @property
+    def scores_mirrored(self) -> bool:
+        """Whether held-out videos are scored mirrored, too."""
+        return bool(self.augment.flip if self.eval.flip is None else self.eval.flip)
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The configuration as plain data, for YAML and checkpoints."""

@@ -142,8 +142,8 @@ def create_loaders(
     crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
     transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
-    test_crops = TestCrops(data.sides, config.eval.num_crops, config.eval.flip)
-    views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.eval.flip)
+    test_crops = TestCrops(data.sides, config.eval.num_crops, config.scores_mirrored)
+    views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.scores_mirrored)
 
     def loader(
         items: Samples,

@@ -107,7 +107,7 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
         "attention": saved.config.model.attention,
         "checkpoint": str(saved.path),
     }
-    facts |= {"crops": saved.config.eval.num_crops, "mirrored_too": saved.config.eval.flip}
+    facts |= {"crops": saved.config.eval.num_crops, "mirrored_too": saved.config.scores_mirrored}
     facts["preprocessing"] += (
         f"; crops: one at the centre, or three along the longer side; average the {activation} over the crops and, "
         "with mirrored_too, their mirror images"

@@ -104,7 +104,8 @@ def cached_loaders(
     steps = [type(step).__name__ for step in (*train.transform.crops, *train.transform.transforms)]  # flips, or none
     augment = {"augment": config.augment.model_dump(mode="json"), "steps": steps}
     for_training = FeatureCache(folder, {**facts, "views": views, **augment})
-    scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "flip", "frame_order"})}
+    scored = {"eval": config.eval.model_dump(mode="json", include={"num_clips", "num_crops", "frame_order"})}
+    scored["eval"]["flip"] = config.scores_mirrored
     for_scoring = FeatureCache(folder, {**facts, **scored})
 
     def features_of(loader: Loader, num_views: int, cache: FeatureCache, text: str) -> tuple[FeatureSet, Problems]:

@@ -67,7 +67,7 @@ class Predictor:
         self.classes, self.config, self.images = classes, config, images
         self.apart = config.train.loss == "bce"
         self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
-        crops = TestCrops(config.data.sides, config.eval.num_crops, config.eval.flip)
+        crops = TestCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
 

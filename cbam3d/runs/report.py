@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from cbam3d import __version__
+from cbam3d.config import Config
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import SPLITS
@@ -115,10 +116,10 @@ def score_rows(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _way(evaluated: dict[str, Any]) -> str:
-    scoring = evaluated["config"]["eval"]
-    flip = ", mirrored too" if scoring["flip"] else ""
-    order = "" if scoring["frame_order"] == "natural" else f", frames {scoring['frame_order']}"
-    views = f"{scoring['num_clips']} clips x {scoring['num_crops']} crops{flip}{order}"
+    config = Config(**evaluated["config"])
+    flip = ", mirrored too" if config.scores_mirrored else ""
+    order = "" if config.eval.frame_order == "natural" else f", frames {config.eval.frame_order}"
+    views = f"{config.eval.num_clips} clips x {config.eval.num_crops} crops{flip}{order}"
     return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
 
 

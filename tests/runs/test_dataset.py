@@ -40,6 +40,15 @@ def test_several_views_of_an_item_lie_side_by_side(values):
     assert clips.shape == (3, 3, 4, 32, 32)
 
 
+def test_held_out_videos_are_mirrored_where_training_is(values):
+    folder = {**values, "data.recipe": "folder", "eval.flip": None}
+    (as_is, mirrored), _ = open_dataset({**folder, "augment.flip": True}).test[0]
+    assert torch.equal(mirrored, as_is.flip(-1))
+    for flip in (False, None):
+        clip, _ = open_dataset({**folder, "augment.flip": flip}).test[0]
+        assert clip.shape == (3, 4, 32, 32)
+
+
 def test_batches_hold_every_item_once_an_epoch_in_a_new_order(values):
     train = open_dataset({**values, "train.batch_size": 4}).train
     epochs = [[name for batch in train.batches(epoch) for name in batch.names] for epoch in (0, 1, 0)]
