@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
+from cbam3d.attention.gate import Init, check_init, hidden_channels, run_wide, wide, without_float16, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, check_rank, per_frame
 from cbam3d.attention.tokens import as_features, as_tokens, attend
 
@@ -72,7 +72,9 @@ class NonLocal(nn.Module):
         check_rank(x, self.ndim)
         query, key, value = (as_tokens(part) for part in (self.theta(x), self.pool(self.phi(x)), self.pool(self.g(x))))
         if self.mode == "gaussian":
-            y = attend(query, key, value, scale=self.scale)
+            y = self.norm(self.out(as_features(attend(query, key, value, scale=self.scale), x.shape[2:])))
         else:
-            y = query @ (key.transpose(1, 2) @ value) / key.shape[1]
-        return x + self.norm(self.out(as_features(y, x.shape[2:]))).to(x.dtype)
+            with without_float16(x):
+                y = wide(query) @ (wide(key).transpose(1, 2) @ wide(value) / key.shape[1])
+            y = run_wide(self.norm, run_wide(self.out, as_features(y, x.shape[2:])))
+        return x + y.to(x.dtype)

@@ -150,7 +150,7 @@ class Mix:
         cutmix: the same for CutMix. With both, each batch uses one of them, with equal probability.
         seed: of the random parameters.
 
-    A batch is mixed with itself rolled by one; with several processes, each mixes its own share.
+    Each sample is mixed with the one before it, view by view; with several processes, each mixes its own share.
     """
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float, seed: int) -> None:
@@ -159,7 +159,17 @@ class Mix:
         self.transform, self.seed = v2.RandomChoice(chosen), seed
 
     def __call__(self, indices: Sequence[SampleIndex], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix (N, C, *S) and (N,) into inputs of the same shape and class weights (N, K)."""
+        """Mix (N·V, C, *S) and (N·V,), the V views of each sample side by side, into inputs of the same shape and class
+        weights (N·V, K)."""
+        shape, num_samples = inputs.shape, len(indices)
+        inputs, labels = (_by_columns(tensor, num_samples) for tensor in (inputs, labels))  # views of one lie apart
+        images = inputs.reshape(len(inputs), -1, *shape[-2:])  # frames as channels of an image
         with torch_seeded(int(keys_of(self.seed, *indices[0], Purpose.MIX, _BATCH))):
-            mixed, targets = self.transform(inputs.flatten(1, -3), labels)  # frames as channels of an image
-        return mixed.view_as(inputs), targets
+            mixed, targets = self.transform(images, labels)
+        mixed, targets = (_by_columns(tensor, len(inputs) // num_samples) for tensor in (mixed, targets))
+        return mixed.reshape(shape), targets
+
+
+def _by_columns(x: Tensor, num_rows: int) -> Tensor:
+    """(rows · columns, …), row after row -> the same, column after column."""
+    return x if num_rows in (1, len(x)) else x.unflatten(0, (num_rows, -1)).transpose(0, 1).flatten(0, 1)

@@ -5,6 +5,7 @@ sampled at another frame rate. A clip spans the frames from its first to its las
 (its last frame is followed by its first) or padded (its last frame is repeated).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ Short = Literal["loop", "pad"]
 
 def clip_span(num_frames: int, stride: float) -> int:
     """Number of video frames from a clip's first frame to its last, inclusive."""
-    return round((num_frames - 1) * stride) + 1
+    return _offset(num_frames - 1, stride) + 1
 
 
 def random_clip(
@@ -106,8 +107,13 @@ class Sampling:
         return uniform_clips(video_frames, self.num_frames, self.video_stride(video_fps), num_clips, self.short)
 
 
+def _offset(i: int, stride: float) -> int:
+    """Of a clip's frame i from its first; halves are rounded up, so that frames repeat evenly."""
+    return math.floor(i * stride + 0.5)
+
+
 def _clip(start: int, video_frames: int, num_frames: int, stride: float, short: Short) -> list[int]:
-    frames = [start + round(i * stride) for i in range(num_frames)]
+    frames = [start + _offset(i, stride) for i in range(num_frames)]
     if short == "pad":
         return [min(frame, video_frames - 1) for frame in frames]
     return [frame % video_frames for frame in frames]

@@ -56,13 +56,13 @@ class Schedule:
 
     @property
     def learning_rate(self) -> float:
-        """Of the first group, for the next step."""
-        return self.optimizer.param_groups[0]["lr"]
+        """The optimizer's own rate in the next step, to which those of its groups are relative."""
+        return self.optimizer.defaults["lr"] * self.factor(self.taken)
 
     @property
     def last_learning_rate(self) -> float:
-        """Of the first group, in the last step."""
-        return self._rates(max(0, self.taken - 1))[0]
+        """The same in the last step."""
+        return self.optimizer.defaults["lr"] * self.factor(max(0, self.taken - 1))
 
     @property
     def only_new(self) -> bool:
@@ -109,14 +109,9 @@ class Schedule:
         self._set()
 
     def _set(self) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self._rates(self.taken), strict=True):
-            group["lr"] = rate
-
-    def _rates(self, step: int) -> list[float]:
-        """The rates of the groups at a step, counted from 0."""
-        factor, risen = self.factor(step), self._risen(step)
-        pairs = zip(self.maximum, self.waits, strict=True)
-        return [maximum * factor * (risen if waits else 1.0) for maximum, waits in pairs]
+        factor, risen = self.factor(self.taken), self._risen(self.taken)
+        for group, maximum, waits in zip(self.optimizer.param_groups, self.maximum, self.waits, strict=True):
+            group["lr"] = maximum * factor * (risen if waits else 1.0)
 
     def _risen(self, step: int) -> float:
         """How far the rate of the groups that wait has risen at a step, 0 … 1."""

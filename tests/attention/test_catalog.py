@@ -314,12 +314,14 @@ def test_it_is_a_module_with_a_docstring_of_its_own(name):
 
 @pytest.mark.parametrize("kind", ["half", "autocast"])
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", list_attentions())
-def test_large_features_stay_finite_in_float16(name, training, kind):
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in list_attentions()), ("non_local", {"mode": "dot_product"})]
+)
+def test_large_features_stay_finite_in_float16(name, options, training, kind):
     """Networks without norms behind their sums put out features of such size; outputs below 65,504 must be numbers."""
     for std in (100, 300, 1000, 3000):
         torch.manual_seed(0)
-        block, x = build(name, 3, 32).train(training), std * torch.randn(2, 32, 4, 8, 8)
+        block, x = build(name, 3, 32, **options).train(training), std * torch.randn(2, 32, 4, 8, 8)
         if kind == "half":
             block = block.half()
         with torch.autocast("cpu", torch.float16, enabled=kind == "autocast"):

@@ -122,7 +122,7 @@ def test_crops_of_a_view_follow_each_other_in_the_batch():
             torch.testing.assert_close(out[3 * i + j], expected)
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 3, 2, 8, 8)])
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 3, 2, 8, 8), (4, 16, 5)])  # images, clips, tokens
 def test_mixup_is_a_weighted_sum_of_neighbours_in_the_batch(shape):
     inputs, labels = torch.rand(shape), torch.tensor([0, 1, 2, 0])
     indices = [SampleIndex(0, i) for i in range(4)]
@@ -135,6 +135,20 @@ def test_mixup_is_a_weighted_sum_of_neighbours_in_the_batch(shape):
     assert torch.equal(again, mixed)
     other, _ = Mix(3, mixup=1.0, cutmix=0.0, seed=0)([SampleIndex(1, i) for i in range(4)], inputs, labels)
     assert not torch.equal(other, mixed)
+
+
+def test_mixup_mixes_views_with_those_of_another_sample():
+    labels = torch.arange(3).repeat_interleave(2)  # two views of each of three samples, side by side
+    inputs = torch.rand(6, 3, 2, 8, 8)
+    indices = [SampleIndex(0, i) for i in range(3)]
+    mixed, targets = Mix(3, mixup=1.0, cutmix=0.0, seed=0)(indices, inputs, labels)
+    weight = targets[2, 1].item()
+    assert 0 < weight < 1
+    torch.testing.assert_close(
+        targets[2:], weight * torch.eye(3)[labels][2:] + (1 - weight) * torch.eye(3)[labels][:-2]
+    )
+    torch.testing.assert_close(mixed[2:], weight * inputs[2:] + (1 - weight) * inputs[:-2])
+    torch.testing.assert_close(mixed[:2], weight * inputs[:2] + (1 - weight) * inputs[[5, 4]])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 3, 5, 16, 16)])

@@ -23,6 +23,12 @@ def test_uniform_clips(video_frames, num_frames, stride, num_clips, expected):
 def test_span():
     assert clip_span(16, 4) == 61
     assert clip_span(1, 9) == 1
+    assert clip_span(4, 2.5) == 9
+
+
+def test_fractional_strides_repeat_and_skip_frames_evenly():
+    assert uniform_clips(4, 8, 0.5, 1) == [[0, 1, 1, 2, 2, 3, 3, 4 % 4]]
+    assert np.diff(uniform_clips(100, 8, 2.5, 1)[0]).tolist() == [3, 2, 3, 2, 3, 2, 3]
 
 
 def test_random_clips_reach_every_start_evenly():

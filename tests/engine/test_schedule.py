@@ -12,13 +12,13 @@ STEPS = 50
 
 
 def optimizer(rate=0.4):
-    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate}])
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
 
 
 def rates(schedule, steps=STEPS):
     found = []
     for _ in range(steps):
-        found.append(schedule.learning_rate)
+        found.append(schedule.optimizer.param_groups[0]["lr"])
         schedule.step()
     return found
 
@@ -72,8 +72,8 @@ def test_plateau():
         mine.step()
         mine.report_loss(loss)
         theirs.step(loss)
-        assert mine.learning_rate == pytest.approx(sgd.param_groups[0]["lr"])
-    assert mine.learning_rate < 0.1
+        assert mine.optimizer.param_groups[0]["lr"] == pytest.approx(sgd.param_groups[0]["lr"])
+    assert sgd.param_groups[0]["lr"] < 0.1
     never = Schedule(optimizer(), "plateau", STEPS, 0)
     never.report_loss(math.nan)
     assert never.worse == 1
@@ -115,10 +115,13 @@ def test_the_head_learns_first():
     assert [rate[1] for rate in rates] == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 1])
 
 
-def test_the_last_rate_is_the_one_that_was_used():
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.1, "new": False}]
-    schedule = Schedule(torch.optim.SGD(groups), "cosine", 10, 2, head_steps=3)
-    for _ in range(10):
+def test_the_rate_that_is_recorded_is_that_of_no_group_but_the_optimizers_own():
+    old, new = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [old], "lr": 0.04, "new": False}, {"params": [new], "lr": 1.0}]
+    schedule = Schedule(torch.optim.SGD(groups, 0.1), "cosine", 10, 2, head_steps=3)
+    for i in range(10):
         used = schedule.learning_rate
+        assert used == pytest.approx(schedule.optimizer.param_groups[1]["lr"] / 10)
+        assert i > 2 or schedule.optimizer.param_groups[0]["lr"] == 0
         schedule.step()
         assert schedule.last_learning_rate == used
