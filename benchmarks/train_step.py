@@ -27,6 +27,7 @@ from usual import UsualCBAM
 from cbam3d import insert_attention
 from cbam3d.config import Config
 from cbam3d.data.loader import Batch
+from cbam3d.engine.losses import Loss
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
@@ -106,6 +107,7 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
         SkippedFiles(folder / "skipped.csv", 0),
         Config(),
         {},
+        Loss(),
         memory_format=layout,
     )
     model.train()

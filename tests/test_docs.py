@@ -21,8 +21,9 @@ import yaml
 from PIL import Image
 from torchvision.models import WeightsEnum
 
-from cbam3d.attention import catalog, describe_attention, list_attentions, list_heads
-from cbam3d.attention.heads import catalog as heads
+from cbam3d.attention import describe_attention, list_attentions, list_heads
+from cbam3d.attention.catalog import mechanisms
+from cbam3d.attention.heads.catalog import heads
 from cbam3d.cli import main
 from cbam3d.cli.main import COMMANDS
 from cbam3d.config import load_config
@@ -32,7 +33,7 @@ from cbam3d.config.reading import write_config
 from cbam3d.data import motion
 from cbam3d.data.recipe import load_recipe
 from cbam3d.files import parse_yaml
-from cbam3d.models import zoo
+from cbam3d.models.zoo import networks
 from cbam3d.runs import train as train_run
 from cbam3d.runs.variants import read_choices
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
@@ -122,8 +123,8 @@ def there(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(motion, "render", lambda root: 0)
-    for module, names in ((catalog, "_CATALOG"), (heads, "_CATALOG"), (zoo, "_REGISTERED")):  # examples add to them
-        monkeypatch.setattr(module, names, dict(getattr(module, names)))
+    for registry in (mechanisms, heads, networks):  # examples add to them
+        monkeypatch.setattr(registry, "added", {})
 
     def fresh(weights, *args, **options):
         name = type(weights).__name__.removesuffix("_Weights").lower()

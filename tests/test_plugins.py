@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parent / "plugin"
 SCRIPT = """
 import torch
 from cbam3d import create_attention, create_model, describe_attention, list_attentions, list_heads, list_models
-from cbam3d.attention.catalog import is_local_attention
-from cbam3d.attention.heads.catalog import is_local_head
+from cbam3d.attention.catalog import mechanisms
+from cbam3d.attention.heads.catalog import heads
 from cbam3d.config.bundled import find_recipe, list_recipes
 from cbam3d.data.recipe import load_recipe
 from cbam3d.models.zoo import is_local_model
@@ -26,12 +26,12 @@ assert torch.equal(block(x), 2 * x)
 assert type(create_attention("se", 16)).__module__ == "cbam3d.attention.se"
 assert describe_attention("doubled", 4, (2, 3, 3)).paper == "https://example.org/doubled"
 network = create_model("resnet10", 3, attention="doubled", width=8)
-assert "largest" in list_heads() and not is_local_head("largest")
+assert "largest" in list_heads() and not heads.is_local("largest")
 headed = create_model("resnet10", 3, head="largest", head_options={"bias": False}, width=8)
 assert headed(torch.randn(2, 3, 4, 32, 32)).shape == (2, 3)
 assert network(torch.randn(2, 3, 4, 32, 32)).shape == (2, 3)
 assert create_model("one_layer", 5)(torch.randn(2, 3, 4, 8, 8)).shape == (2, 5)
-assert not is_local_attention("doubled") and not is_local_model("one_layer")
+assert not mechanisms.is_local("doubled") and not is_local_model("one_layer")
 assert load_recipe(find_recipe("noise")).name == "noise"
 try:
     create_attention("broken", 4)

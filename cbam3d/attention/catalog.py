@@ -42,10 +42,16 @@ from cbam3d.attention.tam import TAM
 from cbam3d.attention.tea import TEA
 from cbam3d.attention.triplet import Triplet
 from cbam3d.attention.tsm import TSM
-from cbam3d.errors import check_new_name, check_options, unknown
-from cbam3d.plugins import load_plugin, plugins
+from cbam3d.errors import check_options
+from cbam3d.plugins import Registry
 
-_CATALOG: dict[str, type[nn.Module]] = {
+
+def _check(block: Any) -> None:
+    if not isinstance(block, type) or next(iter(inspect.signature(block).parameters), "") != "channels":
+        raise ValueError(f"{block} must be a class whose first parameter is channels")
+
+
+_BUILT_IN: dict[str, type[nn.Module]] = {
     "action": Action,
     "bam": BAM,
     "cbam": CBAM,
@@ -78,6 +84,8 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "tsm": TSM,
 }
 
+mechanisms = Registry("attention", "attention", _BUILT_IN, _check, reserved=("none",))
+
 
 def list_attentions() -> list[str]:
     """Return the names that `create_attention` accepts, those of installed plugins among them.
@@ -87,7 +95,7 @@ def list_attentions() -> list[str]:
         >>> "cbam" in list_attentions()
         True
     """
-    return sorted({*_CATALOG, *plugins("attention")})
+    return mechanisms.names()
 
 
 def register_attention(name: str, block: type[nn.Module]) -> None:
@@ -96,7 +104,8 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
     Args:
         name: lower case with underscores; not one of `list_attentions()`.
         block: the class. Its first parameter is `channels`; `init` ("paper" or "identity") is needed for insertion;
-            `ndim`, if it has one, is 2 or 3; the rest are options. Its instances map (N, C, *S) to the same shape.
+            `ndim`, if it has one, is 2 or 3; the rest are options. Its instances map (N, C, *S) to the same shape; an
+            attribute `ranks`, (2,) or (3,), restricts it to images or clips.
 
     Raises:
         ValueError: a name that is taken or malformed, or a block that is not a class with `channels` first.
@@ -113,15 +122,7 @@ def register_attention(name: str, block: type[nn.Module]) -> None:
         >>> create_attention("half", 64)(torch.ones(1, 64, 2, 4, 4)).mean().item()
         0.5
     """
-    check_new_name("mechanism", name, (*_CATALOG, "none"))
-    if not isinstance(block, type) or next(iter(inspect.signature(block).parameters), "") != "channels":
-        raise ValueError(f"{block} must be a class whose first parameter is channels")
-    _CATALOG[name] = block
-
-
-def is_local_attention(name: str) -> bool:
-    """Whether only this process knows a mechanism, by `register_attention`."""
-    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.") and name not in plugins("attention")
+    mechanisms.add(name, block)
 
 
 def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) -> nn.Module:
@@ -150,12 +151,13 @@ def create_attention(name: str, channels: int, ndim: int = 3, **options: Any) ->
     known = attention_options(name)
     if ndim not in attention_ranks(name):
         check_clips(name, ndim)
+        raise ValueError(f"{name} needs images: ndim=3 is for clips")
     check_options(f"attention {name!r}", options, set(known))
     missing = [option for option, default in known.items() if default is inspect.Parameter.empty]
     for option in missing:
         if option not in options:
             raise ValueError(f"attention {name!r} needs {option}")
-    cls = _block(name)
+    cls = mechanisms.find(name)
     rank = {"ndim": ndim} if "ndim" in inspect.signature(cls).parameters else {}  # some work at any rank
     return cls(channels, **rank, **options)
 
@@ -176,7 +178,7 @@ def attention_options(name: str) -> dict[str, Any]:
             "attention 'ema' is ambiguous: expectation-maximisation attention (1907.13426) is 'em_attention' here; "
             "efficient multi-scale attention (2305.13563) is not in the catalogue"
         )
-    parameters = inspect.signature(_block(name)).parameters.values()
+    parameters = inspect.signature(mechanisms.find(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in ("channels", "ndim")}
 
 
@@ -189,20 +191,7 @@ def attention_ranks(name: str) -> tuple[int, ...]:
         ((3,), (2, 3))
     """
     attention_options(name)
-    return getattr(_block(name), "ranks", (2, 3))
-
-
-def _block(name: str) -> type[nn.Module]:
-    """The class of a mechanism.
-
-    Raises:
-        ValueError: an unknown name, or a plugin that is no mechanism.
-    """
-    if name not in _CATALOG and name in plugins("attention"):
-        register_attention(name, load_plugin("attention", name))
-    if name not in _CATALOG:
-        raise ValueError(unknown("attention", name, list_attentions()))
-    return _CATALOG[name]
+    return getattr(mechanisms.find(name), "ranks", (2, 3))
 
 
 @dataclass(frozen=True)
@@ -246,7 +235,7 @@ def describe_attention(name: str, channels: int, size: tuple[int, ...]) -> Atten
     with torch.random.fork_rng(devices=[]):  # keep the global generator's state
         block = create_attention(name, channels, ndim=len(size), **frames).eval()
         x = torch.randn(2, channels, *size)
-    about = sys.modules[_block(name).__module__].__doc__ or ""
+    about = sys.modules[mechanisms.find(name).__module__].__doc__ or ""
     links = [*re.findall(r"https://\S+", about), ""]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         same = torch.equal(block(x), x)

@@ -1,7 +1,7 @@
 """What training minimises."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,11 @@ class Loss:
     weights: Tensor | None = None
     offsets: Tensor | None = None
     apart: bool = False
+
+    def to(self, device: torch.device) -> "Loss":
+        """The same on a device."""
+        weights, offsets = (one if one is None else one.to(device) for one in (self.weights, self.offsets))
+        return replace(self, weights=weights, offsets=offsets)
 
     def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
         """The loss of a batch.

@@ -103,12 +103,12 @@ class Trainer:
         skipped: records files that cannot be used.
         config: of the run: `train`, `eval.every_epochs` and `run.seed` matter.
         facts: plain data kept in every checkpoint (the configuration, the class names).
+        loss: of the network's outputs and the targets, on the device.
         average: moving average of the model's weights, evaluated in place of them; None for none.
         stop: requests to stop early.
         progress: shows the progress of an epoch.
         primary: name of the score that decides which checkpoint is the best.
         memory_format: of the batches.
-        loss: of the network's outputs and the targets; None for cross-entropy.
     """
 
     fabric: Fabric
@@ -121,12 +121,12 @@ class Trainer:
     skipped: SkippedFiles
     config: Config
     facts: dict[str, Any]
+    loss: Loss
     average: MovingAverage | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     progress: Progress = no_progress
     primary: str = "video_top1"
     memory_format: torch.memory_format = torch.contiguous_format
-    loss: Loss | None = None
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -136,7 +136,6 @@ class Trainer:
         inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # without Fabric's wrapper
         self.update = Update(inner, _inner(self.model), self.average, self.scaled)
         self.hosts = Hosts(self.fabric)
-        self.objective = self.loss or Loss(self.config.train.label_smoothing)
         self.readings = Readings(self.fabric.device)
         self.steps: StepTable | None = None
         self.events: SummaryWriter | None = None
@@ -288,7 +287,7 @@ class Trainer:
         try:
             for i, (x, y) in enumerate(parts):
                 with self.fabric.no_backward_sync(self.model, enabled=i < len(parts) - 1):  # type: ignore[arg-type]
-                    losses = self.objective(self.model(x), y)
+                    losses = self.loss(self.model(x), y)
                     self.fabric.backward(losses * (self.fabric.world_size / total))  # gradients are averaged
                 loss += losses.detach().float() / total
         except (RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from torch import nn
 
 from cbam3d.attention import attention_options, create_head, insert_attention
 from cbam3d.attention.nd import check_ndim
-from cbam3d.errors import check_new_name, is_foreign, unknown
+from cbam3d.errors import is_foreign, unknown
 from cbam3d.models.frames import FrameNetwork
 from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.models.inflate import inflate
@@ -20,10 +20,10 @@ from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.ours import OURS, attention_of, build_ours, chooses_what_it_reads, usual_ndim
 from cbam3d.models.pretrained import check_filled, find_weights, inner_name, split_name
 from cbam3d.models.weights import Match, load_weights
-from cbam3d.plugins import load_plugin, plugins
+from cbam3d.plugins import Registry
 
 AsVideo = Literal["frames", "inflate"]
-_REGISTERED: dict[str, Callable[..., nn.Module]] = {}
+networks = Registry("models", "network", {}, reserved=OURS)  # beside this package's and the libraries'
 
 
 def list_models() -> list[str]:
@@ -39,8 +39,7 @@ def list_models() -> list[str]:
         True
     """
     theirs = [f"{library}/{name}" for library, adapter in LIBRARIES.items() for name in adapter.names()]
-    added = [name for name in plugins("models") if name not in OURS and name not in _REGISTERED]
-    return [*OURS, *added, *_REGISTERED, *theirs]
+    return [*OURS, *(name for name in networks.names() if name not in OURS), *theirs]
 
 
 def register_model(name: str, build: Callable[..., nn.Module]) -> None:
@@ -63,13 +62,12 @@ def register_model(name: str, build: Callable[..., nn.Module]) -> None:
         >>> create_model("tiny", 10)(torch.randn(2, 3, 8, 32, 32)).shape
         torch.Size([2, 10])
     """
-    check_new_name("network", name, list_models())
-    _REGISTERED[name] = build
+    networks.add(name, build)
 
 
 def is_local_model(name: str) -> bool:
     """Whether only this process knows a network: registered here, or a class of the script."""
-    return (name in _REGISTERED and name not in plugins("models")) or name.startswith("__main__:")
+    return networks.is_local(name) or name.startswith("__main__:")
 
 
 def is_class_path(name: str) -> bool:
@@ -224,10 +222,8 @@ def _plain(
         build = partial(LIBRARIES[library].build, short)
     elif is_class_path(name):
         build = _class_at(name)
-    elif name in _REGISTERED:
-        build = _REGISTERED[name]
-    elif name in plugins("models"):
-        build = load_plugin("models", name)
+    elif name in networks.names():
+        build = networks.find(name)
     else:
         raise ValueError(unknown("model", name, list_models()))
     try:

@@ -16,8 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from cbam3d.attention.catalog import is_local_attention
-from cbam3d.attention.heads.catalog import is_local_head
+from cbam3d.attention.catalog import mechanisms
+from cbam3d.attention.heads.catalog import heads as known_heads
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.config.reading import name_of, write_config
 from cbam3d.data.manifest import TABLE_NAME, write_manifest
@@ -105,8 +105,8 @@ def compare(
             raise InputError(f"compare: {name} must be at least 1, got {value}")
     for choice in choices:
         model = choice.config(base).model
-        parts = (("network", model.name, is_local_model), ("attention", model.attention, is_local_attention))
-        for what, name, is_local in (*parts, ("head", model.head, is_local_head)):
+        parts = (("network", model.name, is_local_model), ("attention", model.attention, mechanisms.is_local))
+        for what, name, is_local in (*parts, ("head", model.head, known_heads.is_local)):
             if name is not None and is_local(name):
                 raise InputError(
                     f"compare: the {what} {name} is known in this process only, each training has its own: "

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from cbam3d.config import Config
-from cbam3d.runs.network import GIVEN, build_model, has_images
+from cbam3d.runs.network import GIVEN, build_model, build_skeleton, has_images
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -51,6 +51,8 @@ def computes_bfloat16(device: str) -> bool:
 
 def _has_groups(config: Config, network: nn.Module | None) -> bool:
     if network is None and config.model.name != GIVEN:
-        network = build_model(config.override({"model.weights": None}), 2, has_images(config))
+        network = build_skeleton(config)
+        if network is None:
+            network = build_model(config.override({"model.weights": None}), 2, has_images(config))
     modules = () if network is None else network.modules()
     return any(isinstance(module, _CONVOLUTIONS) and module.groups > 1 for module in modules)

@@ -34,13 +34,22 @@ def check_names(config: Config) -> None:
         raise InputError(f"model: {error}") from None
     if model.name == GIVEN or is_class_path(model.name) or model.name.startswith("hf/"):
         return
+    build_skeleton(config)  # which checks the options, too
+
+
+def build_skeleton(config: Config) -> nn.Module | None:
+    """The network without weights and without memory, on the device "meta"; None for one that computes as it is built.
+
+    Raises:
+        InputError: as `build_model` does.
+    """
     try:
-        with torch.device("meta"):  # options, too, without the memory
-            build_model(config.override({"model.weights": None}), 2, has_images(config))
+        with torch.device("meta"):
+            return build_model(config.override({"model.weights": None}), 2, has_images(config))
     except InputError:
         raise
-    except Exception:  # a network that computes as it is built: later
-        return
+    except Exception:  # of its constructor, on tensors without values
+        return None
 
 
 def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:

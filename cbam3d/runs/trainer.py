@@ -109,12 +109,12 @@ def create_trainer(
         skipped=skipped,
         config=config,
         facts=_facts(config, source, new),
+        loss=loss.to(fabric.device),
         average=average,
         stop=StopRequest(config.train.max_hours),
         progress=shown,
         primary="video_map" if source.several else "top1" if images else "video_top1",
         memory_format=memory_format(config, images),
-        loss=loss,
     )
     return trainer, partial(scorer, loader=test_loader)
 

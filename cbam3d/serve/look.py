@@ -154,7 +154,6 @@ def check(path: Path, limits: Limits) -> VideoInfo:
         raise InputError("This is no video that can be read: text.")
     try:
         info = measure_video(path)
-        info = info if info.num_frames else probe_video(path)
     except InputError as error:
         raise InputError(_without(str(error), path)) from None
     if not info.num_frames:

@@ -64,7 +64,7 @@ class Halved(nn.Module):
 
 
 def test_a_mechanism_of_ones_own_has_a_name_too(monkeypatch):
-    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
+    monkeypatch.setattr(catalog.mechanisms, "added", {})
     register_attention("halved", Halved)
     x = torch.ones(1, 4, 3, 3)
     assert torch.equal(create_attention("halved", 4, ndim=2)(x), x / 2)
@@ -330,7 +330,17 @@ def test_large_features_stay_finite_in_float16(name, options, training, kind):
         assert out.isfinite().all() or (name == "action" and 6 * x.abs().max() > 65_504), std
 
 
-def test_what_is_for_clips_only_says_so_and_names_may_be_in_capitals():
+def test_what_is_for_clips_only_says_so_and_names_may_be_in_capitals(monkeypatch):
+    class OfImages(torch.nn.Identity):
+        ranks = (2,)
+
+        def __init__(self, channels):
+            super().__init__()
+
+    monkeypatch.setattr(catalog.mechanisms, "added", {"of_images": OfImages})
+    create_attention("of_images", 8, ndim=2)
+    with pytest.raises(ValueError, match="of_images needs images"):
+        create_attention("of_images", 8, ndim=3)
     with pytest.raises(ValueError, match="tam needs clips"):
         create_attention("tam", 8, ndim=2)
     with pytest.raises(ValueError, match="did you mean 'cbam'"):

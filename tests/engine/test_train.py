@@ -11,6 +11,7 @@ from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.data.loader import Batch
+from cbam3d.engine.losses import Loss
 from cbam3d.engine.optim import MovingAverage, create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
@@ -67,6 +68,7 @@ def trainer(
         SkippedFiles(folder / "skipped.csv", limit),
         Config().override({"train": {"epochs": epochs, **usual, **changes}, "run.seed": 3, "eval.every_epochs": every}),
         {"classes": ["a", "b"]},
+        Loss(usual["label_smoothing"]),
         average,
     )
 

@@ -170,8 +170,8 @@ def test_what_only_this_process_knows_is_refused_before_anything_is_trained(tmp_
         def __init__(self, channels, init="paper"):
             super().__init__()
 
-    monkeypatch.setattr(catalog, "_CATALOG", {**catalog._CATALOG, "own": Own})
-    monkeypatch.setattr(zoo, "_REGISTERED", {"own_net": Own})
+    monkeypatch.setattr(catalog.mechanisms, "added", {"own": Own})
+    monkeypatch.setattr(zoo.networks, "added", {"own_net": Own})
     for values, words, name in (
         ({}, "none,own", "attention own"),
         ({"model.name": "own_net"}, "none,se", "network own_net"),

@@ -83,7 +83,7 @@ class Sound(nn.Module):
 
 
 def test_an_error_of_the_users_own_code_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
+    monkeypatch.setattr(catalog.mechanisms, "added", {})
     register_attention("faulty", Faulty)
     register_attention("sound", Sound)
     small = {"name": "resnet10", "options": {"width": 8}}

@@ -150,6 +150,7 @@ from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.sharding import Sharded
 from cbam3d.engine.schedule import Schedule
 from cbam3d.config import Config
+from cbam3d.engine.losses import Loss
 from cbam3d.engine.train import Trainer
 import os
 
@@ -179,7 +180,7 @@ trainer = Trainer(
     fabric, model, optimizer, schedule, train, lambda m: score(fabric, m, held_out, 2, 5, True), folder,
     SkippedFiles(folder / "skipped.csv", 0, fabric.is_global_zero),
     Config().override({"train": {"epochs": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "accumulate": 2,
-    "log_every": 1}}), {}, primary="top1",
+    "log_every": 1}}), {}, Loss(0.1), primary="top1",
 )
 evaluation, _ = trainer.fit()
 if fabric.is_global_zero:

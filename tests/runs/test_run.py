@@ -112,7 +112,7 @@ def test_code_that_a_checkpoint_names_is_imported_only_when_it_is_trusted(tiny_r
 
 
 def test_a_registered_network_is_one_of_all(monkeypatch):
-    monkeypatch.setattr(zoo, "_REGISTERED", {})
+    monkeypatch.setattr(zoo.networks, "added", {})
     register_model("own_net", Own)
     assert "own_net" in cbam3d.list_models()
     model = create_model("own_net", 5, attention="se", attention_options={"position": ["conv"]}, width=8)

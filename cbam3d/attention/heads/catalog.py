@@ -14,10 +14,16 @@ from cbam3d.attention.heads.rstan import RSTAN
 from cbam3d.attention.heads.sta import STA
 from cbam3d.attention.heads.statistics import StatisticsHead
 from cbam3d.attention.heads.stgcn import STGCN
-from cbam3d.errors import check_new_name, check_options, unknown
-from cbam3d.plugins import load_plugin, plugins
+from cbam3d.errors import check_options
+from cbam3d.plugins import Registry
 
-_CATALOG: dict[str, type[nn.Module]] = {
+
+def _check(head: Any) -> None:
+    if not isinstance(head, type) or len(inspect.signature(head).parameters) < 2:
+        raise ValueError(f"{head} must be a class whose first two parameters are channels and num_classes")
+
+
+_BUILT_IN: dict[str, type[nn.Module]] = {
     "attention": AttentionPooling,
     "csra": CSRA,
     "gltr": GLTR,
@@ -27,6 +33,7 @@ _CATALOG: dict[str, type[nn.Module]] = {
     "statistics": StatisticsHead,
     "stgcn": STGCN,
 }
+heads = Registry("heads", "head", _BUILT_IN, _check)
 
 
 def list_heads() -> list[str]:
@@ -37,7 +44,7 @@ def list_heads() -> list[str]:
         >>> list_heads()[:3]
         ['attention', 'csra', 'gltr']
     """
-    return sorted({*_CATALOG, *plugins("heads")})
+    return heads.names()
 
 
 def register_head(name: str, head: type[nn.Module]) -> None:
@@ -64,15 +71,7 @@ def register_head(name: str, head: type[nn.Module]) -> None:
         >>> create_head("maximum", 64, 10)(torch.randn(2, 64, 8, 7, 7)).shape
         torch.Size([2, 10])
     """
-    check_new_name("head", name, _CATALOG)
-    if not isinstance(head, type) or len(inspect.signature(head).parameters) < 2:
-        raise ValueError(f"{head} must be a class whose first two parameters are channels and num_classes")
-    _CATALOG[name] = head
-
-
-def is_local_head(name: str) -> bool:
-    """Whether only this process knows a head, by `register_head`."""
-    return name in _CATALOG and not _CATALOG[name].__module__.startswith("cbam3d.") and name not in plugins("heads")
+    heads.add(name, head)
 
 
 def create_head(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:
@@ -96,7 +95,7 @@ def create_head(name: str, channels: int, num_classes: int, **options: Any) -> n
     """
     positive("channels and num_classes", channels, num_classes)
     check_options(f"head {name!r}", options, set(head_options(name)))
-    return _head_class(name)(channels, num_classes, **options)
+    return heads.find(name)(channels, num_classes, **options)
 
 
 def head_options(name: str) -> dict[str, Any]:
@@ -105,17 +104,5 @@ def head_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown name.
     """
-    _, _, *options = inspect.signature(_head_class(name)).parameters.values()
+    _, _, *options = inspect.signature(heads.find(name)).parameters.values()
     return {option.name: option.default for option in options}
-
-
-def _head_class(name: str) -> type[nn.Module]:
-    """
-    Raises:
-        ValueError: an unknown name, or a plugin that is no head.
-    """
-    if name not in _CATALOG and name in plugins("heads"):
-        register_head(name, load_plugin("heads", name))
-    if name not in _CATALOG:
-        raise ValueError(unknown("head", name, list_heads()))
-    return _CATALOG[name]
