@@ -145,7 +145,6 @@ PARTS = {
         "data": "training",
         "dry_run": "training",
         "inputs": "predictor",
-        "parts": "predictor",
         "processes": "processes",
         "progress": "run",
         "results": "evaluation",

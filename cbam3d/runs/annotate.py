@@ -1,6 +1,7 @@
 """Predictions written into the frames of a video."""
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -21,21 +22,21 @@ class AnnotatedVideo:
 
     Args:
         path: of the file, which appears when it is complete.
-        fps: frames a second.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.stack = ExitStack()
-        self.writer = video_writer(path, Fraction(fps).limit_denominator(1001))
+    def __init__(self, path: Path) -> None:
+        self.path, self.stack, self.text = path, ExitStack(), ""
         self.waiting: deque[tuple[float, np.ndarray]] = deque()
-        self.text = ""
+        self.write: Callable[[np.ndarray], None] | None = None
 
     def __enter__(self) -> "AnnotatedVideo":
-        self.write = self.stack.enter_context(self.writer)
         return self
 
     def see(self, timed: TimedFrame) -> None:
         """The next frame."""
+        if self.write is None:
+            rate = Fraction(timed.fps).limit_denominator(1001)
+            self.write = self.stack.enter_context(video_writer(self.path, rate))
         short_side = min(_MOST_PIXELS, *timed.size)
         self.waiting.append((timed.seconds, timed.scaled(short_side)))
 
@@ -54,6 +55,7 @@ class AnnotatedVideo:
         draw.rectangle((0, picture.height - 2 * size, picture.width, picture.height), fill=(0, 0, 0, 140))
         corner = (size // 2, picture.height - 1.7 * size)
         draw.text(corner, self.text, "white", ImageFont.load_default(size))
+        assert self.write is not None  # since the first frame
         self.write(np.asarray(picture))
 
     def __exit__(self, *error: object) -> None:

@@ -1,7 +1,7 @@
 """A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from cbam3d.errors import InputError
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.data import sampling_of
 from cbam3d.runs.network import memory_format
-from cbam3d.runs.parts import parts_of
 from cbam3d.storage import is_stored, local_copy, place_of
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
 from cbam3d.video.probe import VideoInfo, measure_video, probe_video
-from cbam3d.video.stream import stream_frames
+from cbam3d.video.stream import TimedFrame, stream_frames, stream_windows
 
 
 class Predictor:
@@ -100,6 +99,31 @@ class Predictor:
         """
         return self.score(self.views(path))
 
+    def windows(
+        self,
+        source: str | Path,
+        window: float | None = None,
+        step: float | None = None,
+        on_frame: Callable[[TimedFrame], None] | None = None,
+    ) -> Iterator[tuple[float, float, Tensor]]:
+        """Classify one window of a video, a stream or a camera after the other, as soon as its frames have come.
+
+        Args:
+            source: a path or URL, or the number of a camera.
+            window: seconds; None for the length of a clip, or where clips are taken from segments of the whole
+                (`data.sampling`), 2. The last window is the last whole one; a shorter video is one window.
+            step: seconds from window to window; None for a window.
+            on_frame: is shown every frame before it is used.
+
+        Yields: start, end (seconds) and probabilities, (K,).
+
+        Raises:
+            InputError: a source that cannot be read.
+        """
+        with self._frames(source) as (frames, usual):
+            window = window or usual
+            yield from self._windows(frames, window, step or window, on_frame)
+
     def events(
         self,
         source: str | Path,
@@ -114,8 +138,7 @@ class Predictor:
 
         Args:
             source: a path or URL, or the number of a camera.
-            window: seconds of what is classified at a time; None for the length of a clip, or where clips are taken
-                from segments of the whole (`data.sampling`), 2.
+            window: as of `windows`.
             step: seconds from window to window; None for a quarter of one.
             settings: thresholds and lengths; None for the usual ones, with the thresholds of the run where classes are
                 decided apart.
@@ -123,19 +146,11 @@ class Predictor:
         Raises:
             InputError: a source that cannot be read.
         """
-        if self.images:
-            raise InputError("events are found in videos, the run was trained on images")
-        with local_copy(place_of(source)) if is_stored(source) else nullcontext(source) as path:
-            try:
-                frames = stream_frames(str(path))
-                first = next(frames)
-                window = window or self.usual_window(first.fps)
-                step = step or window / 4
-                parts = parts_of(self, chain([first], frames), window, step)
-                windows = ((start, end, found.numpy()) for start, end, found in parts)
-                yield from self.events_of(windows, step, settings)
-            except VideoError as error:
-                raise VideoError(source, error.reason) from None
+        with self._frames(source) as (frames, usual):
+            window = window or usual
+            step = step or window / 4
+            windows = ((start, end, found.numpy()) for start, end, found in self._windows(frames, window, step))
+            yield from self.events_of(windows, step, settings)
 
     def events_of(
         self, windows: Iterable[Window], step: float, settings: EventSettings | None = None
@@ -150,25 +165,52 @@ class Predictor:
         sampling = sampling_of(self.config.data)
         return 2.0 if sampling.segments else sampling.needed_frames(fps) / fps
 
+    @contextmanager
+    def _frames(self, source: str | Path) -> Iterator[tuple[Iterator[TimedFrame], float]]:
+        """The frames of a source, and the seconds of a usual window."""
+        if self.images:
+            raise InputError("windows and events are of videos, the run was trained on images")
+        with local_video(source) as path:
+            frames = stream_frames(str(path))
+            first = next(frames)
+            yield chain([first], frames), self.usual_window(first.fps)
+
+    def _windows(
+        self,
+        frames: Iterable[TimedFrame],
+        window: float,
+        step: float,
+        on_frame: Callable[[TimedFrame], None] | None = None,
+    ) -> Iterator[tuple[float, float, Tensor]]:
+        data = self.config.data
+
+        def pixels(timed: TimedFrame) -> np.ndarray:
+            if on_frame is not None:
+                on_frame(timed)
+            return timed.scaled(data.short_side, data.sides)
+
+        for start, end, fps, chosen in stream_windows(frames, window, step, pixels):
+            clips = dict.fromkeys(map(tuple, self.clips(len(chosen), fps)))  # of a short window they are the same
+            views = [torch.from_numpy(np.stack([chosen[frame] for frame in clip], 1)) for clip in clips]
+            yield start, end, self.score(views)
+
     def views(self, path: str | Path) -> list[Tensor]:
         """The views of a file that evaluation takes, before cropping: clips uint8 (3, T, H, W), or an image (3, H, W).
 
         Raises:
             InputError: a file that cannot be read.
         """
-        with local_copy(place_of(path)) as file:
-            if self.images:
+        if self.images:
+            with local_copy(place_of(path)) as file:
                 try:
                     return [read_image(file, self.config.data.short_side)]
                 except InputError as error:
                     raise InputError(f"{path}: {error}") from None
+        with local_video(path) as file:
             try:
-                try:
-                    return self.read(file, measure_video(file))
-                except VideoError:  # damage that its packets do not show
-                    return self.read(file, probe_video(file))
-            except VideoError as error:
-                raise VideoError(path, error.reason) from None
+                return self.read(file, measure_video(file))
+            except VideoError:  # damage that its packets do not show
+                return self.read(file, probe_video(file))
 
     def clips(self, num_frames: int, fps: float) -> list[list[int]]:
         """The frames of each clip that evaluation takes of a video of so many frames."""
@@ -202,6 +244,16 @@ class Predictor:
         parts = self.inputs(views).split(self.config.eval.batch_size)
         logits = [self.model(part).float() for part in parts]
         return self.activate(torch.cat(logits)).mean(0).cpu()
+
+
+@contextmanager
+def local_video(source: str | Path) -> Iterator[str | Path]:
+    """A video as a file of this machine; a stream or a camera as it is. Errors name the source."""
+    with local_copy(place_of(source)) if is_stored(source) else nullcontext(source) as path:
+        try:
+            yield path
+        except VideoError as error:
+            raise VideoError(source, error.reason) from None
 
 
 def load_run(

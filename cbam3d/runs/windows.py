@@ -3,17 +3,13 @@
 import math
 from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from cbam3d.runs.annotate import AnnotatedVideo
-from cbam3d.runs.parts import parts_of
-from cbam3d.runs.predictor import Predictor
-from cbam3d.storage import is_stored, local_copy, place_of
-from cbam3d.video.container import VideoError
+from cbam3d.runs.predictor import Predictor, local_video
 from cbam3d.video.stream import stream_frames
 
 
@@ -49,32 +45,20 @@ def predict_windows(
     """
     if step is not None and window is None:
         raise ValueError(f"a step belongs to a window, got step={step} alone")
-    step = step or window
-    if is_stored(source):
-        with local_copy(place_of(source)) as path:
-            try:
-                for found in predict_windows(predictor, path, top, window, step, annotated):
-                    yield replace(found, path=str(source))
-            except VideoError as error:
-                raise VideoError(source, error.reason) from None
-        return
-    if window is None or step is None:
+    if window is None:
         prediction = _prediction(predictor, source, None, None, predictor.probabilities(source), top)
         if annotated is not None:
-            frames = stream_frames(str(source))
-            first = next(frames)
-            with AnnotatedVideo(annotated, first.fps) as copy:
-                for timed in chain([first], frames):
+            with local_video(source) as path, AnnotatedVideo(annotated) as copy:
+                for timed in stream_frames(str(path)):
                     copy.see(timed)
                     copy.show(math.inf, prediction.classes)
         yield prediction
         return
-    frames = stream_frames(str(source))
-    first = next(frames)
     interrupted = False
-    with nullcontext() if annotated is None else AnnotatedVideo(annotated, first.fps) as copy:
+    with nullcontext() if annotated is None else AnnotatedVideo(annotated) as copy:
         try:
-            for start, end, probabilities in parts_of(predictor, chain([first], frames), window, step, copy):
+            on_frame = None if copy is None else copy.see
+            for start, end, probabilities in predictor.windows(source, window, step, on_frame):
                 prediction = _prediction(predictor, source, start, end, probabilities, top)
                 if copy is not None:
                     copy.show(end, prediction.classes)

@@ -4,7 +4,6 @@ import csv
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,11 +14,9 @@ from cbam3d.engine.events import Window
 from cbam3d.errors import InputError
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import write_moving
-from cbam3d.runs.parts import parts_of
 from cbam3d.runs.run import Run
 from cbam3d.video.container import VideoError
 from cbam3d.video.probe import VideoInfo, measure_video, probe_video
-from cbam3d.video.stream import stream_frames
 
 _TOP = 5
 _WINDOWS = 240  # of a timeline, at most
@@ -113,10 +110,8 @@ class Looker:
     def _timeline(self, path: Path, seconds: float, window: float, report: Report) -> dict[str, Any]:
         predictor = self.predictor
         step = max(window / 4, seconds / _WINDOWS)
-        frames = stream_frames(str(path))
-        first = next(frames)
         windows: list[Window] = []
-        for start, end, found in parts_of(predictor, chain([first], frames), max(window, step), step):
+        for start, end, found in predictor.windows(path, max(window, step), step):
             windows.append((start, end, found.numpy()))
             report(0.3 + 0.7 * min(1.0, end / seconds), f"looking at second {end:.0f} of {seconds:.0f}")
         values = np.stack([one[2] for one in windows])

@@ -1,7 +1,9 @@
-"""Read frames and their timestamps from a file, a network stream or a camera."""
+"""Read frames and their timestamps from a file, a network stream or a camera; divide them into windows of time."""
 
+import math
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,42 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
             deadline.restart()
     if first is None:
         raise VideoError(source, "no frame can be decoded")
+
+
+_EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
+
+
+def stream_windows(
+    frames: Iterable[TimedFrame], window: float, step: float, pixels: Callable[[TimedFrame], np.ndarray]
+) -> Iterator[tuple[float, float, float, list[np.ndarray]]]:
+    """Start, end (seconds), frame rate and pixels of one window after the other, as soon as its frames have come.
+
+    Args:
+        frames: may have no end.
+        window: seconds. The last window is the last whole one; a video that is shorter than a window is one.
+        step: seconds from window to window.
+        pixels: of a frame; kept until no window needs them.
+    """
+    seen: deque[tuple[float, np.ndarray]] = deque()  # what the present window and later ones need
+    start, end, fps, count = 0.0, 0.0, 25.0, 0
+
+    def until(stop: float) -> list[np.ndarray]:
+        return [one for seconds, one in seen if start - _EXACT <= seconds < stop - _EXACT]
+
+    for timed in frames:
+        seen.append((timed.seconds, pixels(timed)))
+        fps, end = timed.fps, timed.seconds + 1 / timed.fps
+        while end >= start + window - _EXACT:
+            if chosen := until(start + window):  # else a gap
+                yield start, start + window, fps, chosen
+            count += 1
+            while seen and seen[0][0] < count * step - _EXACT:
+                seen.popleft()
+            if seen:  # windows within a gap would be empty
+                count = max(count, math.floor((seen[0][0] - window) / step))
+            start = count * step
+    if count == 0 and (chosen := until(end)):
+        yield start, end, fps, chosen
 
 
 def _camera(number: str) -> tuple[str, str]:

@@ -1,15 +1,11 @@
 """Predictions for files and windows."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 
 from cbam3d import load_run
 from cbam3d.errors import InputError
 from cbam3d.runs.inputs import find_files
-from cbam3d.runs.parts import parts_of
 from cbam3d.runs.windows import predict_windows
 from cbam3d.video import decode, probe
 from cbam3d.video.decode import read_clip
@@ -131,27 +127,3 @@ def test_damage_that_packets_do_not_show_is_met_when_it_is_read(tiny_run, shared
     path = shared_data / "odd" / "decord_corrupted.mp4"
     assert probe.measure_video(path).num_frames > probe_video(path).num_frames
     assert len(load_run(tiny_run)(path, top=1)) == 1
-
-
-def test_a_gap_of_years_takes_no_longer_than_a_short_one():
-    class Frame:
-        fps, size = 25.0, (8, 8)
-
-        def __init__(self, seconds):
-            self.seconds = seconds
-
-        def scaled(self, *sizes):
-            return np.zeros((3, 8, 8), np.uint8)
-
-    data = SimpleNamespace(short_side=8, sides=(8, 8))
-    predictor = SimpleNamespace(
-        config=SimpleNamespace(data=data), clips=lambda count, fps: [[0]], score=lambda views: torch.zeros(3)
-    )
-
-    def starts(gap):
-        frames = [Frame(i / 25) for i in range(25)] + [Frame(gap + i / 25) for i in range(25)]
-        return [start for start, _, _ in parts_of(predictor, frames, 0.5, 0.25)]
-
-    near, far = starts(4.0), starts(4e6)
-    assert near == [0, 0.25, 0.5, 0.75, 3.75, 4, 4.25, 4.5]
-    assert far == [0, 0.25, 0.5, 0.75, *(start + 4e6 - 4 for start in near[4:])]

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
-from cbam3d.video.stream import is_stream, stream_frames
+from cbam3d.video.stream import TimedFrame, is_stream, stream_frames, stream_windows
 
 
 def test_every_frame_with_its_time(make_video):
@@ -82,3 +83,19 @@ def test_nothing_there_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(VideoError, match="Linux and macOS"):
         next(stream_frames("0"))
+
+
+@pytest.mark.parametrize("gap", [4.0, 4e6])  # seconds; years take no longer than a moment
+def test_windows_begin_where_there_are_frames(gap):
+    def at(seconds):
+        return TimedFrame(cast(Any, None), seconds, 25.0, (8, 8))
+
+    frames = [at(i / 25) for i in range(25)] + [at(gap + i / 25) for i in range(25)]
+    found = list(stream_windows(frames, 0.5, 0.25, lambda timed: np.array(timed.seconds)))
+    assert [start for start, *_ in found] == [0, 0.25, 0.5, 0.75, gap - 0.25, gap, gap + 0.25, gap + 0.5]
+    _, end, fps, chosen = found[1]
+    assert (end, fps) == (0.75, 25.0)
+    assert [round(float(seconds) * 25) for seconds in chosen] == list(range(7, 19))  # 0.28 … 0.72
+    (whole,) = stream_windows(frames[:10], 0.5, 0.25, lambda timed: np.array(timed.seconds))
+    assert whole[:2] == (0, pytest.approx(0.4))
+    assert len(whole[3]) == 10
