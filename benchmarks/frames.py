@@ -1,4 +1,4 @@
-"""A network of images on clips: what `FrameNetwork` and attention in it cost, beside a plain loop of that network.
+"""An image network on clips: what `FrameNetwork` and attention in it cost, beside a plain loop of that network.
 
     python benchmarks/frames.py [--name torchvision/resnet18] [--batch-size 4] [--frames 8] [--size 112] [--device cuda]
 
@@ -34,7 +34,7 @@ class Loop(nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Networks of images on clips, compared")
+    parser = argparse.ArgumentParser(description="Image networks on clips, compared")
     parser.add_argument("--name", default="torchvision/resnet18")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=4)

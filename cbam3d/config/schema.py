@@ -202,7 +202,7 @@ class ModelConfig(Section):
     """Attention mechanism in every block, one of `cbam3d list`; none for a plain network, null for the network's
     default (cbam for cbam_cnn, none for the others)."""
     as_video: Fixed[Literal["frames", "inflate"] | None] = None
-    """How a network of images takes clips: frames runs it on every frame and averages the logits, inflate makes its
+    """How an image network takes clips: frames runs it on every frame and averages the logits, inflate makes its
     layers three-dimensional; null for frames, and for the three-dimensional form of a network that has one."""
     head: Fixed[str | None] = None
     """What ends the network: mean, statistics (mean, deviation and change along time), attention (pooling with
@@ -218,8 +218,8 @@ class ModelConfig(Section):
     options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the network, such as width."""
     attention_options: Fixed[Options] = Field(default_factory=dict)
-    """Keyword arguments of the mechanism, such as reduction, gates, or init (paper or identity; the default is identity
-    with pretrained weights, else paper)."""
+    """Keyword arguments of the mechanism, such as reduction, gates, or init (paper or identity; the default is paper in
+    a network of this package without pretrained weights, else identity)."""
 
 
 class TrainConfig(Section):
@@ -276,8 +276,8 @@ class TrainConfig(Section):
     patience: CountOrZero = 3
     """Evaluations without a lower loss after which plateau lowers the learning rate."""
     loss: Fixed[Literal["cross_entropy", "bce"] | None] = None
-    """cross_entropy of the classes, of which one holds; or bce, binary cross-entropy of each class apart, in sum over
-    them, where any number of them holds. null is bce where the table has a column labels."""
+    """cross_entropy, for one label an item; or bce, binary cross-entropy summed over the classes, for any number of
+    labels an item. null is bce where the table has a column labels."""
     label_smoothing: Share = 0.0
     """Share of a label that is spread over all classes; with bce, between yes and no."""
     class_weights: Literal["balanced", "effective"] | list[NonNegative] | None = None

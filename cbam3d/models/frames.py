@@ -1,7 +1,7 @@
-"""A network of images as a network of clips: every frame goes through it, and the outputs are joined.
+"""An image network as a network of clips: every frame goes through it, and the outputs are joined.
 
 As in TSN (Wang et al., ECCV 2016, https://arxiv.org/abs/1608.00859) the logits of a clip are the mean of those of its
-frames. Such a network knows nothing of their order, until attention over time is inserted into it.
+frames. Such a network knows nothing of their order, until temporal attention is inserted into it.
 """
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from cbam3d.attention.nd import check_rank
 
 
 class FrameNetwork(nn.Module):
-    """Run a network of images on all frames of a clip together.
+    """Run an image network on all frames of a clip together.
 
     `insert_attention` sees the frames of a clip as one (N, C, T, h, w) at every position in it, so that mechanisms for
     clips work inside (TAM, TSM, CBAM's temporal gate).

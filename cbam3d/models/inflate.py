@@ -1,4 +1,4 @@
-"""A network of images inflated to clips: every layer in two dimensions becomes one in three.
+"""An image network inflated to clips: every layer in two dimensions becomes one in three.
 
 As I3D: Carreira, Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. Here every layer keeps all frames (I3D strides
 along T as well), and kernels of one pixel stay so.

@@ -118,7 +118,7 @@ def create_model(
             except for a head with other classes and attention that they lack. The attribute `weights_report`
             lists what was loaded.
         weights_match: "name", or "order" for a file whose names differ (see `load_weights`).
-        as_video: how a network of images takes clips, with ndim=3: "frames" runs it on every frame and averages the
+        as_video: how an image network takes clips, with ndim=3: "frames" runs it on every frame and averages the
             logits (`FrameNetwork`); "inflate" turns its layers into three-dimensional ones (`inflate`). None selects
             frames, but the three-dimensional form of this package's own networks.
         head: one of `list_heads()`, in place of the network's own; None keeps that.
@@ -194,12 +194,12 @@ def _rank(name: str, ndim: int | None, as_video: AsVideo | None) -> tuple[int | 
         return ndim, as_video if (as_video, ndim) == ("frames", 3) else None  # they have a three-dimensional form
     if library not in LIBRARIES:
         if as_video is not None:
-            raise ValueError(f"{name} takes what its code takes: as_video is for networks of images")
+            raise ValueError(f"{name} takes what its code takes: as_video is for image networks")
         return ndim, None
     has = LIBRARIES[library].rank(short)
     if ndim in (None, has):
         if as_video is not None and has == 3:
-            raise ValueError(f"{name} is a network of clips: as_video is for networks of images")
+            raise ValueError(f"{name} is a network of clips: as_video is for image networks")
         return has, None
     if has == 3:
         raise ValueError(f"{name} is a network of clips (ndim=3), got ndim={ndim}")

@@ -169,7 +169,7 @@ def _extractor(model: nn.Module, layer: str | None, per: Per) -> Callable[[Tenso
         else:
             network = deepcopy(model)
             inner = network
-            while hasattr(inner, "clip_frames"):  # a network of images on frames ends at its images' features
+            while hasattr(inner, "clip_frames"):  # an image network on frames ends at its images' features
                 inner = inner.get_submodule("backbone")
             try:
                 cut(inner)

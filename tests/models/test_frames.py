@@ -1,4 +1,4 @@
-"""Networks of images as networks of clips."""
+"""Image networks as networks of clips."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ CLIP = (2, 3, 4, 64, 64)
 
 
 def pair(name, options, **more):
-    """A network of images, and the same on clips."""
+    """An image network, and the same on clips."""
     pytest.importorskip("timm") if name.startswith("timm/") else None
     torch.manual_seed(0)
     images = create_model(name, 5, ndim=2, attention="none", **options).eval()
@@ -48,7 +48,7 @@ def test_identity_changes_no_bit(mechanism):
 
 
 def test_blocks_see_the_frames_of_a_clip():
-    """A shift along time inside the network of images is that of the frames of one clip, not of the batch."""
+    """A shift along time inside the image network is that of the frames of one clip, not of the batch."""
     _, clips = pair("resnet10", {"width": 8}, attention="tsm", attention_options={"init": "paper", "share": 0.5})
     x = torch.randn(CLIP)
     out = clips(x)

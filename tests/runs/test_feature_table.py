@@ -46,7 +46,7 @@ def test_a_row_is_a_file_and_a_view(run, videos, tmp_path):
         assert {row["label"] for row in own} == {test.classes[label]}
         assert own[0]["start_seconds"] < own[1]["start_seconds"] < own[1]["end_seconds"]
         for row, clip in zip(own, clips, strict=True):
-            with torch.no_grad():  # by hand: every frame through the network of images, up to its pooling
+            with torch.no_grad():  # by hand: every frame through the image network, up to its pooling
                 pooled = inner.features(clip.transpose(0, 1)).mean((0, 2, 3))
             np.testing.assert_allclose(row["features"], pooled.numpy(), rtol=2e-2, atol=2e-3)
 

@@ -1,6 +1,6 @@
-"""Attention over clips inside a network of images.
+"""Attention over clips inside an image network.
 
-A network of images runs on the frames of N clips as on a batch of N·T images. What is inserted into it sees the clips
+An image network runs on the frames of N clips as on a batch of N·T images. What is inserted into it sees the clips
 again: (N·T, C, h, w) -> (N, C, T, h, w), and back behind it.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ClipFrames:
-    """The number of frames of the clips on which a network of images runs, which its output does not show.
+    """The number of frames of the clips on which an image network runs, which its output does not show.
 
     `num_frames` is set before each pass, by the network that owns this object as the attribute `clip_frames`.
     """
@@ -27,7 +27,7 @@ class ClipFrames:
         return clips.transpose(1, 2).flatten(0, 1)
 
     def show_clips_to(self, block: nn.Module) -> None:
-        """Let a block for clips run within the network of images: hooks turn its input and output."""
+        """Let a block for clips run within the image network: hooks turn its input and output."""
         block.register_forward_pre_hook(self._before)
         block.register_forward_hook(self._after)
 
@@ -39,7 +39,7 @@ class ClipFrames:
 
 
 def clip_frames_of(model: nn.Module, name: str) -> ClipFrames | None:
-    """Of the innermost module around `name` that runs a network of images on clips; None where there is none."""
+    """Of the innermost module around `name` that runs an image network on clips; None where there is none."""
     parts = name.split(".")
     for end in range(len(parts), -1, -1):
         found = getattr(model.get_submodule(".".join(parts[:end])), "clip_frames", None)

@@ -3,7 +3,7 @@
 An inserted block is a child of the module whose output it changes, called `inserted_attention`, and runs
 in a forward hook. So no module is replaced, existing keys of the state dict are unchanged, and only keys with
 `.inserted_attention.` are new. This package's `ResNet` has a slot for it in each block, which is used instead. In a
-network of images that runs on clips (`FrameNetwork`) the block sees the frames of a clip together.
+image network that runs on clips (`FrameNetwork`) the block sees the frames of a clip together.
 
 `torch.nn.SyncBatchNorm.convert_sync_batchnorm` creates new norms without their hooks: convert first, then insert.
 """
