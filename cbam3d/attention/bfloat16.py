@@ -22,12 +22,23 @@ class Conv3d(nn.Conv3d):
 
 
 def guard_conv3d(model: nn.Module) -> nn.Module:
-    """Guard the 3D convolutions of any network, in place; this package's already are.
+    """Guard the 3D convolutions of any network, in place, against PyTorch's wrong weight gradients in bfloat16 on a CPU
+    (docs/BFLOAT16.md); this package's already are.
 
     Needed before training in bfloat16 on a CPU, under autocast or not; `cbam3d train` calls it itself. Direct calls
     of `torch.nn.functional.conv3d` are not guarded.
 
+    Args:
+        model: any network.
+
     Returns: the model.
+
+    Examples:
+        >>> from cbam3d import guard_conv3d
+        >>> conv = guard_conv3d(torch.nn.Conv3d(3, 8, 3, padding=1)).bfloat16()
+        >>> conv(torch.randn(1, 3, 2, 8, 8).bfloat16()).sum().backward()
+        >>> conv.weight.grad.isfinite().all().item()
+        True
     """
     for module in model.modules():
         instance: Any = module

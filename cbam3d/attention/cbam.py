@@ -292,6 +292,12 @@ class CBAM(nn.Module):
 class CBAM2d(CBAM):
     """`CBAM` for images, (N, C, H, W).
 
+    Args:
+        channels: number of input channels C.
+        reduction: of the channel gate.
+        kernel_size: of the spatial gate.
+        options: `gates`, `arrangement`, `residual`, `init` and the rest, as of `CBAM`.
+
     Examples:
         >>> from cbam3d import CBAM2d
         >>> block = CBAM2d(64, reduction=8)
@@ -307,6 +313,12 @@ class CBAM2d(CBAM):
 
 class CBAM3d(CBAM):
     """`CBAM` for clips, (N, C, T, H, W).
+
+    Args:
+        channels: number of input channels C.
+        reduction: of the channel gate.
+        kernel_size: of the spatial gate.
+        options: `gates`, `temporal_kernel_size`, `arrangement`, `residual`, `init` and the rest, as of `CBAM`.
 
     Examples:
         >>> from cbam3d import CBAM3d

@@ -329,7 +329,14 @@ class EvalConfig(Section):
 
 
 class Config(Section):
-    """Everything a run needs; `config.yaml` in the run's folder holds it in full."""
+    """Everything a run needs; `config.yaml` in the run's folder holds it in full.
+
+    Examples:
+        >>> from cbam3d import load_config
+        >>> config = load_config("probe").override({"train.epochs": 20, "data": {"size": 160}})
+        >>> config.train.epochs, config.data.size
+        (20, 160)
+    """
 
     run: RunConfig = Field(default_factory=RunConfig)
     data: DataConfig = Field(default_factory=DataConfig)

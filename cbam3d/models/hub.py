@@ -1,4 +1,13 @@
-"""Weights on the Hugging Face Hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`."""
+"""Weights on the Hugging Face Hub: a repository with `model.safetensors` and, for `from_pretrained`, `config.json`.
+
+Examples:
+    >>> from cbam3d import create_model
+    >>> from cbam3d.models.hub import from_pretrained, save_pretrained
+    >>> arguments = {"name": "resnet10", "num_classes": 10, "attention": "se", "width": 8}
+    >>> save_pretrained(create_model(**arguments), "se_resnet10", **arguments)
+    >>> type(from_pretrained("se_resnet10")).__name__
+    'ResNet'
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +25,13 @@ from cbam3d.models.zoo import create_model, needs_import
 
 
 def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> None:
-    """Save the weights, and the arguments of `create_model` that build the network, to a folder."""
+    """Save the weights, and the arguments of `create_model` that build the network, to a folder.
+
+    Args:
+        model: the network.
+        folder: made where it is missing; gets `model.safetensors` and `config.json`.
+        arguments: of `create_model`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)
