@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cbam3d.attention.gate import Blend, Init, positive, zero_
-from cbam3d.attention.nd import CONV, as_tuple, check_ndim, check_rank, same_padding
+from cbam3d.attention.nd import CONV, as_tuple, at_least_float32, check_ndim, check_rank, same_padding
 from cbam3d.attention.sampling import sample
 
 
@@ -74,8 +74,7 @@ class DeformableConv(Blend):
     def transform(self, x: Tensor) -> Tensor:
         check_rank(x, self.ndim)
         size = x.shape[2:]
-        offsets = self.offset(x)
-        offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))  # places are finer than features
+        offsets = at_least_float32(self.offset(x))  # places are finer than features
         offsets = offsets.unflatten(1, (self.groups, -1, self.axes)).movedim(3, -1).flatten(0, 1)  # (N·g, K, *S, axes)
         if self.in_frames:
             offsets = torch.cat([torch.zeros_like(offsets[..., :1]), offsets], dim=-1)

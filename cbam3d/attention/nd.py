@@ -99,9 +99,14 @@ def windowed_mean(
     """
     padding = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
     pool = AVG_POOL[x.ndim - 2]
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # CPUs have no avg_pool3d for bfloat16
+    wide = at_least_float32(x)  # CPUs have no avg_pool3d for bfloat16
     sums, counts = (pool(F.pad(y, padding), window, stride) for y in (wide, torch.ones_like(wide[:1, :1])))
     return (sums / counts).to(x.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; other dtypes as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def as_clips(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
-from cbam3d.attention.nd import CONV, check_ndim, check_rank, pool_to_grid
+from cbam3d.attention.nd import CONV, at_least_float32, check_ndim, check_rank, pool_to_grid
 
 Over = Literal["frame", "clip", "volume"]
 _GRID = 4  # positions along H and W, and T of a volume, that the localisation network sees
@@ -68,7 +68,7 @@ class STN(nn.Module):
         pooled = pool_to_grid(reduced, (frames, _GRID, _GRID))
         pooled = pooled.flatten(1)[:, None] if self.axes == 3 else pooled.transpose(1, 2).flatten(2)
         change = self.locate(pooled).unflatten(2, (self.axes, self.axes + 1))
-        change = change.to(torch.promote_types(change.dtype, torch.float32))  # 1 + a small change, in bfloat16, is 1
+        change = at_least_float32(change)  # 1 + a small change, in bfloat16, is 1
         return change + _still(change)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _still(theta: Tensor) -> Tensor:
 
 def _sampled(x: Tensor, theta: Tensor) -> Tensor:
     """(N, C, *S) at the places of affine maps (N, axes, axes + 1), in float32 at least."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = at_least_float32(x)
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(theta.to(wide.dtype), list(x.shape), align_corners=False)
         return F.grid_sample(wide, grid, align_corners=False).to(x.dtype)

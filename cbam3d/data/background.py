@@ -18,11 +18,8 @@ def with_background(manifest: Manifest, needed_frames: np.ndarray) -> Manifest:
         manifest: with its splits; the label of the added rows is `BACKGROUND`, or none where there may be several.
         needed_frames: of a clip, for each row.
     """
-    files: dict[str, list[int]] = {}
-    for row in np.flatnonzero(manifest.parts).tolist():
-        files.setdefault(manifest.path[row], []).append(row)
     rows, added = list(manifest.rows()), list[dict[str, Any]]()
-    for own in files.values():
+    for own in manifest.rows_of_parts():
         if not manifest.usable[own].all():
             continue
         parts = sorted((rows[row] for row in own), key=lambda part: part["first_frame"])

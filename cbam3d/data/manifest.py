@@ -171,6 +171,13 @@ class Manifest:
             return Part(root / shard, int(self.offset[row]), int(self.num_bytes[row]), name)
         return place_of(name) if is_url(name) else root / name
 
+    def rows_of_parts(self) -> list[list[int]]:
+        """The rows of each file that has parts."""
+        files: dict[str, list[int]] = {}
+        for row in np.flatnonzero(self.parts).tolist():
+            files.setdefault(self.path[row], []).append(row)
+        return list(files.values())
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """One mapping per row."""
         columns = [_plain(getattr(self, name)) for name in _COLUMNS]

@@ -141,10 +141,7 @@ def _numbers(manifest: Manifest, classes: list[str]) -> np.ndarray:
         has[row, [number[name] for name in text.split("|") if name]] = True
     own = has[codes]
     united = own.copy()
-    files: dict[str, list[int]] = {}
-    for row in np.flatnonzero(manifest.parts).tolist():
-        files.setdefault(manifest.path[row], []).append(row)
-    for rows in files.values():
+    for rows in manifest.rows_of_parts():
         start, end = manifest.start[rows], manifest.end[rows]
         shared = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
         covered = shared >= (end - start)[:, None] / 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention.filterbank import filterbank, read
 from cbam3d.attention.gate import positive
-from cbam3d.attention.nd import as_tuple, check_ndim, check_rank
+from cbam3d.attention.nd import as_tuple, at_least_float32, check_ndim, check_rank
 
 
 class DRAW(nn.Module):
@@ -59,9 +59,7 @@ class DRAW(nn.Module):
 
     def filters(self, state: Tensor, size: torch.Size) -> tuple[list[Tensor], Tensor]:
         """The filters of every axis, (N, patch, length), and the gain, (N,), that a state (N, dim) asks for."""
-        asked = self.look(state)
-        asked = asked.to(torch.promote_types(asked.dtype, torch.float32))
-        *centres, variance, stride, gain = asked.unbind(1)
+        *centres, variance, stride, gain = at_least_float32(self.look(state)).unbind(1)
         banks = []
         for centre, count, length in zip(centres, self.patch, size, strict=True):
             widest = (length - 1) / max(1, count - 1)
