@@ -102,7 +102,8 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
         optimizer,
         schedule,
         [],  # type: ignore[arg-type]
-        lambda scored: None,  # type: ignore[arg-type, return-value]
+        [],
+        lambda scored, held_out: None,  # type: ignore[arg-type, return-value]
         folder,
         SkippedFiles(folder / "skipped.csv", 0),
         Config(),

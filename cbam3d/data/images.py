@@ -163,12 +163,14 @@ def read_image(path: Path, size: int) -> Tensor:
             picture = F.pil_to_tensor(image.convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
+    if picture.shape[1:] == (size, size):
+        return picture
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
 
 
 def _read(path: Path, size: int, real_root: str | None) -> Tensor | str:
     """An image, or why there is none; with a root, links that lead out of it are not followed."""
-    if real_root is not None and leads_out(path, real_root):
+    if real_root is not None and path.is_symlink() and leads_out(path, real_root):  # links to folders are not followed
         return "a link that leads out of the folder (data.allow_outside accepts it)"
     try:
         return read_image(path, size)

@@ -98,7 +98,8 @@ class Trainer:
         model, optimizer: as `fabric.setup` returned them.
         schedule: stepped once per batch.
         loader: the training data.
-        evaluate: scores a model on the held-out data.
+        held_out: the data that models are scored on in between.
+        evaluate: scores a model on held-out data.
         folder: of the run; exists.
         skipped: records files that cannot be used.
         config: of the run: `train`, `eval.every_epochs` and `run.seed` matter.
@@ -116,7 +117,8 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     loader: TrainLoader
-    evaluate: Callable[[nn.Module], Evaluation]
+    held_out: Iterable[Any]
+    evaluate: Callable[[nn.Module, Iterable[Any]], Evaluation]
     folder: Path
     skipped: SkippedFiles
     config: Config
@@ -141,14 +143,14 @@ class Trainer:
         self.events: SummaryWriter | None = None
         self.last_loss, self.saved_at = math.nan, time.monotonic()
 
-    def score(self, evaluate: Callable[[nn.Module], Evaluation]) -> Evaluation:
+    def score(self, held_out: Iterable[Any]) -> Evaluation:
         """Score the averaged model where there is one, with the running statistics of the first process, as saved."""
         model = _inner(self.model) if self.average is None else self.average.module
         if self.fabric.world_size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
         with gathered(model):
-            return evaluate(model)
+            return self.evaluate(model, held_out)
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Continue from a checkpoint of the folder, as it was read."""
@@ -189,7 +191,7 @@ class Trainer:
                 state.loss_sum, state.num_clips = 0.0, 0
                 evaluation = None
                 if state.epoch % self.config.eval.every_epochs == 0 or state.epoch == epochs:
-                    evaluation = self.score(self.evaluate)
+                    evaluation = self.score(self.held_out)
                     self.skipped.add(evaluation.problems)
                     row |= evaluation.scores
                     self.schedule.report_loss(evaluation.scores["loss"])
@@ -201,7 +203,7 @@ class Trainer:
                 if evaluation is not None or time.monotonic() - said >= _LINE_SECONDS:
                     said = time.monotonic()
                     logger.info(_epoch_line(row, epochs))
-        return evaluation or self.score(self.evaluate), table
+        return evaluation or self.score(self.held_out), table
 
     def _given_up(self) -> bool:
         limit = self.config.train.early_stopping

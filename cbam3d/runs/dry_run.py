@@ -1,7 +1,6 @@
 """Would a configuration train, and what would it take?"""
 
 import time
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +9,7 @@ from tqdm import tqdm
 
 from cbam3d.config import ConfigSource, load_config
 from cbam3d.engine.memory import peak_memory_gib
+from cbam3d.engine.records import SkippedFiles
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.network import check_names, count_parameters
@@ -36,7 +36,9 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     source = by_first_process(fabric, lambda: open_source(settings))
     settings = with_loss(settings, source)
     with TemporaryDirectory() as folder:
-        trainer, score_test = create_trainer(settings, source, fabric, Path(folder), keep=False)
+        skipped = SkippedFiles(Path(folder) / "skipped.csv", settings.data.max_bad_videos, fabric.is_global_zero, False)
+        tried = settings.override({"train": {"cached_views": 0}})  # which would compute all features
+        trainer, test_loader = create_trainer(tried, source, fabric, Path(folder), skipped)
         batches, rate = iter(trainer.loader), trainer.schedule.learning_rate
         batch = next(batches)
         trainer.step(batch)
@@ -45,7 +47,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
         trainer.step(next(batches, batch))
         trainer.read(everything=True)
         seconds = time.perf_counter() - begin
-        evaluation = trainer.score(partial(score_test, loader=islice(score_test.keywords["loader"], 1)))
+        evaluation = trainer.score(islice(test_loader, 1))
     model = trainer.model
     passes = settings.train.cached_views or settings.train.epochs  # through the whole network
     return {

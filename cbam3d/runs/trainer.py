@@ -1,9 +1,8 @@
 """A configuration and its data -> what trains the network."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,8 @@ from torch import nn
 from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
+from cbam3d.data.features import FeatureLoader
+from cbam3d.data.loader import Loader
 from cbam3d.engine.losses import Loss, create_loss
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, freeze_norms
 from cbam3d.engine.progress import Progress, no_progress
@@ -40,22 +41,22 @@ def create_trainer(
     source: Source,
     fabric: Fabric,
     folder: Path,
+    skipped: SkippedFiles,
     begun: Checkpoint | None = None,
     network: nn.Module | None = None,
     progress: Progress = no_progress,
-    keep: bool = True,
-) -> "tuple[Trainer, partial[Evaluation]]":
-    """What trains, and what scores a network on the test data.
+) -> tuple[Trainer, Loader | FeatureLoader]:
+    """What trains, and the test data.
 
     Args:
         config: of the run.
         source: its data.
         fabric: launched.
         folder: of the run; exists.
+        skipped: records files that cannot be used.
         begun: the checkpoint of a run to resume.
         network: to train in place of the one that the configuration names.
         progress: shows the progress of an epoch.
-        keep: whether the folder stays.
 
     Raises:
         InputError: values that do not fit the data, the network or the device.
@@ -67,10 +68,9 @@ def create_trainer(
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
     freeze_layers(config.train, model, new)
     loaders = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
-    skipped = SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos, fabric.is_global_zero, keep)
     skipped.add(source.problems)
     logger.info(_summary(config, source, model, fabric.device, new))
-    if config.train.cached_views and keep:
+    if config.train.cached_views:
         kept = Path(config.train.cache) if config.train.cache else folder / "features"
         if begun is not None:  # features are those of the backbone that the run began with
             begun.fill(model, begun.state["model"])
@@ -89,22 +89,18 @@ def create_trainer(
     fused = fabric.device.type == "cuda" and not divided
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
     shown = progress if fabric.is_global_zero else no_progress
-    scorer = partial(
-        score,
-        fabric,
-        num_classes=len(source.classes),
-        batch_size=config.eval.batch_size,
-        images=images,
-        apart=apart,
-        progress=shown,
-    )
+
+    def evaluate(scored: nn.Module, held_out: Iterable[Any]) -> Evaluation:
+        return score(fabric, scored, held_out, len(source.classes), config.eval.batch_size, images, apart, shown)
+
     trainer = Trainer(
         fabric=fabric,
         model=wrapped,
         optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
         schedule=schedule,
         loader=train_loader,
-        evaluate=partial(scorer, loader=validation_loader),
+        held_out=validation_loader,
+        evaluate=evaluate,
         folder=folder,
         skipped=skipped,
         config=config,
@@ -116,7 +112,7 @@ def create_trainer(
         primary="video_map" if source.several else "top1" if images else "video_top1",
         memory_format=memory_format(config, images),
     )
-    return trainer, partial(scorer, loader=test_loader)
+    return trainer, test_loader
 
 
 def _network(

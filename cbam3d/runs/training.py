@@ -1,7 +1,7 @@
 """A configuration -> a trained network in the folder of a run."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cbam3d.data.manifest import TABLE_NAME, write_manifest
 from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
-from cbam3d.engine.records import EpochTable
+from cbam3d.engine.records import EpochTable, SkippedFiles
 from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
@@ -105,7 +105,8 @@ def train(
     if not resume:
         folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
         logger.info(f"run folder {folder}")
-    trainer, score_test = create_trainer(settings, source, fabric, folder, begun, model, progress)
+    skipped = SkippedFiles(folder / "skipped.csv", settings.data.max_bad_videos, fabric.is_global_zero)
+    trainer, test_loader = create_trainer(settings, source, fabric, folder, skipped, begun, model, progress)
     if begun is not None:
         trainer.resume(begun.state)
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
@@ -114,7 +115,7 @@ def train(
             write_manifest(source.manifest, folder / TABLE_NAME)
         _report_to_wandb(settings, folder)
     validated, table = trainer.fit()
-    result = _result(trainer, validated, score_test, source)
+    result = _result(trainer, validated, test_loader, source)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
         if text := advice(settings, table, result, len(source.train)):
@@ -153,16 +154,14 @@ def _report_changes(begun: Config, config: Config) -> None:
             logger.warning(f"changed since: {key} was {then}, is {now}")
 
 
-def _result(
-    trainer: Trainer, validated: Evaluation, score_test: Callable[[nn.Module], Evaluation], source: Source
-) -> Result:
+def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any], source: Source) -> Result:
     """The scores on the test data: those of the last epoch, unless there is validation data beside them."""
     tested, thresholds = validated, None
     if source.validation is not source.test:
         found = validated.predictions
         if found.several:
             thresholds = best_thresholds(found.probabilities, found.labels)
-        tested = trainer.score(score_test)
+        tested = trainer.score(test_loader)
         trainer.skipped.add(tested.problems)
     elif source.several:
         logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")

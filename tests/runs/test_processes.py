@@ -177,7 +177,7 @@ if fabric.is_global_zero:
     (folder / "checkpoints").mkdir(parents=True)
 fabric.barrier()
 trainer = Trainer(
-    fabric, model, optimizer, schedule, train, lambda m: score(fabric, m, held_out, 2, 5, True), folder,
+    fabric, model, optimizer, schedule, train, held_out, lambda m, h: score(fabric, m, h, 2, 5, True), folder,
     SkippedFiles(folder / "skipped.csv", 0, fabric.is_global_zero),
     Config().override({"train": {"epochs": 3, "label_smoothing": 0.1, "clip_grad_norm": 1.0, "accumulate": 2,
     "log_every": 1}}), {}, Loss(0.1), primary="top1",
