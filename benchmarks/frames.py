@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cbam3d import create_model
-from cbam3d.data.memory import keep_freed_memory
+from cbam3d.data.malloc import keep_freed_memory
 
 CLASSES = 101
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cbam3d import create_attention, create_model, list_attentions
 from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
 from cbam3d.data.batch import Packed, SampleIndex
-from cbam3d.data.crops import TestCrops
+from cbam3d.data.crops import EvalCrops
 from tests.engine.test_train import Points, trainer
 from tests.fake_gpu import fake_gpu
 
@@ -42,7 +42,7 @@ TRANSFORMS = {
     "everything": (train_crops(16, crop_padding=2), train_transforms(True, (0.2, 0.2, 0.2, 0.1), 10, 0.3)),
     "resized": (train_crops(16, crop_scale=(0.5, 1.0)), train_transforms(True)),
     "rand_augment": (train_crops(16, crop_scale=(0.5, 1.0), rand_augment=(2, 9)), []),
-    "evaluation": ([TestCrops(16, num_crops=3, flip=True)], []),
+    "evaluation": ([EvalCrops(16, num_crops=3, flip=True)], []),
 }
 
 

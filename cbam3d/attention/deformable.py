@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cbam3d.attention.gate import Blend, Init, positive, zero_
+from cbam3d.attention.interpolation import sample
 from cbam3d.attention.nd import CONV, as_tuple, at_least_float32, check_ndim, check_rank, same_padding
-from cbam3d.attention.sampling import sample
 
 
 class DeformableConv(Blend):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention.gate import Init, check_init, hidden_channels, positive, run_wide, wide, without_float16, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank
-from cbam3d.attention.windows import inside, window_size, windows
+from cbam3d.attention.neighbourhoods import inside, window_size, windows
 
 Form = Literal["pairwise", "patchwise"]
 RELATIONS = {

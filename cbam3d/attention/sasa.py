@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention.gate import Blend, Init, positive, wide, without_float16
 from cbam3d.attention.nd import CONV, check_ndim, check_rank
-from cbam3d.attention.windows import inside, window_size, windows
+from cbam3d.attention.neighbourhoods import inside, window_size, windows
 
 
 class SASA(Blend):

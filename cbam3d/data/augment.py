@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.crops import RandomCrop, RandomResizedCrop, Size
-from cbam3d.data.draw import Drawn, Transform, send
+from cbam3d.data.parameters import Drawn, Transform, send
 from cbam3d.data.rand_augment import RandAugment
 from cbam3d.data.rng import Purpose, keys_of, torch_seeded
 from cbam3d.data.transforms import ColorJitter, RandomErasing, RandomHorizontalFlip, RandomRotation

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from cbam3d.data.draw import Drawn, Transform
+from cbam3d.data.parameters import Drawn, Transform
 from cbam3d.data.rng import Purpose, uniforms
 from cbam3d.errors import InputError
 
@@ -130,7 +130,7 @@ def _resizing(start: Tensor, length: Tensor, given: int, wanted: int) -> Tensor:
     return weights / weights.sum(-1, keepdim=True)
 
 
-class TestCrops(Transform):
+class EvalCrops(Transform):
     """Centre crop, or evenly spaced crops along the side with more room, each optionally followed by its mirror image.
 
     Args:
@@ -138,8 +138,6 @@ class TestCrops(Transform):
         num_crops: 1 for the centre, or more.
         flip: also take the mirror image of each crop.
     """
-
-    __test__ = False  # not a test class for pytest
 
     def __init__(self, size: Size, num_crops: int = 1, flip: bool = False) -> None:
         self.size, self.num_crops, self.flip = size, num_crops, flip

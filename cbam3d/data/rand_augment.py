@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from cbam3d.data.draw import Drawn, Transform
+from cbam3d.data.parameters import Drawn, Transform
 from cbam3d.data.rng import Purpose, uniforms
 from cbam3d.data.transforms import relative, warp
 

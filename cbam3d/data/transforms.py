@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cbam3d.data.draw import Drawn, Transform
+from cbam3d.data.parameters import Drawn, Transform
 from cbam3d.data.rng import Purpose, uniforms
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cbam3d.data.memory import return_freed_memory
+from cbam3d.data.malloc import return_freed_memory
 
 
 class Worker:

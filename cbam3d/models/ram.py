@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam3d.attention.gate import positive
+from cbam3d.attention.interpolation import sample
 from cbam3d.attention.nd import as_tuple, check_ndim, check_rank, windowed_mean
-from cbam3d.attention.sampling import sample
 
 
 class Glimpses(NamedTuple):

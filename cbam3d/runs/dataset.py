@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
 from cbam3d.data.batch import SampleIndex
-from cbam3d.data.crops import TestCrops
-from cbam3d.data.draw import Transform
+from cbam3d.data.crops import EvalCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, visits
+from cbam3d.data.parameters import Transform
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.data import Source, open_source
@@ -142,7 +142,7 @@ def create_loaders(
     crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
     transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
-    test_crops = TestCrops(data.sides, config.eval.num_crops, config.scores_mirrored)
+    test_crops = EvalCrops(data.sides, config.eval.num_crops, config.scores_mirrored)
     views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.scores_mirrored)
 
     def loader(
@@ -178,7 +178,7 @@ def first_inputs(config: Config, source: Source) -> Tensor:
     """
     data = config.data
     batches = TrainBatches(source.train, config.train.batch_size, config.run.seed)
-    transform = BatchTransform([TestCrops(data.sides)], [], *data.scaling, config.run.seed)
+    transform = BatchTransform([EvalCrops(data.sides)], [], *data.scaling, config.run.seed)
     for batch in Loader(source.train, batches, transform, 0, torch.device("cpu")):
         if len(batch.labels):
             return batch.inputs

@@ -19,12 +19,12 @@ from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source
 from cbam3d.runs.dataset import create_loaders
+from cbam3d.runs.event_evaluation import score_segments, why_no_segments
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
-from cbam3d.runs.segments import score_segments, why_no_segments
 from cbam3d.runs.table import refuse_changed, with_manifest_of
 from cbam3d.storage import Url, exists, place_of
 

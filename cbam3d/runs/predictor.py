@@ -14,7 +14,7 @@ from cbam3d.config import Config
 from cbam3d.data.augment import BatchTransform
 from cbam3d.data.background import BACKGROUND
 from cbam3d.data.batch import Sample, SampleIndex, pack
-from cbam3d.data.crops import TestCrops
+from cbam3d.data.crops import EvalCrops
 from cbam3d.data.images import read_image
 from cbam3d.engine.events import Event, EventSettings, Window, find_events
 from cbam3d.engine.scoring import activate
@@ -66,7 +66,7 @@ class Predictor:
         self.classes, self.config, self.images = classes, config, images
         self.apart = config.train.loss == "bce"
         self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
-        crops = TestCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
+        crops = EvalCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
 

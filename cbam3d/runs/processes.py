@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cbam3d.config import Config, RunConfig
-from cbam3d.data.memory import keep_freed_memory
+from cbam3d.data.malloc import keep_freed_memory
 from cbam3d.engine.sharding import Sharded
 from cbam3d.errors import InputError, Stopped, counted
 from cbam3d.runs.hardware import precision_of, with_precision

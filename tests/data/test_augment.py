@@ -3,7 +3,7 @@ import torch
 
 from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
 from cbam3d.data.batch import Sample, SampleIndex, pack
-from cbam3d.data.crops import TestCrops
+from cbam3d.data.crops import EvalCrops
 from cbam3d.data.transforms import RandomRotation
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -35,7 +35,7 @@ def unscaled(cuts, changes=()):
 
 def test_the_centre_is_cut_and_normalised():
     view = clip()
-    out = BatchTransform([TestCrops(16)], [], MEAN, STD, 0)(packed(view))
+    out = BatchTransform([EvalCrops(16)], [], MEAN, STD, 0)(packed(view))
     assert out.shape == (1, 3, 4, 16, 16)
     centre = view[:, :, 2:18, 7:23].float() / 255
     expected = (centre - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
@@ -114,7 +114,7 @@ def test_nothing_is_flipped_unless_asked():
 
 def test_crops_of_a_view_follow_each_other_in_the_batch():
     views = [clip(16, 20, seed=i) for i in range(2)]
-    out = unscaled([TestCrops(16, 3)])(packed(*views))
+    out = unscaled([EvalCrops(16, 3)])(packed(*views))
     assert out.shape == (6, 3, 4, 16, 16)
     for i, view in enumerate(views):
         for j, left in enumerate((0, 2, 4)):

@@ -5,7 +5,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from cbam3d.data import crops
-from cbam3d.data.crops import RandomCrop, RandomResizedCrop, TestCrops, sides
+from cbam3d.data.crops import EvalCrops, RandomCrop, RandomResizedCrop, sides
 from cbam3d.data.rng import keys_of, torch_seeded
 from cbam3d.errors import InputError
 from tests.conftest import pictures
@@ -81,22 +81,22 @@ def test_where_no_crop_fits_the_largest_one_in_the_centre_is_taken():
 @pytest.mark.parametrize(("height", "width"), [(16, 30), (30, 16), (16, 16)])
 def test_three_crops_lie_along_the_longer_side(height, width):
     view = pictures(1, 4, 3, height, width)
-    first, middle, last = TestCrops(16, 3)(view, np.zeros(1))
+    first, middle, last = EvalCrops(16, 3)(view, np.zeros(1))
     assert torch.equal(first, view[0, ..., :16, :16])
     assert torch.equal(last, view[0, ..., height - 16 :, width - 16 :])
-    assert torch.equal(middle, TestCrops(16)(view, np.zeros(1))[0])
+    assert torch.equal(middle, EvalCrops(16)(view, np.zeros(1))[0])
     assert middle.shape == (4, 3, 16, 16)
 
 
 def test_mirror_images_follow_their_squares():
     view = pictures(2, 3, 6, 8)
-    out = TestCrops(6, 1, flip=True)(view, np.zeros(2))
+    out = EvalCrops(6, 1, flip=True)(view, np.zeros(2))
     assert torch.equal(out[0], view[0, ..., 1:7])
     assert torch.equal(out[1], out[0].flip(-1))
     assert torch.equal(out[2], view[1, ..., 1:7])
 
 
-@pytest.mark.parametrize("cut", [RandomCrop(9), TestCrops(9)])
+@pytest.mark.parametrize("cut", [RandomCrop(9), EvalCrops(9)])
 def test_a_picture_that_is_too_small_is_an_error(cut):
     with pytest.raises(InputError, match="a crop of 9 pixels is larger than the image"):
         cut(pictures(2, 3, 8, 12), keys_of(0, np.arange(2)))
@@ -104,13 +104,13 @@ def test_a_picture_that_is_too_small_is_an_error(cut):
 
 def test_height_and_width_may_differ():
     view = torch.arange(20 * 30).reshape(1, 1, 1, 20, 30)
-    (centre,) = TestCrops((10, 20))(view, np.zeros(1))
+    (centre,) = EvalCrops((10, 20))(view, np.zeros(1))
     assert torch.equal(centre[0, 0], view[0, 0, 0, 5:15, 5:25])
-    first, _, last = TestCrops((8, 30), 3)(view, np.zeros(1))  # along the height, where there is more room
+    first, _, last = EvalCrops((8, 30), 3)(view, np.zeros(1))  # along the height, where there is more room
     assert torch.equal(first[0, 0], view[0, 0, 0, :8])
     assert torch.equal(last[0, 0], view[0, 0, 0, 12:])
     random = RandomCrop((10, 20))(view, keys_of(0, np.arange(1)))
     assert random.shape == (1, 1, 1, 10, 20)
     assert torch.equal(random[..., 1:, :] - random[..., :-1, :], torch.full((1, 1, 1, 9, 20), 30))
     with pytest.raises(InputError, match="a crop of 21x20 pixels is larger than the image of 20x30"):
-        TestCrops((21, 20))(view, np.zeros(1))
+        EvalCrops((21, 20))(view, np.zeros(1))

@@ -21,7 +21,7 @@ from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.split import assign_splits, class_names, leaking_groups
 from cbam3d.data.videos import VideoDataset
 from cbam3d.errors import InputError
-from cbam3d.runs.segments import truth_of
+from cbam3d.runs.event_evaluation import truth_of
 from cbam3d.video.encode import write_video
 
 FOLDER = load_recipe(bundled("datasets") / "folder")

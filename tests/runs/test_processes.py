@@ -141,7 +141,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 from cbam3d.data.augment import BatchTransform, train_transforms, train_crops
-from cbam3d.data.crops import TestCrops
+from cbam3d.data.crops import EvalCrops
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches
 from cbam3d.engine.scoring import score
@@ -172,7 +172,7 @@ def loader(batches, crops, transforms):
 
 transforms = train_transforms(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), rotation=10)
 train = loader(TrainBatches(data, 12, 0, rank, world_size), train_crops(8, crop_scale=(0.5, 1.0)), transforms)
-held_out = loader(EvalBatches(data, 5, rank, world_size), [TestCrops(8)], [])
+held_out = loader(EvalBatches(data, 5, rank, world_size), [EvalCrops(8)], [])
 if fabric.is_global_zero:
     (folder / "checkpoints").mkdir(parents=True)
 fabric.barrier()

@@ -17,7 +17,7 @@ from cbam3d.data import motion_events
 from cbam3d.engine.events import EventSettings
 from cbam3d.errors import InputError
 from cbam3d.runs.dry_run import dry_run
-from cbam3d.runs.segments import truth_of
+from cbam3d.runs.event_evaluation import truth_of
 from cbam3d.runs.windows import predict_windows
 from tests.conftest import rows_of
 from tests.tiny import TINY, train_tiny

@@ -1,6 +1,6 @@
 import torch
 
-from cbam3d.attention.sampling import sample
+from cbam3d.attention.interpolation import sample
 
 
 def test_places_by_hand():

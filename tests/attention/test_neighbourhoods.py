@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cbam3d.attention.windows import inside, window_size, windows
+from cbam3d.attention.neighbourhoods import inside, window_size, windows
 
 
 def test_by_hand():

@@ -9,9 +9,9 @@ from cbam3d.data.background import BACKGROUND
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.videos import VideoDataset
+from cbam3d.engine.event_scores import Truth, segment_average_precisions
 from cbam3d.engine.events import Event
 from cbam3d.engine.progress import Progress
-from cbam3d.engine.segments import Truth, segment_average_precisions
 from cbam3d.errors import InputError
 from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.progress import over_files

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cbam3d.engine.event_scores import segment_average_precisions
 from cbam3d.engine.events import Event
-from cbam3d.engine.segments import segment_average_precisions
 
 
 def reference(truth, found, tiou):
