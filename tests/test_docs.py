@@ -35,7 +35,7 @@ from cbam3d.data.recipe import load_recipe
 from cbam3d.files import parse_yaml
 from cbam3d.models.zoo import networks
 from cbam3d.runs import train as train_run
-from cbam3d.runs.variants import read_choices
+from cbam3d.runs.variants import read_choices, read_variants
 from tests.documentation import ODD_FENCE, ROOT, blocks, commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -162,6 +162,11 @@ def test_yaml_is_a_configuration_or_a_recipe(page, tmp_path):
             load_config(path)
         else:
             load_recipe(path.parent)
+
+
+def test_recipes_of_benchmarks_are_read():
+    assert load_config(ROOT / "benchmarks/avletters_3d.yaml").model.name == "resnet10"
+    assert len(read_variants(ROOT / "benchmarks/avletters.yaml", load_config("scratch"))) == 8
 
 
 def test_the_recipe_of_the_page_reads_its_videos(there, capsys):
