@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 SHOWN = range(0, NUM_FRAMES, 3)
 # tables of `cbam3d compare` in docs/results, and what each compares
 COMPARED = {
+    "motion_frames": "motion, an image network on frames",
+    "avletters_3d": "AVLetters, a 3D ResNet from scratch",
     "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
 }
 COLOURS = {"better": "tab:green", "worse": "tab:red"}
@@ -78,11 +80,11 @@ def draw_results(path: Path) -> None:
         with open(HERE / "results" / f"{name}.csv", newline="") as file:
             tables[title] = list(csv.DictReader(file))
     heights = [len(rows) + 0.8 for rows in tables.values()]
-    figure = Figure(figsize=(7.6, 0.32 * sum(heights) + 0.5), layout="constrained")
-    grid = figure.subplots(len(tables), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    figure = Figure(figsize=(7.6, 0.38 * sum(heights) + 0.5), layout="constrained")
+    grid = figure.subplots(len(tables), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, (title, (first, *others)) in zip(grid, tables.items(), strict=True):
         seeds = len(json.loads(first["scores"]))
-        axes.set_title(f"{title}; without: {_score(first)} of {seeds} seeds", fontsize=9, loc="left")
+        axes.set_title(f"{title}; without: {_score(first)} ({seeds} seeds)", fontsize=9, loc="left")
         for y, row in enumerate(others):
             middle, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
             colour = COLOURS.get(row["verdict"], "0.45")
@@ -93,9 +95,11 @@ def draw_results(path: Path) -> None:
         axes.set(yticks=range(len(others)), ylim=(len(others) - 0.4, -0.6))
         axes.set_yticklabels([name.replace(", )", ")").replace("()", "") for name in names], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_xlim(-20, max(20.0, *(110 * float(row["high"]) for row in others)))
+        axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", alpha=0.3)
     grid[-1].set_xlabel(
-        "points of video_top1 against the same network without; green: better, red: worse, grey: within noise",
+        "points of video_top1 against the same network without, 95 % intervals; green: better, red: worse, grey: within noise",
         fontsize=8,
     )
     figure.savefig(path, dpi=110)
