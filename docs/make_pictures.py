@@ -99,7 +99,7 @@ def draw_results(path: Path) -> None:
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", alpha=0.3)
     grid[-1].set_xlabel(
-        "points of video_top1 against the same network without, 95 % intervals; green: better, red: worse, grey: within noise",
+        "points of video_top1 against the network without, 95 % intervals; green better, red worse, grey within noise",
         fontsize=8,
     )
     figure.savefig(path, dpi=110)

@@ -5,8 +5,8 @@ import logging
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -92,11 +92,10 @@ def run(arguments: list[str]) -> None:
     copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
     a_line_each = len(sources) > 1 and not given.window and not given.json
     top = given.top or (2 if a_line_each else 5)
-    failures = []
-    for source, annotated in zip(sources, copies, strict=True):
+
+    def show(source: str, annotated: Path | None) -> None:
         window = given.window or (_STREAM_WINDOW if source in streams else None)
-        found = predict_windows(predictor, source, top, window, given.step or window, annotated)
-        try:
+        with closing(predict_windows(predictor, source, top, window, given.step or window, annotated)) as found:
             if given.json or source in streams:
                 for prediction in found:
                     print(json.dumps(asdict(prediction)) if given.json else _line(prediction), flush=True)
@@ -105,16 +104,22 @@ def run(arguments: list[str]) -> None:
                 console().print(f"{source}: {_classes(whole)}")
             else:
                 console().print(_table(source, list(found)))
-        except InputError as error:  # the other files are still worth a look
+
+    _show_each(sources, copies, show)
+
+
+def _show_each(sources: list[str], targets: Sequence[Path | None], show: Callable[[str, Path | None], None]) -> None:
+    """Show every source; those that cannot be read are named, and refused at the end. Ctrl-C, the way to end a camera,
+    leaves out the rest."""
+    failures = []
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            show(source, target)
+        except InputError as error:
             failures.append(str(error))
             logging.getLogger(__name__).warning(f"skipped {error}")
-        except KeyboardInterrupt:  # the way to end a camera
-            found.close()
+        except KeyboardInterrupt:
             break
-    _refuse(failures)
-
-
-def _refuse(failures: list[str]) -> None:
     if failures:
         raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
 
@@ -144,27 +149,17 @@ def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], 
     targets: list[Path | None] = [None] * len(sources)
     if given.out:
         targets = [*copies_of(sources, given.out, "--out", f".{given.events}")]
-    failures = []
-    for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
+
+    def show(source: str, target: Path | None) -> None:
         events = predictor.events(source, window=window, step=given.step, settings=settings)
-        output = nullcontext(sys.stdout) if target is None else _opened(target)
-        try:
-            with output as file:
-                show = _writer(given.events, source, file, header=target is not None or number == 0)
-                if source in streams:
-                    for event in events:
-                        show(event)
-                else:
-                    for event in sorted(events, key=lambda event: event.start_seconds):
-                        show(event)
-        except InputError as error:
-            failures.append(str(error))
-            logging.getLogger(__name__).warning(f"skipped {error}")
-        except KeyboardInterrupt:  # the way to end a camera
-            break
+        with nullcontext(sys.stdout) if target is None else _opened(target) as file:
+            write = _writer(given.events, source, file, header=target is not None or source == sources[0])
+            for event in events if source in streams else sorted(events, key=lambda event: event.start_seconds):
+                write(event)
+
     if given.out:
-        console(stderr=True).print(f"events are in {given.out}")
-    _refuse(failures)
+        console(stderr=True).print(f"events go to {given.out}")
+    _show_each(sources, targets, show)
 
 
 def _opened(path: Path) -> TextIO:
