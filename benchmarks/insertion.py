@@ -1,6 +1,6 @@
 """Where attention goes in each network, and what it costs: python benchmarks/insertion.py
 
-Prints the table of docs/ATTENTION.md. For each network and position: identity insertion, blocks, parameters and
+Prints a table for docs/BENCHMARKS.md. For each network and position: identity insertion, blocks, parameters and
 multiply-adds added, and whether logits stay bit-equal, a step trains it, a state dict goes around, and
 torch.export takes it. Weights are random; nothing is downloaded.
 """

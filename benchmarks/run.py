@@ -1,6 +1,6 @@
 """Run benchmarks and keep what they print: each has its section in docs/BENCHMARKS.md, which is replaced.
 
-python benchmarks/run.py [block floors train_step frames cifar decode index storage loader start ucf101]
+python benchmarks/run.py [block floors train_step frames cifar decode index storage loader start ucf101 insertion]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "BENCHMARKS.md"
 ARGUMENTS = {"block": ["--figure", "docs/growth.png"]}
-NAMES = ["block", "floors", "train_step", "frames", "cifar", "decode", "index", "storage", "loader", "start", "ucf101"]
+NAMES = "block floors train_step frames cifar decode index storage loader start ucf101 insertion".split()
 
 
 def machine() -> str:
