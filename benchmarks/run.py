@@ -16,7 +16,8 @@ import torch
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "BENCHMARKS.md"
 ARGUMENTS = {"block": ["--figure", "docs/growth.png"]}
-NAMES = "block floors train_step frames cifar decode index storage loader start ucf101 insertion".split()
+NAMES = ["block", "floors", "train_step", "frames", "cifar", "decode", "index", "storage", "loader", "start", "ucf101"]
+NAMES += ["insertion"]
 
 
 def machine() -> str:
