@@ -14,6 +14,7 @@ SHOWN = range(0, NUM_FRAMES, 3)
 # tables of `cbam3d compare` in docs/results, and what each compares
 COMPARED = {
     "motion_frames": "motion, an image network on frames",
+    "motion_heads": "motion, heads on frozen features, against their mean",
     "avletters_3d": "AVLetters, a 3D ResNet from scratch",
     "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
 }
@@ -91,7 +92,7 @@ def draw_results(path: Path) -> None:
             axes.plot([low, high], [y, y], color=colour, linewidth=2)
             axes.plot(middle, y, "o", color=colour)
             axes.annotate(_score(row), (1.01, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-        names = [row["attention"].replace("position=[maxpool, residual]", "") for row in others]
+        names = [next(iter(row.values())).replace("position=[maxpool, residual]", "") for row in others]
         axes.set(yticks=range(len(others)), ylim=(len(others) - 0.4, -0.6))
         axes.set_yticklabels([name.replace(", )", ")").replace("()", "") for name in names], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)

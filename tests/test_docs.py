@@ -107,7 +107,7 @@ def place(tmp_path_factory, tiny_run):
                 (root / name / split / label).mkdir(parents=True)
                 for i in range(count):
                     Image.effect_noise((32, 32), 80).convert("RGB").save(root / name / split / label / f"{i}.png")
-    for name in ("a", "b", "s0", "s1", "s2", "s3", "ucf", "ucf1", "ucf2", "ucf3", "mine", "motion"):
+    for name in ("a", "b", "s0", "s1", "s2", "s3", "ucf", "ucf1", "ucf2", "ucf3", "mine", "motion", "folder"):
         shutil.copytree(tiny_run, root / "runs" / name)
     torch.save(torchvision.models.resnet50().state_dict(), root / "imagenet_resnet50.pth")
     values = {key.removeprefix("--"): parse_yaml(value) for key, value in zip(SMALL[1::2], SMALL[2::2], strict=True)}

@@ -300,7 +300,8 @@ def test_the_average_is_what_is_scored_and_saved(tmp_path):
     average = history[0]  # the first update copies
     for weight in history[1:]:
         average = 0.5 * average + 0.5 * weight
-    torch.testing.assert_close(loop.score(lambda model: model[0].weight), average)
+    loop.evaluate = lambda model, held_out: model[0].weight
+    torch.testing.assert_close(loop.score(Points()), average)
     saved = load_tensors(tmp_path / "checkpoints" / "last.ckpt", "checkpoint")
     torch.testing.assert_close(weights_of(saved)["0.weight"], average)
     assert not torch.allclose(saved["model"]["0.weight"], average)
@@ -310,8 +311,8 @@ def test_training_ends_when_it_gets_no_better(tmp_path):
     loop = trainer(tmp_path, epochs=6, early_stopping=2)
     scores = iter([0.5, 0.9, 0.8, 0.9, 1.0])
     evaluate_really = loop.evaluate
-    loop.evaluate = lambda scored: replace(
-        (result := evaluate_really(scored)), scores={**result.scores, "video_top1": next(scores)}
+    loop.evaluate = lambda *given: replace(
+        (result := evaluate_really(*given)), scores={**result.scores, "video_top1": next(scores)}
     )
     loop.fit()
     assert (loop.state.epoch, loop.state.best_epoch) == (4, 2)
