@@ -14,6 +14,7 @@ SHOWN = range(0, NUM_FRAMES, 3)
 # tables of `cbam3d compare` in docs/results, and what each compares
 COMPARED = {
     "motion_frames": "motion, an image network on frames",
+    "avletters_frames": "AVLetters, an image network on frames",
     "motion_heads": "motion, heads on frozen features, against their mean",
     "avletters_3d": "AVLetters, a 3D ResNet from scratch",
     "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
