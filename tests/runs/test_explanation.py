@@ -139,34 +139,26 @@ def test_blocks_may_be_chosen(tiny_run):
 
 @pytest.mark.slow
 def test_a_trained_network_looks_at_what_moves(tmp_path):
-    """Inside the moving thing Grad-CAM and the spatial map of some block (which one differs from training to training)
-    are higher than outside. As things lie near the centre, they are also held against the places of the things in
-    other videos."""
+    """Inside the moving thing Grad-CAM is higher than outside; and, as things lie near the centre, higher than at the
+    places of the things in other videos. (Spatial maps follow it in some trainings only: docs/RESULTS.md.)"""
     train({"data.root": str(tmp_path / "videos"), "run.accelerator": "cpu"}, run_dir=tmp_path / "run")
     explainer = Explainer(load_run(tmp_path / "run"))
     with open(tmp_path / "run/predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))[::4]
     (clip,) = explainer.predictor.clips(motion.NUM_FRAMES, motion.FPS)
-    masks, maps = [], {}
+    masks, maps = [], []
     for row in rows:
         _, mask = motion.render_video(row["label"], 0, int(row["group"].lstrip("g")))
         found = explainer(tmp_path / "videos" / row["path"])
         masks.append(mask[clip])
         assert found.grad_cam is not None
-        shown = {"grad_cam": found.grad_cam} | {name: views["spatial"] for name, views in found.maps.items()}
-        for name, one in shown.items():
-            maps.setdefault(name, []).append(found.resized(one))
-    things = np.stack(masks).astype(float)
-    follows = set()
-    for name, values in maps.items():
-        over = np.stack(values)
-        inside = (over * things).sum((1, 2, 3)) / things.sum((1, 2, 3))
-        outside = (over * (1 - things)).sum((1, 2, 3)) / (1 - things).sum((1, 2, 3))
-        elsewhere = (np.einsum("athw,bthw->ab", over, things) / things.sum((1, 2, 3))).mean(1)
-        if (inside > outside).mean() >= 0.75 and (inside > elsewhere).mean() >= 0.65:
-            follows.add(name)
-    assert "grad_cam" in follows
-    assert len(follows) > 1, "no block's map"
+        maps.append(found.resized(found.grad_cam))
+    things, over = np.stack(masks).astype(float), np.stack(maps)
+    inside = (over * things).sum((1, 2, 3)) / things.sum((1, 2, 3))
+    outside = (over * (1 - things)).sum((1, 2, 3)) / (1 - things).sum((1, 2, 3))
+    elsewhere = (np.einsum("athw,bthw->ab", over, things) / things.sum((1, 2, 3))).mean(1)
+    assert (inside > outside).mean() >= 0.75
+    assert (inside > elsewhere).mean() >= 0.65
 
 
 def test_grad_cam_of_a_network_of_images_on_clips():
