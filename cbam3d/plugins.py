@@ -75,9 +75,7 @@ class Registry:
         Raises:
             ValueError: a name that is taken or malformed, or a value that is not of the kind.
         """
-        check_new_name(self.noun, name, (*self.built_in, *self.added, *self.reserved))
-        self.check(value)
-        self.added[name] = value
+        self._keep(name, value, taken=self.names())
 
     def find(self, name: str) -> Any:
         """What a name stands for.
@@ -88,10 +86,15 @@ class Registry:
         if name in self.built_in:
             return self.built_in[name]
         if name not in self.added and name in plugins(self.kind):
-            self.add(name, load_plugin(self.kind, name))
+            self._keep(name, load_plugin(self.kind, name))
         if name not in self.added:
             raise ValueError(unknown(self.noun, name, self.names()))
         return self.added[name]
+
+    def _keep(self, name: str, value: Any, taken: Collection[str] = ()) -> None:
+        check_new_name(self.noun, name, (*taken, *self.reserved))
+        self.check(value)
+        self.added[name] = value
 
     def is_local(self, name: str) -> bool:
         """Whether only this process knows a name."""

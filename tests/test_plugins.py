@@ -15,7 +15,7 @@ from cbam3d.attention.catalog import mechanisms
 from cbam3d.attention.heads.catalog import heads
 from cbam3d.config.bundled import find_recipe, list_recipes
 from cbam3d.data.recipe import load_recipe
-from cbam3d.models.zoo import is_local_model
+from cbam3d.models.zoo import is_local_model, networks
 import sys
 
 assert "doubled" in list_attentions() and "one_layer" in list_models() and "noise" in list_recipes()
@@ -33,6 +33,13 @@ assert network(torch.randn(2, 3, 4, 32, 32)).shape == (2, 3)
 assert create_model("one_layer", 5)(torch.randn(2, 3, 4, 8, 8)).shape == (2, 5)
 assert not mechanisms.is_local("doubled") and not is_local_model("one_layer")
 assert load_recipe(find_recipe("noise")).name == "noise"
+for registry, name, block in ((mechanisms, "broken", type(block)), (networks, "one_layer", type(network))):
+    try:
+        registry.add(name, block)
+    except ValueError as error:
+        assert "a name of its own" in str(error)
+    else:
+        raise AssertionError(f"{name} is a plugin's")
 try:
     create_attention("broken", 4)
 except ValueError as error:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cbam3d.cli.console import console
 from cbam3d.cli.parser import CommandParser
-from cbam3d.engine.events import FORMATS, Event, EventSettings
+from cbam3d.engine.events import FORMATS, EventSettings
 from cbam3d.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -105,12 +105,14 @@ def run(arguments: list[str]) -> None:
             else:
                 console().print(_table(source, list(found)))
 
-    _show_each(sources, copies, show)
+    _refuse(_show_each(sources, copies, show))
 
 
-def _show_each(sources: list[str], targets: Sequence[Path | None], show: Callable[[str, Path | None], None]) -> None:
-    """Show every source; those that cannot be read are named, and refused at the end. Ctrl-C, the way to end a camera,
-    leaves out the rest."""
+def _show_each(
+    sources: list[str], targets: Sequence[Path | None], show: Callable[[str, Path | None], None]
+) -> list[str]:
+    """Show every source; returns what is wrong with those that cannot be read. Ctrl-C, the way to end a camera, leaves
+    out the rest."""
     failures = []
     for source, target in zip(sources, targets, strict=True):
         try:
@@ -120,6 +122,10 @@ def _show_each(sources: list[str], targets: Sequence[Path | None], show: Callabl
             logging.getLogger(__name__).warning(f"skipped {error}")
         except KeyboardInterrupt:
             break
+    return failures
+
+
+def _refuse(failures: list[str]) -> None:
     if failures:
         raise InputError(f"predict: {counted(len(failures), 'file')} cannot be read, the first: {failures[0]}")
 
@@ -150,16 +156,22 @@ def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], 
     if given.out:
         targets = [*copies_of(sources, given.out, "--out", f".{given.events}")]
 
+    start, line = FORMATS[given.events]
+    if start and not given.out:
+        print(start, flush=True)
+
     def show(source: str, target: Path | None) -> None:
         events = predictor.events(source, window=window, step=given.step, settings=settings)
         with nullcontext(sys.stdout) if target is None else _opened(target) as file:
-            write = _writer(given.events, source, file, header=target is not None or source == sources[0])
+            if start and target is not None:
+                print(start, file=file, flush=True)
             for event in events if source in streams else sorted(events, key=lambda event: event.start_seconds):
-                write(event)
+                print(line(source, event), file=file, flush=True)
 
+    failures = _show_each(sources, targets, show)
     if given.out:
-        console(stderr=True).print(f"events go to {given.out}")
-    _show_each(sources, targets, show)
+        console(stderr=True).print(f"events are in {given.out}")
+    _refuse(failures)
 
 
 def _opened(path: Path) -> TextIO:
@@ -167,14 +179,6 @@ def _opened(path: Path) -> TextIO:
         return open(path, "w", encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _writer(kind: str, source: str, file: TextIO, header: bool) -> Callable[[Event], None]:
-    """What writes an event as soon as there is one."""
-    start, line = FORMATS[kind]
-    if header and start:
-        print(start, file=file, flush=True)
-    return lambda event: print(line(source, event), file=file, flush=True)
 
 
 def _line(prediction: "Prediction") -> str:

@@ -36,7 +36,8 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     source = by_first_process(fabric, lambda: open_source(settings))
     settings = with_loss(settings, source)
     with TemporaryDirectory() as folder:
-        skipped = SkippedFiles(Path(folder) / "skipped.csv", settings.data.max_bad_videos, fabric.is_global_zero, False)
+        place, limit = Path(folder) / "skipped.csv", settings.data.max_bad_videos
+        skipped = SkippedFiles(place, limit, fabric.is_global_zero, keeps=False)
         tried = settings.override({"train": {"cached_views": 0}})  # which would compute all features
         trainer, test_loader = create_trainer(tried, source, fabric, Path(folder), skipped)
         batches, rate = iter(trainer.loader), trainer.schedule.learning_rate
