@@ -2,14 +2,13 @@
 
     python benchmarks/block.py [--device cuda] [--repeats 7] [--figure docs/growth.png] [--mechanisms se,san]
 
-Medians over repeats that take turns. "copies": the time in units of copying the features once. "saves": what is kept
-for the backward pass, in units of the features. "peak": how much a process grows by one pass. Our CBAM has the channel
-and the spatial gate here, with the port's 7x7(x7) kernel; the default kernel of cbam3d in clips is 1x7x7.
+Medians over repeats that take turns, on a CPU with `keep_freed_memory`, as in training. "copies": the time in units of
+copying the features once. "saves": memory kept for the backward pass, in units of the features. "peak": how much a
+process grows by one pass. Our CBAM has the channel and the spatial gate here, with the port's 7x7(x7) kernel; the
+default kernel of cbam3d in clips is 1x7x7.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,11 +18,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from tables import table
+from timing import medians, ratio, take_turns
 from timm.layers.create_attn import create_attn
 from torch import Tensor, nn
 from usual import UsualCBAM
 
 from cbam3d import CBAM, create_attention, list_attentions
+from cbam3d.attention import attention_options
+from cbam3d.data.malloc import keep_freed_memory
 from cbam3d.engine.memory import peak_memory_gib
 
 CLIP = (4, 64, 16, 56, 56)
@@ -54,7 +56,13 @@ def ours(shape: tuple[int, ...]) -> nn.Module:
     return CBAM(shape[1], kernel_size=7, gates=("channel", "spatial"), ndim=len(shape) - 2)
 
 
-def job(block: nn.Module, shape: tuple[int, ...], device: torch.device) -> Callable[[], None]:
+def created(name: str, shape: tuple[int, ...]) -> nn.Module:
+    """A mechanism for features of this shape."""
+    options = {"num_frames": shape[2]} if "num_frames" in attention_options(name) else {}
+    return create_attention(name, shape[1], ndim=len(shape) - 2, **options)
+
+
+def job(block: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], None]:
     """One forward and backward pass."""
     block = block.to(device).train()
     x, grad = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
@@ -62,34 +70,14 @@ def job(block: nn.Module, shape: tuple[int, ...], device: torch.device) -> Calla
     def run() -> None:
         block(x).backward(grad)
         x.grad = None
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     return run
 
 
-def copying(shape: tuple[int, ...], device: torch.device) -> Callable[[], None]:
+def copying(shape: tuple[int, ...], device: str) -> Callable[[], object]:
     x = torch.randn(shape, device=device)
     out = torch.empty_like(x)
-
-    def run() -> None:
-        out.copy_(x)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return run
-
-
-def medians(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Milliseconds of each job; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for repeat in range(repeats + 2):  # two to warm up
-        for name, run in jobs.items():
-            begin = time.perf_counter()
-            run()
-            if repeat > 1:
-                times[name].append(1000 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return lambda: out.copy_(x)
 
 
 def saved(block: nn.Module, shape: tuple[int, ...]) -> float:
@@ -110,35 +98,36 @@ def saved(block: nn.Module, shape: tuple[int, ...]) -> float:
     return sum(sizes.values()) / x.untyped_storage().nbytes()
 
 
-def shapes(device: torch.device, repeats: int) -> None:
+def shapes(device: str, repeats: int) -> None:
     rows = []
     for name, shape in SHAPES.items():
         torch.compiler.reset()
         port, compiled = UsualCBAM(shape[1], len(shape) - 2), torch.compile(UsualCBAM(shape[1], len(shape) - 2))
         blocks: dict[str, Any] = {"usual": port, "compiled": compiled, "ours": ours(shape)}
         blocks["ours compiled"] = torch.compile(ours(shape))
-        found = medians({key: job(block, shape, device) for key, block in blocks.items()}, repeats)
-        copy = medians({"copy": copying(shape, device)}, 20)["copy"]
-        of_compiled = found["ours compiled"] / found["compiled"]
-        ratios = [f"{found['ours'] / found['usual']:.2f}", f"{of_compiled:.2f}", f"{found['ours'] / copy:.0f}"]
+        jobs = {key: job(block, shape, device) for key, block in blocks.items()}
+        times = take_turns({**jobs, "copy": copying(shape, device)}, repeats, device)
+        pairs = (("ours", "usual"), ("ours compiled", "compiled"))
+        ratios = [f"{ratio(times[one], times[other]):.2f}" for one, other in pairs]
+        ratios.append(f"{ratio(times['ours'], times['copy']):.0f}")
+        found = medians(times)
         kept = [f"{saved(blocks[key], shape):.2f}" for key in ("usual", "ours")]
-        numbers = [f"{found[key]:.1f}" for key in blocks]
+        numbers = [f"{1000 * found[key]:.1f}" for key in blocks]
         rows.append([f"{name} {tuple(shape)}", *numbers, *ratios, *kept])
     ways = [*(f"{key}, ms" for key in ("usual", "usual compiled", "ours", "ours compiled"))]
     ways += ["ours / usual", "compiled: ours / usual", "ours, copies"]
     table(["CBAM at", *ways, "usual saves", "ours saves"], rows)
 
 
-def mechanisms(device: torch.device, repeats: int, names: list[str]) -> None:
+def mechanisms(device: str, repeats: int, names: list[str]) -> None:
     rows = []
     for name in names:
         shape = SMALL if name in ALL_PAIRS else MIDDLE if name in WINDOWED else CLIP
-        options = {"num_frames": shape[2]} if name == "tam" else {}
-        block = create_attention(name, shape[1], ndim=3, **options)
+        block = created(name, shape)
         jobs = {"ours": job(block, shape, device), "usual": job(UsualCBAM(shape[1]), shape, device)}
-        found = medians(jobs, max(3, repeats // 2))
-        copy = medians({"copy": copying(shape, device)}, 20)["copy"]
-        numbers = [f"{found['ours']:.1f}", f"{found['ours'] / found['usual']:.2f}", f"{found['ours'] / copy:.0f}"]
+        times = take_turns({**jobs, "copy": copying(shape, device)}, repeats, device)
+        ratios = [f"{ratio(times['ours'], times['usual']):.2f}", f"{ratio(times['ours'], times['copy']):.0f}"]
+        numbers = [f"{1000 * medians(times)['ours']:.1f}", *ratios]
         rows.append([f"{name} {shape}", *numbers, f"{saved(block, shape):.2f}", f"{peak_of(name, shape):.2f}"])
     table(["mechanism at", "ms", "/ usual CBAM", "copies", "saves", "peak, GiB"], rows)
 
@@ -150,26 +139,26 @@ def peak_of(name: str, shape: tuple[int, ...]) -> float:
 
 
 def _grown(name: str, shape: tuple[int, ...]) -> float:
-    options = {"num_frames": shape[2]} if name == "tam" else {}
-    run = job(create_attention(name, shape[1], ndim=3, **options), shape, torch.device("cpu"))
+    run = job(created(name, shape), shape, "cpu")
     before = peak_memory_gib(torch.device("cpu"))
     run()
     return peak_memory_gib(torch.device("cpu")) - before
 
 
-def against_timm(device: torch.device, repeats: int) -> None:
+def against_timm(device: str, repeats: int) -> None:
     rows = []
     for ours_name, timms in (("se", "se"), ("eca", "eca"), ("cbam", "cbam")):
         for shape in (SHAPES["ImageNet, layer1"], SHAPES["ImageNet, layer3"]):
             one, other = create_attention(ours_name, shape[1], ndim=2), create_attn(timms, shape[1])
             assert other is not None
-            found = medians({"ours": job(one, shape, device), "timm": job(other, shape, device)}, repeats)
-            numbers = [f"{found['timm']:.1f}", f"{found['ours']:.1f}", f"{found['ours'] / found['timm']:.2f}"]
-            rows.append([f"{ours_name} {shape}", *numbers])
+            jobs = {"timm": job(other, shape, device), "ours": job(one, shape, device)}
+            times = take_turns(jobs, repeats, device)
+            numbers = [f"{1000 * seconds:.1f}" for seconds in medians(times).values()]
+            rows.append([f"{ours_name} {shape}", *numbers, f"{ratio(times['ours'], times['timm']):.2f}"])
     table(["images", "timm, ms", "ours, ms", "ratio"], rows)
 
 
-def growth(device: torch.device, repeats: int, path: Path) -> None:
+def growth(device: str, repeats: int, path: Path) -> None:
     """How the cost grows with frames, positions and channels."""
     base = {"frames T": (2, 64, 8, 28, 28), "side H = W": (2, 64, 8, 28, 28), "channels C": (2, 64, 8, 28, 28)}
     steps = {"frames T": (2, 4, 8, 16, 32), "side H = W": (14, 28, 42, 56), "channels C": (16, 64, 128, 256)}
@@ -179,8 +168,8 @@ def growth(device: torch.device, repeats: int, path: Path) -> None:
         for value in steps[what]:
             shape = {"f": (n, c, value, h, w), "s": (n, c, t, value, value), "c": (n, value, t, h, w)}[what[0]]
             jobs = {"usual port": job(UsualCBAM(shape[1]), shape, device), "ours": job(ours(shape), shape, device)}
-            for name, milliseconds in medians(jobs, repeats).items():
-                curves[name].append(milliseconds)
+            for name, seconds in medians(take_turns(jobs, repeats, device)).items():
+                curves[name].append(1000 * seconds)
         for name, values in curves.items():
             axes.plot(steps[what], values, marker="o", label=name)
         axes.set(xlabel=what, ylabel="forward and backward, ms", ylim=(0, None))
@@ -196,15 +185,16 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw how the cost grows into this PNG")
     parser.add_argument("--mechanisms", help="only these, separated by commas, and nothing else")
     given = parser.parse_args()
-    device = torch.device(given.device)
+    if given.device == "cpu":
+        keep_freed_memory()
     if given.mechanisms:
-        mechanisms(device, given.repeats, given.mechanisms.split(","))
+        mechanisms(given.device, given.repeats, given.mechanisms.split(","))
         return
-    shapes(device, given.repeats)
-    mechanisms(device, given.repeats, list_attentions())
-    against_timm(device, given.repeats)
+    shapes(given.device, given.repeats)
+    mechanisms(given.device, given.repeats, list_attentions())
+    against_timm(given.device, given.repeats)
     if given.figure:
-        growth(device, given.repeats, given.figure)
+        growth(given.device, given.repeats, given.figure)
 
 
 if __name__ == "__main__":

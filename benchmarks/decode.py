@@ -3,28 +3,27 @@
     python benchmarks/decode.py [VIDEO …]        # without videos: four that are rendered, XviD-like to 720p
 
 Job: 16 frames at a random start, scaled to 112x112, on one thread; all readers take the same starts. Then ten clips
-of one video, and the same clips from prepared copies. Medians over interleaved repeats, in clips a second. A peer
-that is not installed is left out (`pip install -e ".[bench]"`). The floor opens the file and decodes what must be
-decoded, without scaling, converting or keeping anything.
+of one video, and the same clips from prepared copies. Medians over rounds in which the readers take turns, in clips a
+second; cbam3d has the file's table of packets, as after `cbam3d prepare` or a first read. A peer that is not installed
+is left out (`pip install -e ".[bench]"`). The floor opens the file and decodes what must be decoded, without scaling,
+converting or keeping anything. Before that, which frames are the right ones: those that are most like the frames of
+these numbers when the whole file is decoded by PyAV.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import cv2  # type: ignore[import-not-found]
-import decord  # type: ignore[import-not-found]
+import av
 import numpy as np
 import torch
-from pytorchvideo.data.encoded_video import EncodedVideo
 from tables import table
+from timing import medians, take_turns
 from torch.nn import functional as F
-from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
 
 from cbam3d.video import decode, probe_video, read_clip
 from cbam3d.video.container import Deadline, open_video, video_file
@@ -33,7 +32,7 @@ from cbam3d.video.packets import plan
 from cbam3d.video.probe import Copies
 
 SIZE, LENGTH = 112, 16
-Reader = Callable[[Path, list[int], float], object]
+Reader = Callable[[Path, list[int], float], Any]  # an array of images, channels first, second or last
 
 
 def ours(path: Path, frames: list[int], fps: float) -> torch.Tensor:
@@ -60,8 +59,6 @@ def floor(path: Path, frames: list[int], fps: float) -> None:
 
 
 def pyav_usual(path: Path, frames: list[int], fps: float) -> np.ndarray:
-    import av
-
     last, wanted, found = max(frames), set(frames), []
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
@@ -75,9 +72,11 @@ def pyav_usual(path: Path, frames: list[int], fps: float) -> np.ndarray:
 def torchcodec(
     path: Path, frames: list[int], fps: float, mode: Literal["exact", "approximate"] = "exact"
 ) -> torch.Tensor:
-    decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode=mode)
-    clip = decoder.get_frames_at(frames).data
-    return F.interpolate(clip, size=(SIZE, SIZE), mode="bilinear")
+    from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
+    from torchcodec.transforms import Resize  # type: ignore[reportPrivateImportUsage]
+
+    decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode=mode, transforms=[Resize((SIZE, SIZE))])
+    return decoder.get_frames_at(frames).data
 
 
 def torchcodec_approximate(path: Path, frames: list[int], fps: float) -> torch.Tensor:
@@ -85,6 +84,8 @@ def torchcodec_approximate(path: Path, frames: list[int], fps: float) -> torch.T
 
 
 def pytorchvideo(path: Path, frames: list[int], fps: float) -> torch.Tensor:
+    from pytorchvideo.data.encoded_video import EncodedVideo
+
     video = EncodedVideo.from_path(str(path), decode_audio=False)
     clip = video.get_clip(frames[0] / fps, (frames[-1] + 1) / fps)["video"]
     video.close()
@@ -92,11 +93,16 @@ def pytorchvideo(path: Path, frames: list[int], fps: float) -> torch.Tensor:
 
 
 def by_decord(path: Path, frames: list[int], fps: float) -> np.ndarray:
+    import decord  # type: ignore[import-not-found]
+
     reader = decord.VideoReader(str(path), width=SIZE, height=SIZE, num_threads=1)
     return reader.get_batch(frames).asnumpy()
 
 
 def opencv(path: Path, frames: list[int], fps: float) -> np.ndarray:
+    import cv2  # type: ignore[import-not-found]
+
+    cv2.setNumThreads(1)
     capture, found, wanted = cv2.VideoCapture(str(path)), [], set(frames)
     capture.set(cv2.CAP_PROP_POS_FRAMES, frames[0])
     for number in range(frames[0], frames[-1] + 1):
@@ -142,49 +148,74 @@ def render(folder: Path) -> list[Path]:
     return paths
 
 
-def measure(jobs: dict[str, Callable[[int], object]], repeats: int, calls: int) -> dict[str, float]:
-    """Median seconds a call, the jobs taking turns; the n-th call of each job is told n."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for name in list(jobs):
+def readable(path: Path, frames: list[int], fps: float) -> dict[str, Reader]:
+    """The readers that can read these frames, after each has done so once."""
+    found = {}
+    for name, reader in READERS.items():
         try:
-            jobs[name](0)
-        except Exception as error:  # a peer that cannot read this file
+            reader(path, frames, fps)
+            found[name] = reader
+        except Exception as error:  # not installed, or it cannot read this file
             print(f"  {name}: {type(error).__name__}: {str(error).splitlines()[0][:90]}", file=sys.stderr)
-            del jobs[name], times[name]
-    for repeat in range(repeats):
-        for name, job in jobs.items():
-            started = time.perf_counter()
-            for call in range(calls):
-                job(repeat * calls + call)
-            times[name].append((time.perf_counter() - started) / calls)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return found
 
 
-def random_clips(path: Path, num_frames: int, fps: float, stride: int, repeats: int) -> dict[str, float]:
-    """Clips a second."""
-    starts = np.random.default_rng(stride).integers(0, num_frames - (LENGTH - 1) * stride, 10_000).tolist()
+def starts_of(num_frames: int, stride: int) -> list[int]:
+    """Random first frames of clips."""
+    return np.random.default_rng(stride).integers(0, num_frames - (LENGTH - 1) * stride, 10_000).tolist()
 
-    def job(reader: Reader) -> Callable[[int], object]:
-        return lambda n: reader(path, list(range(starts[n], starts[n] + LENGTH * stride, stride)), fps)
 
-    seconds = measure({name: job(reader) for name, reader in READERS.items()}, repeats, 8)
-    return {name: 1 / value for name, value in seconds.items()}
+def correct_frames(path: Path, num_frames: int, fps: float, clips: int = 4) -> dict[str, str]:
+    """How many of the frames that a reader returns are those that were asked for."""
+    every = pyav_usual(path, list(range(num_frames)), fps).astype(np.float32)
+    correct: dict[str, str] = {}
+    for name, reader in readable(path, list(range(LENGTH)), fps).items():
+        hits = 0
+        for start in starts_of(num_frames, 1)[:clips] if name != "floor" else ():
+            for wanted, image in zip(
+                range(start, start + LENGTH), images(reader(path, [*range(start, start + LENGTH)], fps)), strict=False
+            ):
+                distances = np.abs(every - image).mean((1, 2, 3))
+                hits += bool(distances[wanted] <= 1.05 * distances.min())  # still pictures are alike
+        correct[name] = f"{hits / clips / LENGTH:.0%}"
+    return correct
+
+
+def images(clip: Any) -> np.ndarray:
+    """A clip of 3 channels as (T, H, W, 3)."""
+    clip = np.asarray(clip, np.float32)
+    axis = clip.shape.index(3)
+    return np.moveaxis(clip, axis, -1)
+
+
+def random_clips(
+    path: Path, num_frames: int, fps: float, stride: int, repeats: int, calls: int = 8
+) -> dict[str, float]:
+    """Clips a second of each reader; all read the same clips."""
+
+    def job(reader: Reader) -> Callable[[], None]:
+        starts = cycle(starts_of(num_frames, stride))
+
+        def read() -> None:
+            for start, _ in zip(starts, range(calls), strict=False):
+                reader(path, list(range(start, start + LENGTH * stride, stride)), fps)
+
+        return read
+
+    jobs = {name: job(reader) for name, reader in readable(path, list(range(0, LENGTH * stride, stride)), fps).items()}
+    return {name: calls / seconds for name, seconds in medians(take_turns(jobs, repeats)).items()}
 
 
 def ten_clips(path: Path, num_frames: int, repeats: int) -> dict[str, float]:
     """Clips a second: ten clips of one video in one pass, and one after the other."""
     starts = np.linspace(0, num_frames - LENGTH, 10).astype(int).tolist()
     clips = [list(range(start, start + LENGTH)) for start in starts]
-
-    def one_by_one(n: int) -> None:
-        for clip in clips:
-            read_clip(path, clip, (SIZE, SIZE))
-
     everything = [frame for clip in clips for frame in clip]
-    seconds = measure(
-        {"one pass": lambda n: read_clip(path, everything, (SIZE, SIZE)), "ten reads": one_by_one}, repeats, 1
-    )
-    return {name: 10 / value for name, value in seconds.items()}
+    jobs: dict[str, Callable[[], object]] = {
+        "one pass": lambda: read_clip(path, everything, (SIZE, SIZE)),
+        "ten reads": lambda: [read_clip(path, clip, (SIZE, SIZE)) for clip in clips],
+    }
+    return {name: 10 / seconds for name, seconds in medians(take_turns(jobs, repeats)).items()}
 
 
 def main() -> None:
@@ -193,21 +224,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         paths = given.videos or render(Path(folder))
-        reads, passes, copies = [], [], []
+        right, reads, passes, copies = [], [], [], []
+        peers = [name for name in READERS if name != "floor"]
         for path in paths:
             info = probe_video(path)
+            found = correct_frames(path, info.num_frames, info.fps)
+            right.append([path.name, *(found.get(name, "cannot") for name in peers)])
             speeds = {}
             for stride in (1, 4):
                 print(f"{path.name}, stride {stride} …", file=sys.stderr)
                 s = speeds[stride] = random_clips(path, info.num_frames, info.fps, stride, given.repeats)
-                row = [
-                    f"{s[name]:.0f} ({s['cbam3d'] / s[name]:.2f}x)" if name in s else "cannot"
-                    for name in READERS
-                    if name != "floor"
-                ]
+                row = [f"{s[name]:.0f} ({s['cbam3d'] / s[name]:.2f}x)" if name in s else "cannot" for name in peers]
                 share = f"{s['cbam3d'] / s['floor']:.0%}" if "floor" in s else "unknown"
                 reads.append([f"{path.name}, {stride}", *row, share])
             once = ten_clips(path, info.num_frames, given.repeats)
@@ -220,8 +249,10 @@ def main() -> None:
             against = speeds[1].get("torchcodec")
             gain = f"{quick / against:.1f}x" if against else "unknown"
             copies.append([path.name, f"{speeds[1]['cbam3d']:.0f}", f"{quick:.0f}", gain])
+    print("Frames that are those asked for:\n")
+    table(["video", *peers], right)
     print("Clips a second, 16 frames to 112x112, one core; in brackets, cbam3d against it:\n")
-    table(["video, stride", *(name for name in READERS if name != "floor"), "share of the floor"], reads)
+    table(["video, stride", *peers, "share of the floor"], reads)
     print("Clips a second, ten clips of one video:\n")
     table(["video", "ten clips, one pass", "ten reads", "ratio"], passes)
     print("Clips a second, prepared copies (short side 128, GOP 12), stride 1:\n")

@@ -4,23 +4,22 @@
 
 What a block computes is recorded once and replayed, each operation on its own inputs: the floor for a block that leaves
 out everything else (norms, activations, products, sums, maxima). That is bound by memory: "rest" is in units of copying
-the features once. Medians over repeats that take turns.
+the features once. Medians over repeats that take turns, with `keep_freed_memory`, as in training.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from block import CLIP, copying, job
+from block import CLIP, copying, created, job
 from tables import table
+from timing import medians, ratio, take_turns
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from cbam3d import create_attention
+from cbam3d.data.malloc import keep_freed_memory
 
 ARITHMETIC = ("convolution", "convolve_planes", "mm", "addmm", "bmm", "baddbmm", "max_pool", "avg_pool", "upsample")
 
@@ -53,27 +52,19 @@ def floor(run: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
-def seconds(run: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mechanisms", default="em_attention,sk,residual,sc,triplet")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
+    keep_freed_memory()
     rows = []
     for name in options.mechanisms.split(","):
-        run = job(create_attention(name, CLIP[1], ndim=3), CLIP, torch.device("cpu"))
-        replay = floor(run)
-        jobs = (run, replay, copying(CLIP, torch.device("cpu")))
-        times = [[seconds(each) for each in jobs] for _ in range(options.repeats + 1)][1:]
-        block, arithmetic, copy = (statistics.median(each) for each in zip(*times, strict=True))
-        ratio = statistics.median(one / other for one, other, _ in times)
-        rest = f"{(block - arithmetic) / copy:.0f}"
-        rows.append([name, f"{block * 1e3:.0f}", f"{arithmetic * 1e3:.0f}", f"{ratio:.2f}", rest])
+        run = job(created(name, CLIP), CLIP, "cpu")
+        times = take_turns({"block": run, "arithmetic": floor(run), "copy": copying(CLIP, "cpu")}, options.repeats)
+        block, arithmetic, copy = medians(times).values()
+        over = f"{ratio(times['block'], times['arithmetic']):.2f}"
+        rows.append([name, f"{block * 1e3:.0f}", f"{arithmetic * 1e3:.0f}", over, f"{(block - arithmetic) / copy:.0f}"])
     table([f"at {CLIP}", "block, ms", "its arithmetic, ms", "ratio", "rest, copies"], rows)
 
 

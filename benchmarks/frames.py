@@ -7,15 +7,16 @@ logits itself. Medians over steps taken in turn.
 """
 
 import argparse
-import statistics
-import time
+from collections.abc import Callable
 
 import torch
 from tables import table
+from timing import medians, ratio, take_turns
 from torch import nn
 from torch.nn import functional as F
 
 from cbam3d import create_model
+from cbam3d.attention import attention_options
 from cbam3d.data.malloc import keep_freed_memory
 
 CLASSES = 101
@@ -51,25 +52,26 @@ def main() -> None:
         "frames": create_model(given.name, CLASSES, ndim=3, as_video="frames", attention="none"),
     }
     for mechanism in ("tsm", "tam", "cbam", "tea"):
-        options = {"num_frames": given.frames} if mechanism == "tam" else {}
+        options = {"num_frames": given.frames} if "num_frames" in attention_options(mechanism) else {}
         models[f"frames with {mechanism}"] = create_model(
             given.name, CLASSES, ndim=3, as_video="frames", attention=mechanism, attention_options=options
         )
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for model in models.values():
+
+    def job(model: nn.Module) -> Callable[[], None]:
         model.to(given.device).train()
-    for repeat in range(given.repeats + 2):  # the first two warm up
-        for name, model in models.items():
-            started = time.perf_counter()
+
+        def step() -> None:
             F.cross_entropy(model(x), labels).backward()
             model.zero_grad()
-            if given.device == "cuda":
-                torch.cuda.synchronize()
-            if repeat > 1:
-                times[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    plain = medians["plain loop over the frames"]
-    rows = [[name, f"{given.batch_size / s:.2f}", f"{plain / s:.1%}"] for name, s in medians.items()]
+
+        return step
+
+    times = take_turns({name: job(model) for name, model in models.items()}, given.repeats, given.device)
+    plain = times["plain loop over the frames"]
+    rows = [
+        [name, f"{given.batch_size / seconds:.2f}", f"{ratio(plain, times[name]):.1%}"]
+        for name, seconds in medians(times).items()
+    ]
     shape = f"{given.batch_size} clips of {given.frames}x{given.size}x{given.size}"
     table([f"{given.name}, {shape}, {given.device}", "clips/s", "of the plain loop's"], rows)
 

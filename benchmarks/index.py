@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from imageio_ffmpeg import get_ffmpeg_exe
+from rendering import render
 from tables import table
 
 from cbam3d.storage import state_of
@@ -25,29 +25,12 @@ from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, encode, write_i
 
 REPEATS = 10
 FORMATS = {
-    "MPEG-4, GOP 12, in AVI": ("a.avi", ["-c:v", "mpeg4", "-q:v", "5", "-g", "12"]),
-    "H.264, GOP 250, in MP4": ("a.mp4", ["-c:v", "libx264", "-preset", "veryfast", "-g", "250"]),
+    "MPEG-4, GOP 12, in AVI": ("a.avi", "-c:v mpeg4 -q:v 5 -g 12"),
+    "H.264, GOP 250, in MP4": ("a.mp4", "-c:v libx264 -preset veryfast -g 250"),
 }
 
 
-def render(path: Path, seconds: int, options: list[str]) -> Path:
-    source = f"testsrc2=size=320x240:rate=25:duration={seconds},noise=alls=8"
-    command = [
-        get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-y",
-        "-f",
-        "lavfi",
-        "-i",
-        source,
-        "-pix_fmt",
-        "yuv420p",
-        *options,
-        path,
-    ]
-    subprocess.run(command, check=True)
-    return path
+SOURCE = "testsrc2=size=320x240:rate=25:duration={seconds},noise=alls=8"
 
 
 def measure(path: Path, other: Path, starts: list[int], indexed: bool) -> list[float]:
@@ -64,13 +47,20 @@ def measure(path: Path, other: Path, starts: list[int], indexed: bool) -> list[f
 
 
 def main() -> None:
-    given = {Path(name).name: Path(name) for name in sys.argv[1:]}
-    with tempfile.TemporaryDirectory() as folder:
-        files = given or {name: render(Path(folder) / file, 600, options) for name, (file, options) in FORMATS.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, files = Path(temporary), {}
+        for number, video in enumerate(sys.argv[1:]):  # linked, as the index is written beside it
+            files[video] = folder / f"{number}" / Path(video).name
+            files[video].parent.mkdir()
+            files[video].symlink_to(Path(video).resolve(strict=True))
+        for name, (file, options) in FORMATS.items() if not files else ():
+            files[name] = folder / file
+            render(files[name], SOURCE.format(seconds=600), options)
         rows = []
         for name, path in files.items():
-            known = FORMATS.get(name, FORMATS["H.264, GOP 250, in MP4"])
-            other = render(Path(folder) / f"other{path.suffix}", 10, known[1])
+            other = folder / f"other{path.suffix}"
+            options = next((options for file, options in FORMATS.values() if path.suffix == Path(file).suffix), "")
+            render(other, SOURCE.format(seconds=10), options)
             packets = encode(found := read_packets(path))
             count = len(found.places) if found else 0
             write_index(path.parent / INDEX_NAME, [Indexed(path.name, *state_of(path), packets)])
@@ -88,7 +78,7 @@ def main() -> None:
             without, _, kept, hit = medians
             bytes_a_frame = f"{len(packets) / count:.2f}"
             rows.append([name, f"{without:.1f}", f"{kept:.1f}", f"{hit:.1f}", f"{kept / hit:.2f}", bytes_a_frame])
-    table(["", "no index, ms", "index, ms", "table at hand, ms", "index / at hand", "bytes a frame"], rows)
+    table(["", "no index, ms", "index, ms", "table in memory, ms", "index / in memory", "bytes a frame"], rows)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorchvideo.data import LabeledVideoDataset, RandomClipSampler
 from tables import table
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
-from torchcodec.samplers import clips_at_random_indices  # type: ignore[reportPrivateImportUsage]
-from torchcodec.transforms import Resize  # type: ignore[reportPrivateImportUsage]
 
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data import motion
@@ -35,20 +31,33 @@ from cbam3d.data.recipe import load_recipe
 from cbam3d.data.sampling import Sampling
 from cbam3d.data.scan import Reading, scan_videos
 from cbam3d.data.videos import VideoDataset
+from cbam3d.video.index import PacketIndex
 
 SeekMode = Literal["exact", "approximate"]
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 LENGTH, SIDE, SIZE, BATCH, WORKERS = 16, 128, 112, 8, 2
 
 
-def ours(root: Path, table: Manifest, clips_per_visit: int) -> Loader:
+def videos_of(root: Path) -> Manifest:
+    """The usable videos of class folders, from their table where there is one."""
+    path = root / "manifest.csv"
+    if path.is_file():
+        found = read_manifest(path)
+    else:
+        found = scan_videos(list_videos(root, load_recipe(find_recipe("folder"))), Reading(root)).manifest
+    return found.select(found.usable)
+
+
+def ours(root: Path, table: Manifest, clips_per_visit: int, index: PacketIndex | None = None) -> Loader:
     clips = partial(Sampling(LENGTH, 1).random, num_clips=clips_per_visit)
-    data = VideoDataset(root, table, table.label.codes()[1], clips, SIDE, seed=0)
+    data = VideoDataset(root, table, table.label.codes()[1], clips, SIDE, seed=0, index=index)
     batches = TrainBatches(data, BATCH // clips_per_visit, seed=0)
     return Loader(data, batches, BatchTransform(train_crops(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
 
 
 def theirs(root: Path, table: Manifest) -> DataLoader[Any]:
+    from pytorchvideo.data import LabeledVideoDataset, RandomClipSampler
+
     codes, _ = table.label.codes()
     paths: list[Any] = [(str(root / path), {"label": int(code)}) for path, code in zip(table.path, codes, strict=True)]
     seconds = LENGTH / float(table.fps.mean())
@@ -93,6 +102,10 @@ class TorchcodecDataset(Dataset[torch.Tensor]):
         return len(self.paths)
 
     def __getitem__(self, row: int) -> torch.Tensor:
+        from torchcodec.decoders import VideoDecoder  # type: ignore[reportPrivateImportUsage]
+        from torchcodec.samplers import clips_at_random_indices  # type: ignore[reportPrivateImportUsage]
+        from torchcodec.transforms import Resize  # type: ignore[reportPrivateImportUsage]
+
         decoder = VideoDecoder(self.paths[row], seek_mode=self.seek_mode, transforms=[Resize(self.sizes[row])])
         clips = clips_at_random_indices(decoder, num_clips=self.num_clips, num_frames_per_clip=LENGTH).data
         return torch.stack([cut(clip.movedim(0, 1)) for clip in clips])
@@ -113,11 +126,8 @@ def main() -> None:
         root = given.folder or Path(temporary)
         if given.folder is None:
             motion.render(root, num_groups=30)
-        path, recipe = root / "manifest.csv", load_recipe(find_recipe("folder"))
-        videos = (
-            read_manifest(path) if path.exists() else scan_videos(list_videos(root, recipe), Reading(root)).manifest
-        )
-        compare(root, videos.select(videos.usable), given.repeats)
+            print("The demo's videos (64x64 pixels):\n")
+        compare(root, videos_of(root), given.repeats)
 
 
 def compare(root: Path, videos: Manifest, repeats: int) -> None:

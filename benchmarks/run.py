@@ -33,21 +33,24 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmarks into docs/BENCHMARKS.md")
     parser.add_argument("names", nargs="*", default=NAMES, help=f"of {', '.join(NAMES)} (default: all)")
+    failed = []
     for name in parser.parse_args().names:
+        place = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
+        if not place.search(PAGE.read_text()):
+            raise SystemExit(f"{PAGE}: no place for {name}")
         command = [f"benchmarks/{name}.py", *ARGUMENTS.get(name, [])]
         print(f"python {' '.join(command)} …", flush=True)
-        done = subprocess.run(
-            [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True)
         print(done.stdout)
+        if done.returncode:
+            failed.append(name)
+            continue
         figure = "![How the cost grows](growth.png)\n\n" if name == "block" else ""
         lines = [f"<!-- {name} -->", f"`python {' '.join(command)}`, {machine()}", "", done.stdout.strip()]
         section = "\n".join([*lines, "", f"{figure}<!-- end of {name} -->"])
-        page = PAGE.read_text()
-        place = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
-        if not place.search(page):
-            raise SystemExit(f"{PAGE}: no place for {name}")
-        PAGE.write_text(place.sub(lambda _, section=section: section, page))
+        PAGE.write_text(place.sub(lambda _, section=section: section, PAGE.read_text()))
+    if failed:
+        raise SystemExit(f"failed, their sections as before: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

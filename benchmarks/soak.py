@@ -7,37 +7,18 @@ FOLDER: class folders, best prepared. Two workers; 16 frames of each visited vid
 
 import argparse
 import time
-from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
-from loader import BATCH, LENGTH, MEAN, SIDE, SIZE, STD, WORKERS
+from loader import ours, videos_of
 from matplotlib.figure import Figure
 from tables import table
 
-from cbam3d.config.bundled import find_recipe
-from cbam3d.data.augment import BatchTransform, train_crops
-from cbam3d.data.listing import list_videos
-from cbam3d.data.loader import Loader, TrainBatches
-from cbam3d.data.manifest import Manifest, read_manifest
-from cbam3d.data.recipe import load_recipe
-from cbam3d.data.sampling import Sampling
-from cbam3d.data.scan import Reading, scan_videos
-from cbam3d.data.videos import VideoDataset
 from cbam3d.video.index import INDEX_NAME, PacketIndex
 
 EVERY = 250  # clips
-
-
-def manifest_of(root: Path) -> Manifest:
-    if (root / "manifest.csv").is_file():
-        found = read_manifest(root / "manifest.csv")
-    else:
-        found = scan_videos(list_videos(root, load_recipe(find_recipe("folder"))), Reading(root)).manifest
-    return found.select(found.usable)
 
 
 def measure() -> tuple[float, int]:
@@ -53,12 +34,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20_000)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    root, videos = options.folder, manifest_of(options.folder)
+    root, videos = options.folder, videos_of(options.folder)
     index = PacketIndex(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else None
-    clips = partial(Sampling(LENGTH, 1).random, num_clips=1)
-    data = VideoDataset(root, videos, videos.label.codes()[1], clips, SIDE, seed=0, index=index)
-    batches = TrainBatches(data, BATCH, seed=0)
-    loader = Loader(data, batches, BatchTransform(train_crops(SIZE), [], MEAN, STD, 0), WORKERS, torch.device("cpu"))
+    loader = ours(root, videos, 1, index)
     seen, points, started = 0, [], time.perf_counter()
     for epoch in count():
         loader.set_epoch(epoch)

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import torch
-from imageio_ffmpeg import get_ffmpeg_exe
+from rendering import render
 from tables import table
 
 from cbam3d import prepare
@@ -36,14 +36,11 @@ CLIPS = 400
 asked = [0]
 
 
-def render(root: Path, count: int = 40) -> None:
+def render_folder(root: Path, count: int = 40) -> None:
     """Videos of ten seconds, as those of Kinetics: 340x256, H.264, a keyframe every ten seconds."""
     for i in range(count):
-        path = root / f"class{i % 2}" / f"{i:02d}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
         source = f"testsrc2=size=340x256:rate=25:duration=10,rotate={i}*PI/40,noise=alls=12:allf=t"
-        options = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "30", "-pix_fmt", "yuv420p"]
-        subprocess.run([get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", source, *options, path], check=True)
+        render(root / f"class{i % 2}" / f"{i:02d}.mp4", source, "-c:v libx264 -preset veryfast -crf 30")
 
 
 def read(root: Place, cache: BlockCache | None, visits: int, kept: Path) -> tuple[float, float, float]:
@@ -97,7 +94,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             here = Path(temporary)
             if given.folder is None:
-                render(here / "videos")
+                render_folder(here / "videos")
             else:
                 shutil.copytree(given.folder, here / "videos")
             root, copies = here / "videos", here / "copies"

@@ -2,36 +2,35 @@
 
     python benchmarks/train_step.py [--device cuda] [--batch-size 8] [--frames 16] [--size 112]
 
-r3d_18 on random clips; clips a second, medians over interleaved repeats. "usual port": the CBAM block for clips as it
-goes around, written with separate pooling passes, a concatenation and two products. On CUDA also bf16,
-channels_last_3d and torch.compile.
+r3d_18 on random clips; clips a second, medians over steps that take turns, all with the settings of memory and matrix
+products that training has. "usual port": the CBAM block of most repositories, with separate pooling passes, a
+concatenation and two products. On CUDA also bf16, channels_last_3d and torch.compile.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from tables import table
+from timing import medians, ratio, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.video import r3d_18
 from usual import UsualCBAM
 
 from cbam3d import insert_attention
-from cbam3d.config import Config
+from cbam3d.config import load_config
 from cbam3d.data.loader import Batch
 from cbam3d.engine.losses import Loss
 from cbam3d.engine.optim import create_optimizer
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.train import Trainer
+from cbam3d.runs.processes import create_fabric
 
 CLASSES = 101
 
@@ -73,7 +72,7 @@ class Case:
     compiled: bool = False
 
 
-def bare(case: Case, batch: Batch, device: torch.device) -> Callable[[], None]:
+def bare(case: Case, batch: Batch, device: str) -> Callable[[], None]:
     model = case.build().to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
     model.train()
@@ -86,8 +85,8 @@ def bare(case: Case, batch: Batch, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callable[[], None]:
-    fabric = Fabric(accelerator=device.type, devices=1, precision=case.precision)  # type: ignore[arg-type]
+def ours(case: Case, batch: Batch, device: str, folder: Path) -> Callable[[], None]:
+    fabric, config = create_fabric(load_config({"run.accelerator": device, "run.precision": case.precision}))
     model = case.build()
     layout = torch.channels_last_3d if case.channels_last else torch.contiguous_format
     model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -106,7 +105,7 @@ def ours(case: Case, batch: Batch, device: torch.device, folder: Path) -> Callab
         lambda scored, held_out: None,  # type: ignore[arg-type, return-value]
         folder,
         SkippedFiles(folder / "skipped.csv", 0),
-        Config(),
+        config,
         {},
         Loss(),
         memory_format=layout,
@@ -127,13 +126,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
-    device, n = torch.device(given.device), given.batch_size
+    device, n = given.device, given.batch_size
     inputs = torch.randn(n, 3, given.frames, given.size, given.size, device=device)
     labels = torch.randint(0, CLASSES, (n,), device=device)
     batch = Batch(inputs, labels, labels, [""] * n, [])
     plain = Case("r3d_18", lambda: r3d_18(num_classes=CLASSES))
     cases = [plain, Case("with the usual port", with_usual_port), Case("with ours", with_ours)]
-    if device.type == "cuda":
+    if device == "cuda":
         for name, build in (("r3d_18", plain.build), ("with ours", with_ours)):
             cases.append(Case(f"{name}, bf16", build, "bf16-mixed"))
             cases.append(Case(f"{name}, bf16, channels_last_3d", build, "bf16-mixed", True))
@@ -141,19 +140,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = {"r3d_18, bare loop": bare(plain, batch, device)}
         steps |= {case.name: ours(case, batch, device, Path(folder)) for case in cases}
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for repeat in range(given.repeats + 1):  # the first warms up
-            for name, step in steps.items():
-                started = time.perf_counter()
-                step()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                if repeat:
-                    times[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+        times = take_turns(steps, given.repeats, device)
     shape, threads = f"{given.frames}x{given.size}x{given.size}", torch.get_num_threads()
-    bare_loop, ours_alone = medians["r3d_18, bare loop"], medians["r3d_18"]
-    rows = [[name, f"{n / s:.2f}", f"{bare_loop / s:.1%}", f"{ours_alone / s:.1%}"] for name, s in medians.items()]
+    against = [times["r3d_18, bare loop"], times["r3d_18"]]
+    rows = [
+        [name, f"{n / seconds:.2f}", *(f"{ratio(other, times[name]):.1%}" for other in against)]
+        for name, seconds in medians(times).items()
+    ]
     what = f"{given.batch_size} clips of {shape}, {device}, {threads} threads"
     table([what, "clips/s", "of the bare loop's", "of r3d_18's in our loop"], rows)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/ucf101.py [--videos 300] [--batch-size 32]
 
-13,320 names of 101 classes and 25 groups with lists as the official ones; some hundred distinct XviD files in AVI
+13,320 names of 101 classes and 25 groups with lists as the official ones; a few hundred distinct XviD files in AVI
 (320x240, 25 frames a second, B-frames, 7 seconds on average), rendered. These are prepared and read, and what they take
 is extrapolated to 13,320; their copies then stand, under links, for all names: three splits are opened, and one step of
 training and one of scoring are tried (`cbam3d train --config ucf101 --dry-run`).
@@ -10,7 +10,6 @@ training and one of scoring are tried (`cbam3d train --config ucf101 --dry-run`)
 
 import argparse
 import os
-import subprocess
 import tempfile
 import time
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from imageio_ffmpeg import get_ffmpeg_exe
+from rendering import render
 from tables import table
 
 from cbam3d import prepare
@@ -62,15 +61,13 @@ def write_lists(folder: Path, names: list[str]) -> None:
         (folder / f"trainlist{number:02d}.txt").write_text("\n".join(trains) + "\n")
 
 
-def render(path: Path, number: int) -> None:
+def render_like(path: Path, number: int) -> None:
     """A file as those of UCF101; all differ."""
     rng = np.random.default_rng(number)
     seconds = float(np.clip(rng.lognormal(1.85, 0.45), 1.2, 40))
-    path.parent.mkdir(parents=True, exist_ok=True)
     pattern = f"testsrc2=size=320x240:rate=25:duration={seconds:.2f}"
     source = f"{pattern},rotate={number}*PI/40,hue=h={number * 7 % 360},noise=alls=4:allf=t:all_seed={number}"
-    options = ["-c:v", "mpeg4", "-vtag", "XVID", "-bf", "2", "-g", "300", "-q:v", "7", "-pix_fmt", "yuv420p"]
-    subprocess.run([get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", source, *options, path], check=True)
+    render(path, source, "-c:v mpeg4 -vtag XVID -bf 2 -g 300 -q:v 7")
 
 
 def clips_per_second(root: Path, manifest: Manifest, num_clips: int) -> float:
@@ -100,7 +97,7 @@ def main() -> None:
         root, names = Path(temporary) / "UCF-101", all_names()
         chosen = names[:: NUM_VIDEOS // given.videos][: given.videos]
         for number, name in enumerate(chosen):
-            render(root / name, number)
+            render_like(root / name, number)
         lists = Path(temporary) / "ucfTrainTestlist"
         write_lists(lists, names)
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""CBAM as one finds it: the block that goes around, and what every benchmark here is measured against."""
+"""The implementation of CBAM that most repositories copy, which every benchmark here measures against."""
 
 import torch
 from torch import Tensor, nn

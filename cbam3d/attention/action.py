@@ -4,7 +4,7 @@ Wang, She, Smolic, CVPR 2021, https://arxiv.org/abs/2103.07372
 
     spatio-temporal:   s = x (1 + σ(K * mean_c x)), K over T, H, W
     channel:           c = x (1 + σ(W2 relu(k * W1 GAP x))), pooled over H, W; k along T
-    motion:            m = x (1 + σ(…)), as in TEA
+    motion:            m = x (1 + σ(W2 GAP m)), of the differences m of TEA
     out = s + c + m
 """
 
@@ -50,7 +50,7 @@ class Action(Blend):
         self.fold = fold_of(channels, share)
         self.spatio_temporal = _SpatioTemporalExcitation()
         self.channel = _ChannelExcitation(channels, reduction)
-        self.motion = MotionExcitation(channels, reduction)
+        self.motion = _MotionExcitation(channels, reduction)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The mean of the three factors."""
@@ -79,6 +79,17 @@ class _SpatioTemporalExcitation(Gate):
 
     def logits(self, x: Tensor) -> Tensor:
         return self.conv(x.mean(1, keepdim=True))
+
+
+class _MotionExcitation(MotionExcitation):
+    """TEA's, with the factor 1 + σ, and without BatchNorm before σ."""
+
+    base = 1.0
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__(channels, reduction)
+        self.scale.fill_(1.0)
+        self.expand = self.expand[:1]
 
 
 class _ChannelExcitation(Gate):

@@ -204,6 +204,9 @@ class CBAM(nn.Module):
 
     Shapes: (N, C, *S) -> the same.
 
+    The gates are applied together, in one product, without calls of their own: hooks on them do not run. Layers start
+    as PyTorch's do; the official code starts all biases at 0.
+
     Raises:
         ValueError: an unknown, repeated or missing gate, a temporal gate with ndim=2, an even kernel,
             or an input of the wrong rank.

@@ -50,7 +50,7 @@ class CrissCross(nn.Module):
         hidden = hidden_channels(channels, reduction)
         self.query, self.key = (CONV[ndim](channels, hidden, 1) for _ in range(2))
         self.value = CONV[ndim](channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> the same shape."""

@@ -1,12 +1,13 @@
 """Deformable convolution.
 
+v2, the default: Zhu, Hu, Lin, Dai, CVPR 2019, https://arxiv.org/abs/1811.11168
 v1: Dai, Qi, Xiong, Li, Zhang, Hu, Wei, ICCV 2017, https://arxiv.org/abs/1703.06211
-v2: Zhu, Hu, Lin, Dai, CVPR 2019, https://arxiv.org/abs/1811.11168
 
     y(p) = sum_k w_k m_k(p) x(p + p_k + Δ_k(p)),   Δ a convolution of x, m = 2σ(a convolution of x), or 1 in v1
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -85,9 +86,9 @@ class DeformableConv(Blend):
             weights = 2 * torch.sigmoid(self.modulation(x)).unflatten(1, (self.groups, -1)).flatten(0, 1)
             values = values * weights[:, None].to(values.dtype)
         values = values.unflatten(0, (-1, self.groups)).flatten(1, 2)
-        weight = self.conv.get_parameter("weight").flatten(2)
-        out = torch.einsum("nck...,ock->no...", values, weight.to(values.dtype))
-        return out + self.conv.get_parameter("bias").to(out.dtype).reshape(-1, *(1,) * self.ndim)
+        weight, bias = cast(Tensor, self.conv.weight), cast(Tensor, self.conv.bias)
+        out = torch.einsum("nck...,ock->no...", values, weight.flatten(2).to(values.dtype))
+        return out + bias.to(out.dtype).reshape(-1, *(1,) * self.ndim)
 
     def _places(self, size: torch.Size, device: torch.device) -> Tensor:
         """Where the kernel's positions are without offsets, in positions of the features: (K, *S, axes)."""

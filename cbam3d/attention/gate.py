@@ -94,9 +94,9 @@ class Factor(nn.Module):
     def __init__(self, init: Init) -> None:
         super().__init__()
         if check_init(init):
-            self.value = nn.Parameter(torch.zeros(()))
+            self.value = nn.Parameter(torch.zeros(1))  # a scalar could not be divided among processes
         else:
-            self.register_buffer("value", torch.ones(()))
+            self.register_buffer("value", torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """x times the factor."""

@@ -22,6 +22,8 @@ class GC(nn.Module):
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, 1, *S), which sums to 1.
 
+    The official code can also multiply by the context in place of adding it, and pool without attention.
+
     Examples:
         >>> from cbam3d.attention import GC
         >>> x = torch.randn(2, 64, 8, 14, 14)

@@ -22,6 +22,8 @@ class GCT(Multiplicative):
 
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …), in (0, 2).
 
+    The norms are ℓ2; the authors' code has ℓ1 as well.
+
     Examples:
         >>> from cbam3d.attention import GCT
         >>> x = torch.randn(2, 64, 8, 14, 14)

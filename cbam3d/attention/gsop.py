@@ -19,13 +19,14 @@ class GSoP(Gate):
         channels: number of input channels C.
         hidden: c, channels whose covariance is computed; at most C. The paper uses 128.
         ndim: 2 for images, 3 for clips.
-        official: apply a ReLU before pooling and, with 64 channels or fewer, use every second position along H and W
-            only, as in the official code.
+        official: apply a ReLU before pooling and, with 256 channels or fewer (a bottleneck's in the first stage), use
+            every second position along H and W only, as in the official code.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, 1, …).
 
-    The row-wise convolution has four outputs per row of Σ, as in the official code.
+    The row-wise convolution has four outputs per row of Σ, as in the official code, whose attention over positions and
+    its fusions with this one are left out.
 
     Raises:
         ValueError: hidden below 1.
@@ -41,7 +42,7 @@ class GSoP(Gate):
         self, channels: int, hidden: int = 128, ndim: int = 3, init: Init = "paper", official: bool = False
     ) -> None:
         super().__init__(init)
-        self.official, self.stride = official, 2 if official and channels <= 64 else 1
+        self.official, self.stride = official, 2 if official and channels <= 256 else 1
         self.ndim = check_ndim(ndim)
         positive("hidden", hidden)
         c = min(hidden, channels)

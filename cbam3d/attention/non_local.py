@@ -23,12 +23,16 @@ class NonLocal(nn.Module):
         mode: "gaussian" (the embedded Gaussian, softmax) or "dot_product".
         scaled: divide θ·φ by the square root of their channels before the softmax, as Facebook's code
             (video-nonlocal-net) does; the paper does not.
-        subsample: max pooling by 2 along H and W after φ and g, the paper's saving of three quarters (Facebook's code
-            pools before them; AlexHex7's drops the last row and column of odd sides, which are kept here).
+        subsample: max pooling by 2 along H and W after φ and g, the saving of three quarters that the paper has in all
+            its experiments (Facebook's code pools before them; AlexHex7's drops the last row and column of odd sides,
+            which are kept here).
         ndim: 2 for images, 3 for clips.
         init: no effect: BN starts at 0 as in the paper, so that the block starts as the identity.
 
     Shapes: (N, C, *S) -> the same.
+
+    The other weights start as PyTorch's do; Facebook's code draws them with a standard deviation of 0.01. The paper's
+    Gaussian without embedding and its concatenation are left out.
 
     Memory and time grow with |S|² (with subsample |S|²/4), |S| = T·H·W: for clips use `subsample=True`, late stages,
     or `criss_cross`. PyTorch's fused kernels reduce the memory, not the time, of "gaussian" to |S|.

@@ -25,8 +25,8 @@ class ResidualAttention(Gate):
 
     Shapes: (N, C, *S) -> the same; `attention_map` is (N, C, *S), in (1, 2), or (0, 2) with init="identity".
 
-    The paper has more units at each resolution, and a trunk of two; here the trunk is the preceding layers. Not to be
-    confused with class-specific residual attention (`CSRA`).
+    The paper has more units at each resolution, and a trunk of two; here the trunk is the preceding layers. In clips
+    the kernels span three frames. Not to be confused with class-specific residual attention (`CSRA`).
 
     Raises:
         ValueError: depth below 1.

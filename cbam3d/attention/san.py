@@ -41,7 +41,8 @@ class SAN(nn.Module):
     Shapes: (N, C, *S) -> the same.
 
     Pairwise, p is a learned linear map of coordinates from -1 to 1 along every axis, and positions beyond the edges
-    have no weight, where the official code reflects the features. Patchwise, features beyond the edges are 0. The
+    have no weight, where the official code reflects the features (in training the BatchNorms of γ see the features of
+    the border there). Patchwise, features beyond the edges are 0. The
     official code also has BatchNorm and ReLU before the block. The clique product, a relation of all pairs in a window,
     is left out. Time and memory grow with |S| times the window.
 
@@ -84,17 +85,18 @@ class SAN(nn.Module):
         count = torch.Size(self.window).numel()
         if form == "pairwise":
             self.place = conv(ndim, ndim, 1, bias=False)
-            inputs, outputs = related * (1 + (self.relation == "concatenation")) + ndim, self.groups
+            inputs = related * (1 + (self.relation == "concatenation")) + ndim
+            hidden, outputs = related, self.groups
         else:
             inputs = count if self.relation == "product" else related * (1 + count)
-            outputs = self.groups * count
+            hidden, outputs = self.groups, self.groups * count
         self.gamma = nn.Sequential(
             norm(inputs),
             nn.ReLU(),
-            conv(inputs, self.groups, 1, bias=False),
-            norm(self.groups),
+            conv(inputs, hidden, 1, bias=False),
+            norm(hidden),
             nn.ReLU(),
-            conv(self.groups, outputs, 1),
+            conv(hidden, outputs, 1),
         )
         self.expand = nn.Sequential(norm(width), nn.ReLU(), conv(width, channels, 1))
         if check_init(init):

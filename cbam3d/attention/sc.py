@@ -28,8 +28,9 @@ class SC(Blend):
 
     Shapes: (N, C, *S) -> the same.
 
-    Each K is a 3x3 convolution and BatchNorm. The official code upsamples with "nearest", and its pooling
-    drops leftover rows and columns, which are averaged here.
+    Each K is a 3x3 convolution (3x3x3 in clips) and BatchNorm. In the official code K1 and K4 end in a ReLU, the halves
+    are made by a 1x1 convolution each, upsampling is "nearest", and pooling drops leftover rows and columns, which are
+    averaged here.
 
     Raises:
         ValueError: fewer than two channels, or pooling below 1.

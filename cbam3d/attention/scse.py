@@ -27,7 +27,10 @@ class SCSE(Gate):
         init: "paper", or "identity" to start as the exact identity: the last layers start at 0; as two gates of
             ½ add up to 1, only "max" needs the factor 2 (see `Gate`).
 
-    Shapes: (N, C, *S) -> the same. The paper's third variant, concatenation, changes the shape and is omitted.
+    Shapes: (N, C, *S) -> the same.
+
+    The sum is the conference paper's; its authors' code takes the maximum. Of the variants of the journal article
+    (https://arxiv.org/abs/1808.08127), multiplication and concatenation (which changes the shape) are omitted.
 
     Raises:
         ValueError: an unknown `combine`.

@@ -5,6 +5,7 @@ Jaderberg, Simonyan, Zisserman, Kavukcuoglu, NeurIPS 2015, https://arxiv.org/abs
     θ = localisation(x);   y(p) = x(θ p), linearly interpolated;   coordinates from -1 to 1 along every axis
 """
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -93,6 +94,7 @@ def _still(theta: Tensor) -> Tensor:
 def _sampled(x: Tensor, theta: Tensor) -> Tensor:
     """(N, C, *S) at the places of affine maps (N, axes, axes + 1), in float32 at least."""
     wide = at_least_float32(x)
-    with torch.autocast(x.device.type, enabled=False):
+    kind = x.device.type
+    with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # meta is unknown to autocast
         grid = F.affine_grid(theta.to(wide.dtype), list(x.shape), align_corners=False)
         return F.grid_sample(wide, grid, align_corners=False).to(x.dtype)

@@ -3,7 +3,7 @@
 Li, Ji, Shi, Zhang, Kang, Wang, CVPR 2020, https://arxiv.org/abs/2004.01398
 
     motion excitation:      r = BN(W1 x);   m_t = K * r_{t+1} - r_t, 0 for the last frame
-                            y = x (1 + σ(BN(W2 GAP m))), pooled over H, W
+                            y = x 2σ(BN(W2 GAP m)), pooled over H, W
     temporal aggregation:   y in 4 parts of channels, y'_1 = y_1, y'_i = S_i * (D_i * (y_i + y'_{i-1}))
                             D along T, depthwise; S along H and W
 """
@@ -24,15 +24,16 @@ class MotionExcitation(Gate):
     Args:
         channels: number of input channels C.
         reduction: differences are taken in `max(1, channels // reduction)` channels.
-        init: "paper", x (1 + σ), or "identity" to start as the exact identity (see `Gate`).
+        init: "paper", or "identity", whose last layer starts at 0 (see `Gate`); the factor is 2σ in both.
 
     Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, C, T, 1, 1).
-    """
 
-    base = 1.0
+    The factor is the paper's, x + x (2σ - 1); the authors' code has x + x (σ - ½).
+    """
 
     def __init__(self, channels: int, reduction: int = 16, init: Init = "paper") -> None:
         super().__init__(init)
+        self.scale.fill_(2.0)
         hidden = hidden_channels(channels, reduction)
         self.squeeze = nn.Sequential(CONV[3](channels, hidden, 1, bias=False), nn.BatchNorm3d(hidden))
         self.next = CONV[3](hidden, hidden, (1, 3, 3), padding=(0, 1, 1), groups=hidden, bias=False)
@@ -59,7 +60,8 @@ class TEA(Blend):
     Shapes: (N, C, T, H, W) -> the same; `attention_map` is (N, C, T, 1, 1), of the motion excitation.
 
     In the paper the aggregation replaces the 3x3 convolution of a bottleneck. Its convolutions along T start as the
-    identity.
+    identity. The authors' code also has BatchNorm and ReLU after each convolution in frames, leaves the last part
+    without one in place of the first, and starts that part's convolution along T as a shift.
 
     Raises:
         ValueError: ndim other than 3.

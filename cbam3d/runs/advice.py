@@ -1,5 +1,7 @@
 """What a finished training tells about itself, in a line, with what to try next."""
 
+from math import log
+
 from cbam3d.config import Config
 from cbam3d.engine.records import EpochTable
 from cbam3d.errors import counted
@@ -30,7 +32,7 @@ def advice(config: Config, table: EpochTable, result: Result, num_training: int)
         if len(losses) < 2 or losses[-1] > 0.95 * losses[0]:
             text += "; the training loss hardly fell: try more epochs, or another train.learning_rate"
     else:
-        text = overtrained(table)
+        text = overtrained(table, result)
     return text + pretrained * (few and text != "")
 
 
@@ -40,13 +42,23 @@ def learned_nothing(result: Result) -> bool:
     return low <= result.chance
 
 
-def overtrained(table: EpochTable) -> str:
-    """What the held-out loss says where it has risen for a third of the training or more; else empty."""
+def overtrained(table: EpochTable, result: Result) -> str:
+    """What the held-out loss says where it has risen for a third of the training or more, or is above that of equal
+    probabilities for all classes; else empty."""
     epochs, losses = table.column("loss")
-    best = min(range(len(losses)), key=losses.__getitem__, default=0)
-    if not losses or losses[-1] < _RISE * losses[best] or epochs[best] > epochs[-1] * 2 / 3:
+    if not losses:
+        return ""
+    best = min(range(len(losses)), key=losses.__getitem__)
+    one_label = result.evaluation.predictions.labels.ndim == 1
+    if losses[-1] >= _RISE * losses[best] and epochs[best] <= epochs[-1] * 2 / 3:
+        text = f"the held-out loss was lowest in epoch {epochs[best]} ({losses[best]:.3f}, now {losses[-1]:.3f})"
+    elif one_label and losses[-1] > (uniform := log(len(result.classes))):
+        text = (
+            f"the held-out loss ({losses[-1]:.3f}) is above that of equal probabilities for all classes ({uniform:.3f})"
+        )
+    else:
         return ""
     return (
-        f"the held-out loss was lowest in epoch {epochs[best]} ({losses[best]:.3f}, now {losses[-1]:.3f}): the network "
-        "knows its training data by heart; try more augmentation, model dropout, or train.early_stopping"
+        f"{text}: the network knows its training data by heart; try more augmentation, model dropout, or "
+        "train.early_stopping"
     )

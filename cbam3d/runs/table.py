@@ -39,7 +39,9 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
     if data.manifest or exists(path):
         for key in ("groups",) if recipe.lists_have_numbers else ("groups", "annotations"):
             if getattr(data, key):
-                again = f"remove that table and cbam3d prepare {data.recipe} --root {root} --{key} {getattr(data, key)}"
+                again = (
+                    f"remove that table and run cbam3d prepare {data.recipe} --root {root} --{key} {getattr(data, key)}"
+                )
                 other = "data.manifest" if data.manifest else again
                 raise InputError(f"data.{key} has no effect beside {path}: remove it, or {other}")
         logger.info(f"videos as listed in {path}")

@@ -3,7 +3,7 @@ import torch
 
 from cbam3d.attention import Action
 from tests.attention.reference import check_against, conv, pointwise, relu, sigmoid
-from tests.attention.test_tea import excitation
+from tests.attention.test_tea import motion
 
 
 def action(block, x):
@@ -20,7 +20,8 @@ def action(block, x):
     pooled = shifted.sum((3, 4)) / (x.shape[3] * x.shape[4])
     weights = sigmoid(pointwise(expand, relu(conv(along, pointwise(squeeze, pooled)))))
     second = shifted * (1 + weights[..., None, None])
-    out = first + second + excitation(block.motion, shifted)
+    third = shifted * (1 + sigmoid(pointwise(block.motion.expand[0], motion(block.motion, shifted))))
+    out = first + second + third
     return x + block.gamma.value * (out - x)
 
 

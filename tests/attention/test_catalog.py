@@ -174,7 +174,7 @@ def test_the_identity_start_is_exact_and_learns(name, ndim, training):
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_precisions(name, ndim, dtype):
     """Close to float64, and in the precision that came in."""
     torch.manual_seed(0)
@@ -183,7 +183,7 @@ def test_precisions(name, ndim, dtype):
     out = copy.deepcopy(exact).to(dtype)(x.to(dtype))
     assert out.dtype == dtype
     error = (out.double() - exact(x)).norm() / exact(x).norm()
-    assert error < {torch.float32: 1e-5, torch.bfloat16: 0.06, torch.float64: 1e-14}[dtype]
+    assert error < {torch.float32: 1e-5, torch.bfloat16: 0.06}[dtype]
 
 
 @every
@@ -276,14 +276,10 @@ def test_a_clip_of_one_frame_is_an_image(name):
 
 
 @every
-def test_facts(name, ndim):
-    size = (4, 8, 8)[-ndim:]
-    facts = describe_attention(name, 16, size)
-    assert facts is not None
-    assert facts.paper.startswith("https://")
-    block = build(name, ndim, 16)
-    assert facts.num_parameters == sum(p.numel() for p in block.parameters())
-    assert ndim in facts.ranks
+@pytest.mark.parametrize("init", ["paper", "identity"])
+def test_no_parameter_is_a_scalar(name, ndim, init):
+    """torch.distributed.fsdp.fully_shard refuses parameters without an axis to divide."""
+    assert all(parameter.ndim for parameter in build(name, ndim, init=init).parameters())
 
 
 def test_looking_something_up_changes_nothing():
@@ -299,6 +295,11 @@ def test_facts_by_hand():
     assert facts.multiply_adds == 2 * 32 * 2
     assert not facts.starts_as_identity
     assert describe_attention("tam", 32, (8, 8)) is None
+    by_hand = {"eca": 3, "gct": 3 * 8, "simam": 0, "tsm": 0, "criss_cross": 2 * (8 + 1) + 8 * (8 + 1) + 1}
+    for name, number in by_hand.items():
+        facts = describe_attention(name, 8, (4, 5, 5))
+        assert facts is not None
+        assert facts.num_parameters == number
     facts = [describe_attention(name, 8, (4, 5, 5)) for name in list_attentions()]
     assert {f.name for f in facts if f and f.starts_as_identity} == {"criss_cross", "gc", "gct", "non_local", "stn"}
 
@@ -347,3 +348,16 @@ def test_what_is_for_clips_only_says_so_and_names_may_be_in_capitals(monkeypatch
         create_attention("CBAM", 8)
     with pytest.raises(ValueError, match=r"such as \['channel'\]"):
         create_attention("cbam", 8, gates="channel")
+
+
+@every
+def test_weights_can_be_swapped_for_a_call(name, ndim):
+    """By `torch.func.functional_call` with plain tensors, as weight norm and pruning do, too."""
+    torch.manual_seed(0)
+    block, x = randomised(build(name, ndim)).eval(), picture(ndim)
+    doubled = {key: 2 * value for key, value in block.named_parameters()}
+    swapped = torch.func.functional_call(block, doubled, (x,))
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter *= 2
+    torch.testing.assert_close(block(x), swapped)

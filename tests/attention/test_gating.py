@@ -5,6 +5,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
+from torch.autograd import forward_ad
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -380,6 +381,9 @@ def test_functorch():
     _, forward = torch.func.jvp(block, (given,), (direction,))
     found = torch.func.grad(lambda x: (block(x) * direction).sum())(given)
     torch.testing.assert_close((found * direction).sum(), (forward * direction).sum())
+    with forward_ad.dual_level():
+        dual = block(forward_ad.make_dual(given, direction))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, forward)
 
 
 def test_torch_compile_fuses_the_gates_and_keeps_the_convolution_of_planes():

@@ -50,16 +50,24 @@ def logits(model: nn.Module, x: torch.Tensor, train: bool) -> torch.Tensor:
     return copy.deepcopy(model).train(train)(x)
 
 
+def host_of(model: nn.Module, insertion) -> nn.Module:
+    """The module whose output a block changes; of a slot, the residual block around it."""
+    name = insertion.where
+    return model.get_submodule(name.removesuffix(".attention"))
+
+
 @pytest.mark.parametrize("position", ["residual", "block", pytest.param("stage", marks=pytest.mark.slow), "last_stage"])
 @pytest.mark.parametrize("name", SMALL)
 def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position):
     model, x = build(name)
     before = {train: logits(model, x, train) for train in (False, True)}
     keys = list(model.state_dict())
-    modes = [module.training for module in model.modules()]
+    next(model.children()).eval()  # a part that is frozen
+    modes = {module: module.training for module in model.modules()}
     assert insert_attention(model, "cbam", position, reduction=4) is model
-    assert modes == [True] * len(modes)
-    assert all(module.training for module in model.modules())
+    assert all(module.training == mode for module, mode in modes.items())
+    assert all(one.block.training == modes[host_of(model, one)] for one in list_insertions(model))
+    model.train()
     for train, expected in before.items():
         assert torch.equal(logits(model, x, train), expected)
 
@@ -454,3 +462,34 @@ def test_removed_after_norms_were_synchronised():
         assert list(converted.state_dict()) == keys
         assert not any(module._forward_hooks for module in converted.modules())
         assert list_insertions(converted) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "residual"),
+    [
+        (
+            "timm/repvgg_a0",
+            {"stages.0.1", *(f"stages.1.{i}" for i in (1, 2, 3)), *(f"stages.2.{i}" for i in range(1, 14))},
+        ),
+        ("timm/mobilevit_xxs", {"stages.0.0", "stages.1.1", "stages.1.2"}),
+        ("timm/hgnet_tiny", {"stages.2.blocks.1"}),
+    ],
+)
+def test_only_blocks_that_add_their_input_are_residual(name, residual):
+    model = create_model(name, 5, ndim=2)
+    insert_attention(model, "eca")
+    assert {one.where.removesuffix(".drop_path") for one in list_insertions(model)} == residual
+
+
+def test_hooks_that_were_there_see_what_attention_makes_of_the_output():
+    """As those of a network that ends at its features and goes on with another head."""
+    model, x = build("resnet18")
+    seen = {}
+    model.layer4.register_forward_hook(lambda module, args, output: seen.update(out=output))
+    insert_attention(model, "cbam", "layer4.1", init="paper")
+    model.layer4[1].inserted_attention.forward = torch.zeros_like
+    model.eval()(x)
+    assert not seen["out"].any()
+    remove_attention(model)
+    model(x)
+    assert seen["out"].any()

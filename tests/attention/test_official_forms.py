@@ -55,7 +55,7 @@ def test_non_local_divides_by_the_root_of_the_channels():
     torch.testing.assert_close(mine(x), x + mine.norm(mine.out(y)))
 
 
-@pytest.mark.parametrize(("channels", "stride"), [(8, 2), (65, 1)])
+@pytest.mark.parametrize(("channels", "stride"), [(8, 2), (256, 2), (257, 1)])
 def test_gsop_sees_positive_features_and_every_second_position(channels, stride):
     mine, x = block("gsop", channels, hidden=4, official=True), features(channels)
     y = mine.reduce(x.clamp(min=0)[:, :, ::stride, ::stride]).flatten(2)

@@ -6,17 +6,22 @@ from cbam3d.attention.tea import MotionExcitation
 from tests.attention.reference import check_against, conv, norm, pointwise, randomised, sigmoid
 
 
-def excitation(block, x):
-    """Motion excitation, frame by frame."""
+def motion(block, x):
+    """What moves, frame by frame, pooled over positions."""
     reduced = norm(block.squeeze[1], pointwise(block.squeeze[0], x))
     frames = []
     for t in range(x.shape[2]):
-        motion = torch.zeros_like(reduced[:, :, :1])
+        moved = torch.zeros_like(reduced[:, :, :1])
         if t + 1 < x.shape[2]:
-            motion = conv(block.next, reduced[:, :, t + 1 : t + 2]) - reduced[:, :, t : t + 1]
-        pooled = motion.sum((3, 4), keepdim=True) / (motion.shape[3] * motion.shape[4])
-        frames.append(1 + sigmoid(norm(block.expand[1], pointwise(block.expand[0], pooled))))
-    return x * torch.cat(frames, 2)
+            moved = conv(block.next, reduced[:, :, t + 1 : t + 2]) - reduced[:, :, t : t + 1]
+        frames.append(moved.sum((3, 4), keepdim=True) / (moved.shape[3] * moved.shape[4]))
+    return torch.cat(frames, 2)
+
+
+def excitation(block, x):
+    """The paper's x + x (2σ - 1)."""
+    weights = sigmoid(norm(block.expand[1], pointwise(block.expand[0], motion(block, x))))
+    return x + x * (2 * weights - 1)
 
 
 def tea(block, x):

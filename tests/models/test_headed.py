@@ -96,3 +96,21 @@ def test_networks_without_single_features_are_refused():
         cut(nn.Sequential(nn.Conv2d(3, 4, 64), nn.Flatten(), nn.Linear(4, 5)), {"2.weight"}, torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match="head_options without head: grid"):
         create_model("resnet10", 5, head_options={"grid": 1})
+
+
+def test_attention_at_the_features_is_before_the_head():
+    """At the layer where a network is cut, hooks of both meet."""
+    model = create_model(
+        "torchvision/r3d_18", 5, head="mean", attention="cbam", attention_options={"position": "layer4.1"}
+    )
+    (block,) = (one.block for one in list_insertions(model))
+    model(torch.randn(2, 3, 8, 32, 32)).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in block.parameters())
+
+
+@pytest.mark.parametrize("name", ["stn", "deformable", "non_local"])
+def test_a_network_without_values_can_be_cut(name):
+    """As before training, where only the shapes are of interest."""
+    with torch.device("meta"):
+        model = create_model("resnet10", 5, ndim=2, attention=name, head="csra", width=8)
+    assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)

@@ -73,12 +73,19 @@ def test_chance_is_said_with_what_to_try(tmp_path):
         ([1.0, 0.8, 0.9, 1.0, 1.2, 1.3], True),
         ([1.0, 0.9, 0.8, 0.82, 0.84, 0.85], False),
         ([1.2, 1.1, 1, 0.9, 0.8, 1], False),
+        ([1.39, 1.38, 1.37, 1.36, 1.37, 1.38], False),  # ln 4 = 1.386
     ],
 )
 def test_what_is_known_by_heart(tmp_path, held_out, said):
     found = advice(Config(), table_of(tmp_path, [1.4, 1, 0.5, 0.2, 0.1, 0.1], held_out), result_of(60, LABELS), 240)
     assert bool(found) == said
     assert ("lowest in epoch 2 (0.800, now 1.300)" in found) == said
+
+
+def test_answers_that_are_surer_than_they_are_right(tmp_path):
+    table = table_of(tmp_path, [1.4, 0.5, 0.1], [1.35, 1.40, 1.42])
+    found = advice(Config(), table, result_of(60, LABELS), 240)
+    assert "the held-out loss (1.420) is above that of equal probabilities for all classes (1.386)" in found
 
 
 @pytest.mark.parametrize(

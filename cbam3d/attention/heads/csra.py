@@ -23,7 +23,8 @@ class CSRA(nn.Module):
 
     Shapes: (N, in_channels, *S), of any rank -> logits (N, K).
 
-    The official code also divides each class's scores by the norm of its weights; the paper's formula does not.
+    The official code also divides each class's scores by the norm of its weights; the paper's formula does not. Its
+    several heads with temperatures of their own, whose logits are added, are left out: this is one.
 
     A head: it replaces pooling and the last layer. Not to be confused with residual attention (`ResidualAttention`).
 

@@ -28,7 +28,9 @@ class GLTR(nn.Module):
 
     Shapes: (N, channels, T, H, W) -> logits (N, K). An image is a clip of one frame, (N, channels, T) its frames.
 
-    Beyond the first and the last frame features are 0. Memory of the attention grows with T².
+    The paper's form. The authors' code concatenates the features of the frames themselves, too, has dilations of 1, 2
+    and 3, no norm and ReLU of b and c, and a norm after W that starts at 0. Beyond the first and the last frame
+    features are 0. Memory of the attention grows with T².
 
     Raises:
         ValueError: no dilation, or a number below 1.

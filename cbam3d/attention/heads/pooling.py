@@ -1,7 +1,8 @@
 """Attention pooling: learned queries attend over all positions of the features.
 
-The cross-attention of DETR's decoder (Carion et al., ECCV 2020, https://arxiv.org/abs/2005.12872), where wanted after
-encoder blocks of ViT (Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929). Also known as attentive probe.
+Cross-attention as in DETR's decoder (Carion et al., ECCV 2020, https://arxiv.org/abs/2005.12872), but positions are in
+the values, too, and there is nothing else of its layers; where wanted after encoder blocks of ViT (Dosovitskiy et al.,
+ICLR 2021, https://arxiv.org/abs/2010.11929). Also known as attentive probe.
 
     t = W norm(x) + p, one token a position;   t = encoder(t);   o_q = softmax(q kᵀ / √d) v, heads apart
     logits = V norm(mean_q o_q)
@@ -31,7 +32,8 @@ class AttentionPooling(nn.Module):
     Shapes: (N, channels, *S), of any rank -> logits (N, K).
 
     Raises:
-        ValueError: a number below 1 (of layers, below 0), or heads that do not divide dim.
+        ValueError: a number below 1 (of layers, below 0), or heads that do not divide dim; from `forward`, a dim of
+            fewer than two channels for each axis of positions.
 
     Examples:
         >>> from cbam3d.attention.heads import AttentionPooling
@@ -96,10 +98,15 @@ def positional_encoding(size: torch.Size | tuple[int, ...], dim: int) -> Tensor:
     https://arxiv.org/abs/1706.03762).
 
     Every axis has an equal, even share of the channels; those left are 0.
+
+    Raises:
+        ValueError: fewer than two channels an axis.
     """
     share = dim // len(size) // 2 * 2
+    if share == 0:
+        raise ValueError(f"positions along {len(size)} axes need a dim of at least {2 * len(size)}, got {dim}")
     code = torch.zeros(dim, *size)
-    frequencies = 10_000 ** (-torch.arange(0, share, 2) / max(share, 1))
+    frequencies = 10_000 ** (-torch.arange(0, share, 2) / share)
     for axis, length in enumerate(size):
         angles = frequencies[:, None] * torch.arange(length)  # (share / 2, length)
         along = torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)

@@ -11,6 +11,7 @@ image network that runs on clips (`FrameNetwork`) the block sees the frames of a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def insert_attention(
         model: any network for images or clips.
         mechanism: one of `list_attentions()`.
         position: where.
-            "residual": inside every residual branch, before the addition (as in the papers);
+            "residual": inside every residual branch, before the addition (as in CBAM's and SE's papers);
             "block": after every residual block;
             "stage": after the last block at each resolution;
             "last_stage": after the last of those;
@@ -81,7 +82,8 @@ def insert_attention(
         example: an input of the network, to find channels and rank by a forward pass without gradients; None to
             try images and clips of common sizes.
         check: run forward and backward on random input of the example's shape, and raise if a block that learns would
-            receive no gradient, as nothing reads its features.
+            receive no gradient, as nothing reads its features. Where the network fails on that input, nothing is
+            checked.
         options: keyword arguments of the mechanism. num_frames of tam defaults to the example's at each position.
 
     Returns: the model. `list_insertions(model)` lists the blocks, `remove_attention(model)` removes them.
@@ -118,17 +120,18 @@ def insert_attention(
         if clip_frames is not None:
             clip_frames.show_clips_to(block)
         blocks.append(block)
-    like = next(model.parameters(), torch.empty(0))
     for (name, found), block in zip(hosts.items(), blocks, strict=True):
         parent, _, child = name.rpartition(".")
         host: Any = model.get_submodule(name)
-        block.to(like.device, like.dtype).train(model.training)
+        like = next(chain(host.parameters(), model.parameters()), torch.empty(0))
+        block.to(like.device, like.dtype).train(host.training)
         if _is_slot(model, name):
             setattr(model.get_submodule(parent), child, block)
         else:
             host.add_module(NAME, block)
             # Pickled with the model, the handle keeps the hook's id from being reused.
-            host._attention_handle = host.register_forward_hook(_HOOKS[found.layout])
+            # First of the hooks: those that are there already, as of `cut`, take what attention makes of the output.
+            host._attention_handle = host.register_forward_hook(_HOOKS[found.layout], prepend=True)
     if check and (dead := _without_gradient(model, dict(zip(hosts, blocks, strict=True)), inputs)):
         for name in hosts:
             _take_out(model, name)

@@ -85,9 +85,15 @@ def _branch_end(block: nn.Module) -> str | None:
         return "block"
     if getattr(block, "add", False) is True and "cv2" in children:  # Ultralytics'
         return "cv2"
-    if "drop_path" in children and getattr(block, "has_skip", True):  # timm's EfficientNet, ConvNeXt, RegNet
+    if "drop_path" in children and _adds_shortcut(block):  # timm's EfficientNet, ConvNeXt, RegNet, RepVGG, MobileViT
         return "drop_path"
     return None
+
+
+def _adds_shortcut(block: nn.Module) -> bool:
+    """Whether one of timm's blocks adds its input: where it does not, one of these is False or None."""
+    shortcuts = ("has_skip", "shortcut", "use_shortcut", "identity", "residual")
+    return all(getattr(block, name, True) not in (False, None) for name in shortcuts)
 
 
 def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> list[list[str]]:

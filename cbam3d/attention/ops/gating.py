@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from cbam3d.attention.nd import spatial_axes
 from cbam3d.attention.ops import cpu, reference
@@ -99,13 +100,15 @@ def is_plain(x: Tensor) -> bool:
 
 
 def must_be_plain(x: Tensor) -> bool:
-    """Whether operators of our own would fail: in exports, under functorch and for subclasses of tensors."""
+    """Whether operators of our own would fail: in exports, in forward-mode differentiation, under functorch and for
+    subclasses of tensors."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return True
     if torch.compiler.is_compiling():
         return False
     functorch = torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore
-    return functorch or type(x) not in (Tensor, nn.Parameter) or not x.is_floating_point()
+    forward_mode = forward_ad._current_level >= 0
+    return functorch or forward_mode or type(x) not in (Tensor, nn.Parameter) or not x.is_floating_point()
 
 
 class _PoolPositions(torch.autograd.Function):
