@@ -12,10 +12,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cbam3d import train
 from cbam3d.data import motion
+from cbam3d.runs import comparison
 from cbam3d.video.encode import write_video
 from tests.tiny import train_tiny
 
@@ -27,6 +29,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CBAM3D_REQUIRE_CUDA"):
             pytest.fail("CBAM3D_REQUIRE_CUDA is set, but there is no CUDA device")
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def plots_are_blank(request, monkeypatch):
+    """Drawing takes longer than a training of a second: figures are made, but a blank picture of each is saved, except
+    by tests marked `draws`."""
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Image.new("L", (1, 1)).save(path, "PNG"))
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +68,17 @@ def picture_run(tmp_path_factory) -> Path:
     data = {"data.recipe": "image_folder", "data.root": str(root / "pictures"), "eval.flip": True}
     model = {"model.options.width": 8, "model.attention": "cbam", "train.epochs": 1, "train.batch_size": 4}
     return train({"config": "cifar10", **data, **model}, run_dir=root / "run").folder
+
+
+@pytest.fixture
+def compared_here(monkeypatch):
+    """`compare` trains in this process, instead of one of its own for each network."""
+
+    def run(self, command, **options):
+        train(command[command.index("--config") + 1])
+        return 0
+
+    monkeypatch.setattr(comparison._Processes, "run", run)
 
 
 @pytest.fixture(scope="session")

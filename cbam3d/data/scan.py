@@ -83,7 +83,7 @@ class Reading:
         if isinstance(self.root, Url):
             limit += _DOWNLOAD_SECONDS
         scratch = TemporaryDirectory(prefix="cbam3d-", ignore_cleanup_errors=True)  # of processes that may be killed
-        context = fresh_processes("cbam3d.video.probe")
+        context = fresh_processes("cbam3d.data.scan")
         meeting = context.Barrier(workers), context.Event(), {**os.environ, "TMPDIR": scratch.name}
         pool = ProcessPool(workers, initializer=_begin, initargs=meeting, context=context)
         try:

@@ -211,7 +211,12 @@ def test_memory_formats(name, ndim):
     out.sum().backward()
 
 
-@every
+CLIPS_FIRST = [
+    pytest.param(*case, marks=() if case[1] == max(attention_ranks(case[0])) else pytest.mark.slow) for case in CASES
+]
+
+
+@pytest.mark.parametrize(("name", "ndim"), CLIPS_FIRST)
 @pytest.mark.parametrize(("init", "training"), [("paper", False), ("identity", True)])
 def test_compiles_without_a_graph_break(name, ndim, init, training):
     torch.manual_seed(0)
@@ -221,7 +226,7 @@ def test_compiles_without_a_graph_break(name, ndim, init, training):
     torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), expected)
 
 
-@every
+@pytest.mark.parametrize(("name", "ndim"), CLIPS_FIRST)
 def test_exports_for_batches_of_any_size(name, ndim):
     torch.manual_seed(0)
     block, x = randomised(build(name, ndim)).eval(), picture(ndim)
@@ -320,7 +325,7 @@ def test_it_is_a_module_with_a_docstring_of_its_own(name):
 )
 def test_large_features_stay_finite_in_float16(name, options, training, kind):
     """Networks without norms behind their sums put out features of such size; outputs below 65,504 must be numbers."""
-    for std in (100, 300, 1000, 3000):
+    for std in (100, 3000):
         torch.manual_seed(0)
         block, x = build(name, 3, 32, **options).train(training), std * torch.randn(2, 32, 4, 8, 8)
         if kind == "half":

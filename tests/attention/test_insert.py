@@ -64,7 +64,7 @@ def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position
     keys = list(model.state_dict())
     next(model.children()).eval()  # a part that is frozen
     modes = {module: module.training for module in model.modules()}
-    assert insert_attention(model, "cbam", position, reduction=4) is model
+    assert insert_attention(model, "cbam", position, example=x, reduction=4) is model
     assert all(module.training == mode for module, mode in modes.items())
     assert all(one.block.training == modes[host_of(model, one)] for one in list_insertions(model))
     model.train()
@@ -81,7 +81,7 @@ def test_identity_insertion_keeps_logits_keys_and_comes_out_again(name, position
     assert list(model.state_dict()) == keys
     assert list_insertions(model) == []
     assert torch.equal(logits(model, x, False), before[False])
-    insert_attention(model, "cbam", position, reduction=4)  # and in again
+    insert_attention(model, "cbam", position, example=x, reduction=4)  # and in again
     assert [key for key in model.state_dict() if key not in keys] == new
 
 
@@ -135,7 +135,7 @@ def test_the_map_is_applied_to_what_the_module_puts_out():
 
 def test_every_new_parameter_that_can_has_moved_after_a_step():
     model, x = build("r3d_18")
-    insert_attention(model, "cbam", reduction=4, bias=True)
+    insert_attention(model, "cbam", reduction=4, bias=True, example=x)
     before = {key: p.detach().clone() for key, p in model.named_parameters() if "inserted_attention" in key}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     nn.functional.cross_entropy(model.train()(x), torch.tensor([0, 1])).backward()
@@ -150,7 +150,7 @@ def test_every_new_parameter_that_can_has_moved_after_a_step():
 @pytest.mark.parametrize("name", ["ours_3d", "resnet18", "r3d_18"])
 def test_copies_pickles_and_state_dicts_carry_the_attention(name):
     model, x = build(name)
-    insert_attention(model, "cbam", init="paper")
+    insert_attention(model, "cbam", init="paper", example=x)
     expected = model.eval()(x)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other(x), expected)
@@ -161,7 +161,7 @@ def test_copies_pickles_and_state_dicts_carry_the_attention(name):
         remove_attention(other)
         assert not torch.equal(other(x), expected)
     fresh, _ = build(name)
-    insert_attention(fresh, "cbam", init="paper")
+    insert_attention(fresh, "cbam", init="paper", example=x)
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh.eval()(x), expected)
 

@@ -4,7 +4,7 @@ from cbam3d.cli import main
 from tests.tiny import TINY, as_arguments
 
 
-def test_a_comparison_is_shown(tiny_run, tmp_path, capsys):
+def test_a_comparison_is_shown(tiny_run, compared_here, tmp_path, capsys):
     values = {**TINY, "data.root": str(tiny_run.parent / "videos")}
     values.pop("config")
     command = ["compare", "folder", "--attention", "none,simam", "--seeds", "1", "--out", str(tmp_path)]

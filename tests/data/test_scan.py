@@ -1,7 +1,5 @@
 import os
 import shutil
-import signal
-import time
 
 import av
 import numpy as np
@@ -20,6 +18,7 @@ from cbam3d.video.decode import read_packets
 from cbam3d.video.index import decode
 from cbam3d.video.probe import Copies
 from tests.conftest import read_numbers
+from tests.data import misbehaving
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
 
@@ -115,22 +114,13 @@ def test_a_file_that_hangs_or_crashes_the_decoder_is_named_and_the_others_go_on(
     """The worker is killed from outside: what FFmpeg does in C cannot be interrupted from within."""
     for i in range(3):
         make_video(f"root/a/{i}.mp4", 5)
-    monkeypatch.setattr(scan, "_probe", _misbehave)
+    monkeypatch.setattr(scan, "_probe", misbehaving.probe)
     monkeypatch.setattr(scan, "_GRACE_SECONDS", 0.5)
-    table = run(tmp_path / "root", workers=1, timeout_seconds=8)  # a new worker may take seconds to start
+    table = run(tmp_path / "root", workers=1, timeout_seconds=3)  # a new worker may take a second to start
     first, second, third = table.problem
-    assert (first, third) == ("timeout (not read within 8 seconds)", "")
+    assert (first, third) == ("timeout (not read within 3 seconds)", "")
     assert second.startswith("crashes the decoder (exit code -")
     assert table.num_frames.tolist() == [0, 0, 5]
-
-
-def _misbehave(task):
-    path = task[0]
-    if path.name == "0.mp4":
-        time.sleep(60)
-    if path.name == "1.mp4":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return probe_video(*task)
 
 
 def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):

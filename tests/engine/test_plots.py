@@ -8,6 +8,8 @@ from PIL import Image
 from cbam3d.engine.plots import plot_comparison, plot_confusion, plot_curves, plot_steps
 from cbam3d.engine.records import EpochTable
 
+pytestmark = pytest.mark.draws
+
 
 def pixels(path):
     with Image.open(path) as picture:

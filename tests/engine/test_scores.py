@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
+from cbam3d.engine import scores
 from cbam3d.engine.scores import (
     Predictions,
     calibration_error,
@@ -89,8 +90,9 @@ def test_items_of_a_group_are_no_independent_evidence():
     assert (high - low) / (apart[1] - apart[0]) == pytest.approx(2, abs=0.2)
 
 
-def test_the_interval_covers_the_truth():
+def test_the_interval_covers_the_truth(monkeypatch):
     """Drawn again and again with accuracy .8, 95 % of the intervals hold it."""
+    monkeypatch.setattr(scores, "REPEATS", 500)
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(200):
@@ -119,8 +121,9 @@ def test_pairing_sees_what_two_intervals_hide():
     assert interval(first, np.arange(100))[1] > interval(second, np.arange(100))[0]
 
 
-def test_trainings_of_equals_are_told_apart_as_seldom_as_promised():
+def test_trainings_of_equals_are_told_apart_as_seldom_as_promised(monkeypatch):
     """Items and seeds have effects of their own, the two ways to train are the same: 5 % of intervals may miss 0."""
+    monkeypatch.setattr(scores, "REPEATS", 500)
     rng = np.random.default_rng(0)
     missed = 0
     for trial in range(100):

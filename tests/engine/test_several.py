@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from cbam3d.data.loader import Batch
+from cbam3d.engine import several
 from cbam3d.engine.scores import Predictions
 from cbam3d.engine.several import Ranking, best_thresholds, compare_map, f1_scores, map_intervals
 from cbam3d.engine.tables import has_several, read_labels, write_class_scores, write_labels
@@ -75,7 +76,8 @@ def test_intervals_are_about_units():
     assert np.isnan(of_few).all()
 
 
-def test_differences_of_equals_are_seldom_found_and_real_ones_are():
+def test_differences_of_equals_are_seldom_found_and_real_ones_are(monkeypatch):
+    monkeypatch.setattr(several, "REPEATS", 500)
     rng = np.random.default_rng(0)
     missed, labels = 0, rng.random((60, 4)) < 0.4
 

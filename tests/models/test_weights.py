@@ -238,11 +238,11 @@ def test_a_head_for_other_classes_stays_and_is_reported():
 
 def test_weights_go_under_inserted_attention():
     plain = create_model("torchvision/r3d_18", 5)
-    attended = insert_attention(create_model("torchvision/r3d_18", 5), "cbam")
+    x = torch.randn(1, 3, 4, 32, 32)
+    attended = insert_attention(create_model("torchvision/r3d_18", 5), "cbam", example=x)
     report = load_weights(attended, plain.state_dict())
     assert report.skipped == {}
     assert all(".inserted_attention." in key for key in report.new)
-    x = torch.randn(1, 3, 4, 32, 32)
     assert torch.equal(attended.eval()(x), plain.eval()(x))
 
 

@@ -26,6 +26,8 @@ from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.processes import environments
 from tests.tiny import TINY, as_arguments
 
+pytestmark = pytest.mark.draws
+
 
 @pytest.mark.slow
 def test_heads_of_a_probe_share_their_features(tiny_run, tmp_path):
@@ -192,7 +194,7 @@ def test_what_is_wrong_is_one_line(tmp_path):
             compare({"config": "motion", **values}, "none,se", out=tmp_path / "out", **options)
 
 
-def test_variants_of_any_keys_may_be_compared_instead(compared, tmp_path):
+def test_variants_of_any_keys_may_be_compared_instead(compared, compared_here, tmp_path):
     _, recipe = compared
     path = tmp_path / "variants.yaml"
     path.write_text("plain: {model.attention: none}\nwith mixup:\n  augment.mixup: 0.4\n  model: {attention: se}\n")

@@ -19,6 +19,8 @@ from cbam3d.runs.explanation import overlay
 from cbam3d.runs.predictor import Predictor
 from cbam3d.video.probe import probe_video
 
+pytestmark = pytest.mark.draws
+
 
 class Bright(nn.Module):
     """Two classes by brightness, with a spatial gate that opens where it is bright."""

@@ -13,7 +13,7 @@ from cbam3d.runs.trainer import create_training
 def test_synchronised_norms_keep_the_inserted_attention():
     """torch's own conversion replaces a norm, and its hooks with it."""
     model = create_model("torchvision/r3d_18", num_classes=5)
-    insert_attention(model, "cbam", position="residual")
+    insert_attention(model, "cbam", position="residual", example=torch.zeros(1, 3, 4, 32, 32))
     before = [str(insertion) for insertion in list_insertions(model)]
     keys = list(model.state_dict())
     hooked = [name for name, module in model.named_modules() if module._forward_hooks]
@@ -51,10 +51,10 @@ def test_the_rate_follows_the_batch_size_when_asked():
 def test_the_average_follows_a_network_with_inserted_attention():
     config = Config(model=ModelConfig(), train=TrainConfig(ema=0.9, optimizer="adamw"))
     model = create_model("torchvision/r3d_18", num_classes=3)
-    insert_attention(model, "cbam")
+    clip = torch.randn(1, 3, 4, 16, 16)
+    insert_attention(model, "cbam", example=clip)
     _, _, average = create_training(config.train, model, steps_per_epoch=10)
     average.update_parameters(model)
-    clip = torch.randn(1, 3, 4, 16, 16)
     model.eval(), average.eval()
     with torch.no_grad():
         torch.testing.assert_close(average.module(clip), model(clip))

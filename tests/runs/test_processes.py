@@ -70,7 +70,7 @@ def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
 def whole(videos, tmp_path_factory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(start(arguments(videos, folder)))
+    train({**VALUES, "data.root": str(videos)}, run_dir=folder)
     return folder
 
 
@@ -97,12 +97,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_result(videos, whole, tmp_pat
     wait_for_step(process, folder, step)
     process.kill()
     process.communicate()
-    assert finish(start(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "0"]))
+    train({"data.num_workers": 0}, run_dir=folder, resume=True)
     same_result(folder, whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_path, number):
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_path, number, caplog):
     folder = tmp_path / "run"
     process = start(arguments(videos, folder, "--train.checkpoint_minutes", "60"))
     wait_for_step(process, folder, 6)
@@ -113,8 +113,9 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(videos, whole, tmp_p
     assert f"resume with: cbam3d train --resume --run.dir {folder}" in output
     assert "Traceback" not in output
     assert load_tensors(folder / "checkpoints" / "last.ckpt", "checkpoint")["state"]["steps"] >= 6
-    output = finish(start(["train", "--resume", "--run.dir", str(folder), "--data.num_workers", "2"]))
-    assert "changed since: data.num_workers was 1, is 2" in output
+    with caplog.at_level("INFO", "cbam3d"):
+        train({"data.num_workers": 2}, run_dir=folder, resume=True)
+    assert "changed since: data.num_workers was 1, is 2" in caplog.text
     same_result(folder, whole)
 
 
@@ -201,24 +202,31 @@ def run_in(processes: int, folder: Path, strategy: str = "auto") -> tuple[list[f
         return [float(row["loss"]) for row in csv.DictReader(file)], float((folder / "loss").read_text())
 
 
+@pytest.fixture(scope="module")
+def in_one(tmp_path_factory) -> tuple[Path, list[float], float]:
+    """The same script in one process: its folder, and its losses."""
+    folder = tmp_path_factory.mktemp("one") / "whole"
+    return folder, *run_in(1, folder)
+
+
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_any_number_of_processes_has_the_same_losses(tmp_path, processes):
+def test_any_number_of_processes_has_the_same_losses(in_one, tmp_path, processes):
     """Without batch statistics: the same samples with the same augmentation, and each scored once."""
-    losses, loss = run_in(1, tmp_path / "1")
+    _, losses, loss = in_one
     assert len(losses) == 12
     others, other = run_in(processes, tmp_path / str(processes))
     assert others == pytest.approx(losses, rel=1e-4)
     assert other == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_network_divided_among_processes_has_the_same_losses_and_checkpoint(tmp_path):
+def test_a_network_divided_among_processes_has_the_same_losses_and_checkpoint(in_one, tmp_path):
     """Batches that the processes do not divide evenly are scored, too."""
-    losses, loss = run_in(1, tmp_path / "whole")
+    folder, losses, loss = in_one
     others, other = run_in(2, tmp_path / "divided", "shard")
     assert others == pytest.approx(losses, rel=1e-4)
     assert other == pytest.approx(loss, rel=1e-4)
     one, two = (
-        load_tensors(tmp_path / name / "checkpoints" / "last.ckpt", "checkpoint") for name in ("whole", "divided")
+        load_tensors(each / "checkpoints" / "last.ckpt", "checkpoint") for each in (folder, tmp_path / "divided")
     )
     for key, value in one["model"].items():
         torch.testing.assert_close(two["model"][key], value, rtol=1e-3, atol=1e-5)
@@ -308,7 +316,7 @@ def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_worke
     assert shown in done.stderr
     assert "Traceback" in done.stderr
     (raised,) = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("raised")]
-    assert ended - raised < 5
+    assert ended - raised < 20  # a worker that is waited for takes its whole epoch
 
 
 SHARE = """

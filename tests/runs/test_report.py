@@ -13,6 +13,8 @@ from cbam3d import open_run
 from cbam3d.errors import InputError
 from cbam3d.runs.report import _TEMPLATE
 
+pytestmark = pytest.mark.draws
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

@@ -392,6 +392,7 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch
     assert all((folder / "checkpoints").is_dir() for folder in folders)
 
 
+@pytest.mark.draws
 def test_names_that_are_hard_to_draw_lose_no_score(videos, caplog):
     for folder, name in zip(sorted(videos.iterdir())[:3], ("$x_$", "caf\udce9", "come|upper"), strict=True):
         folder.rename(folder.with_name(name))

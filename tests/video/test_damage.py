@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.conftest import SHARED
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from cbam3d.video import VideoError, probe_video, read_clip
-from tests.video.test_damage import damage
+from tests.video.damaged import damage
 
 count, work, *sources = sys.argv[1:]
 sources = [Path(source).read_bytes() for source in sources]
@@ -50,23 +49,6 @@ assert slowest < 60
 """
 
 
-def damage(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """One of four kinds of damage."""
-    kind, size = int(rng.integers(4)), len(data)
-    if kind == 0:  # bits flipped anywhere
-        pixels = np.frombuffer(data, np.uint8).copy()
-        places = rng.integers(0, size, int(rng.integers(1, 200)))
-        pixels[places] ^= (1 << rng.integers(0, 8, len(places))).astype(np.uint8)
-        return pixels.tobytes()
-    if kind == 1:  # the end is missing
-        return data[: int(rng.integers(1, size))]
-    if kind == 2:  # a piece in the middle is missing
-        start = int(rng.integers(0, size - 1))
-        return data[:start] + data[start + int(rng.integers(1, size)) :]
-    head = int(rng.integers(16, 4096))  # another file's header
-    return other[:head] + data[head:]
-
-
 def run(count: int, work: Path, sources: list[Path]) -> str:
     arguments = [sys.executable, "-c", SCRIPT, str(count), str(work), *map(str, sources)]
     done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}, check=False)
@@ -81,7 +63,8 @@ def test_damaged_files_are_read_or_named(tmp_path, make_video):
         make_video("c.mkv", 60, g="20"),
         make_video("d.webm", 30, "libvpx-vp9"),
     ]
-    assert "readable" in run(200, tmp_path, sources)
+    readable, _, count = run(200, tmp_path, sources).partition(" readable")[0].split()
+    assert int(readable) > int(count) / 10
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def enlarge(inputs: Any) -> Any:
     if isinstance(inputs, list):
         return [enlarge(pathway) for pathway in inputs]
     size = [2 * inputs.shape[2], *inputs.shape[3:]] if inputs.ndim == 5 else [*inputs.shape[2:]]
-    size[-2:] = [n + 64 for n in size[-2:]]
+    size[-2:] = [n + 32 for n in size[-2:]]
     return inputs.new_zeros(*inputs.shape[:2], *size)
 
 
