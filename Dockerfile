@@ -1,5 +1,7 @@
 # docker build -t cbam3d . && docker run --rm -v "$PWD:/work" cbam3d train --config folder --data.root videos
-# With a GPU: docker run --rm --gpus all --shm-size 2g … (PyTorch brings CUDA; the host needs its driver alone.)
+# With a GPU: docker run --rm --gpus all --shm-size 2g … (PyTorch brings CUDA; the host needs only the NVIDIA driver.)
+# A page in the browser: docker run --rm -p 7860:7860 -v "$PWD:/work" cbam3d serve runs/probe --host 0.0.0.0
+# Where the folder belongs to another user than 1000, add --user "$(id -u)".
 FROM python:3.11-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -17,7 +17,7 @@ COMPARED = {
     "avletters_frames": "AVLetters, an image network on frames",
     "motion_heads": "motion, heads on frozen features, against their mean",
     "avletters_3d": "AVLetters, a 3D ResNet from scratch",
-    "insertion": "CBAM put into a trained 3D ResNet, then fine-tuned",
+    "insertion": "AVLetters, inserted into a trained 3D ResNet",
 }
 COLOURS = {"better": "tab:green", "worse": "tab:red"}
 
@@ -84,7 +84,9 @@ def draw_results(path: Path) -> None:
     heights = [len(rows) + 0.8 for rows in tables.values()]
     figure = Figure(figsize=(7.6, 0.38 * sum(heights) + 0.5), layout="constrained")
     grid = figure.subplots(len(tables), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for axes, (title, (first, *others)) in zip(grid, tables.items(), strict=True):
+    wide, *usual = (_limits(rows) for rows in tables.values())
+    shared = min(low for low, _ in usual), max(high for _, high in usual)
+    for number, (axes, (title, (first, *others))) in enumerate(zip(grid, tables.items(), strict=True)):
         seeds = len(json.loads(first["scores"]))
         axes.set_title(f"{title}; without: {_score(first)} ({seeds} seeds)", fontsize=9, loc="left")
         for y, row in enumerate(others):
@@ -97,14 +99,20 @@ def draw_results(path: Path) -> None:
         axes.set(yticks=range(len(others)), ylim=(len(others) - 0.4, -0.6))
         axes.set_yticklabels([name.replace(", )", ")").replace("()", "") for name in names], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlim(-20, max(20.0, *(110 * float(row["high"]) for row in others)))
+        axes.set_xlim(*(wide if number == 0 else shared))
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", alpha=0.3)
+    grid[0].set_xlabel("points, on another scale than below", fontsize=8)
     grid[-1].set_xlabel(
         "points of video_top1 against the network without, 95 % intervals; green better, red worse, grey within noise",
         fontsize=8,
     )
     figure.savefig(path, dpi=110)
+
+
+def _limits(rows: list[dict[str, str]]) -> tuple[float, float]:
+    """Of an axis that shows all intervals."""
+    return min(110 * float(row["low"]) for row in rows), max(110 * float(row["high"]) for row in rows)
 
 
 def _score(row: dict[str, str]) -> str:

@@ -316,7 +316,7 @@ def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_worke
     assert shown in done.stderr
     assert "Traceback" in done.stderr
     (raised,) = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("raised")]
-    assert ended - raised < 20  # a worker that is waited for takes its whole epoch
+    assert ended - raised < 9  # PyTorch waits 5 s for each worker that does not end
 
 
 SHARE = """
