@@ -159,7 +159,9 @@ def freeze_layers(t: TrainConfig, model: nn.Module, new: Collection[str] = ()) -
         InputError: a pattern of train.freeze that fits nothing, or train.head_epochs where all parameters are new.
     """
     if t.head_epochs and not new:
-        raise InputError("train.head_epochs: no pretrained weights, so that all parameters are new")
+        if getattr(model, "weights_report", None) is None:
+            raise InputError("train.head_epochs: no pretrained weights, so that all parameters are new")
+        logger.info("train.head_epochs: the weights contain every parameter, so all layers learn from the start")
     if t.freeze_norms:
         freeze_norms(model, new)
     freeze(model, t.freeze, new)
@@ -197,7 +199,7 @@ def create_training(
         [round(epoch * steps_per_epoch) for epoch in t.milestones],
         t.gamma,
         t.patience,
-        t.head_epochs * steps_per_epoch,
+        t.head_epochs * steps_per_epoch if new else 0,
     )
     if t.ema is None:
         return optimizer, schedule, None

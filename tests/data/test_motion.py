@@ -2,8 +2,10 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms.v2.functional import rotate
 
-from cbam3d.data.motion import _TRAVEL, CLASSES, NUM_FRAMES, SIZE, _pose, render, render_video
+from cbam3d.data.motion import _TRAVEL, CLASSES, NUM_FRAMES, SIZE, _pose, draw, render, render_video
 from cbam3d.video import probe_video
 
 
@@ -53,13 +55,21 @@ def test_the_thing_moves_as_the_class_says(label):
 
 
 def test_rotation_has_the_direction_of_the_name():
-    """A clockwise turn of the picture takes what is above the centre to its right."""
+    """What is drawn at a greater angle is the same turned clockwise."""
     angles = _pose("rotate_clockwise", np.random.default_rng(0))[:, 3]
     assert (np.diff(angles) > 0).all()
-    # In the renderer a point of the thing at (0, -1), above its centre, appears turned by the angle:
-    angle = np.pi / 2
-    x, y = np.cos(angle) * 0 - np.sin(angle) * -1, np.sin(angle) * 0 + np.cos(angle) * -1
-    assert (round(x), round(y)) == (1, 0)
+    degrees = 20
+    for seed in range(4):
+        poses = np.zeros((2, 4))
+        poses[1, 3] = np.deg2rad(degrees)
+        _, masks = draw(np.random.default_rng(seed), poses, np.zeros((2, 2)))
+        still, turned = torch.from_numpy(masks)[:, None]
+        shared = {
+            direction: (rotate(still.float(), direction * degrees) > 0.5).eq(turned).float().mean()
+            for direction in (1, -1)  # counter-clockwise, clockwise
+        }
+        assert shared[-1] > 0.97
+        assert shared[-1] > shared[1]
 
 
 def test_a_random_frame_tells_nothing_of_the_class():

@@ -121,3 +121,20 @@ def test_what_is_not_in_the_splits_is_said(values, tmp_path, caplog):
     assert "skipped move_down/broken_g009.avi: unreadable" in caplog.text
     assert "no val split beside test: val is test" in caplog.text
     assert repr(data.test) == "Split(8 items of 8 classes, 1 batches)"
+
+
+def test_frames_of_held_out_clips_can_be_put_in_another_order(values):
+    """What a network loses shows whether it uses the order of frames."""
+    moved = 0
+    for item in range(8):
+        natural, shuffled, again, repeated = (
+            open_dataset({**values, "data.stride": 1, "eval.frame_order": order}).test[item][0]
+            for order in ("natural", "shuffled", "shuffled", "repeated")
+        )
+        frames = natural.unbind(1)
+        order = [next(i for i, frame in enumerate(frames) if torch.equal(frame, one)) for one in shuffled.unbind(1)]
+        assert sorted(order) == [0, 1, 2, 3]
+        moved += order != [0, 1, 2, 3]
+        assert torch.equal(shuffled, again)
+        assert torch.equal(repeated, natural[:, 2:3].expand_as(natural))
+    assert moved > 4
