@@ -17,7 +17,7 @@ def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: s
     """
     times: Times = {name: [] for name in jobs}
     for repeat in range(warm_up + repeats):
-        for name in jobs if repeat % 2 else reversed(jobs):
+        for name in jobs if repeat % 2 else reversed(list(jobs)):
             begin = time.perf_counter()
             jobs[name]()
             if device.startswith("cuda"):
