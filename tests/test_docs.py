@@ -136,6 +136,13 @@ def of(page, language):
     return [block for block in blocks(page) if block.language == language]
 
 
+def write_weights(page):
+    """A file of 100 MB, for the pages that load it."""
+    name = "imagenet_resnet50.pth"
+    if name in page.read_text() and not Path(name).exists():
+        torch.save(torchvision.models.resnet50().state_dict(), name)
+
+
 @pytest.mark.parametrize("page", named(PAGES + DATASETS))
 def test_every_block_says_what_it_is(page):
     """What is neither run nor read is plain text; nothing is shown by indentation, which no test would find."""
@@ -147,6 +154,7 @@ def test_every_block_says_what_it_is(page):
 
 @pytest.mark.parametrize("page", named(page for page in PAGES if of(page, "python")))
 def test_python_runs_as_it_stands(page, there):
+    write_weights(page)
     names = {"__name__": "__main__"}
     for block in of(page, "python"):
         exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
@@ -249,8 +257,7 @@ SLOW = ("RESULTS", "FEW_VIDEOS", "SCALE")  # whose commands take longest
     ],
 )
 def test_commands_run(page, there):
-    if page.stem == "FEW_VIDEOS":
-        torch.save(torchvision.models.resnet50().state_dict(), "imagenet_resnet50.pth")
+    write_weights(page)
     for block in of(page, "bash"):
         if block.text.startswith("#!"):
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)

@@ -82,13 +82,12 @@ def test_a_transposed_convolution_is_guarded():
         assert conv(x).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["resnet10", "torchvision/r3d_18", "torchvision/r2plus1d_18", "pytorchvideo/slow_r50"])
+@pytest.mark.parametrize("name", ["resnet10", "torchvision/r3d_18", "torchvision/r2plus1d_18"])
 def test_the_last_stage_of_networks_on_two_frames(name):
     torch.manual_seed(0)
     options = {"width": 8, "attention": "cbam"} if name == "resnet10" else {}
     model = guard_conv3d(create_model(name, num_classes=3, ndim=3, **options)).eval()
-    size = (8, 224, 224) if "slow" in name else (16, 32, 32)
-    found = gradients(model, torch.randn(1, 3, *size), "mixed")
+    found = gradients(model, torch.randn(1, 3, 16, 16, 16), "mixed")
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
