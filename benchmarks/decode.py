@@ -168,15 +168,16 @@ def starts_of(num_frames: int, stride: int) -> list[int]:
 def correct_frames(path: Path, num_frames: int, fps: float, clips: int = 4) -> dict[str, str]:
     """How many of the frames that a reader returns are those that were asked for."""
     every = pyav_usual(path, list(range(num_frames)), fps).astype(np.float32)
-    correct: dict[str, str] = {}
+    starts, correct = starts_of(num_frames, 1)[:clips], {}
     for name, reader in readable(path, list(range(LENGTH)), fps).items():
+        if name == "floor":
+            continue
         hits = 0
-        for start in starts_of(num_frames, 1)[:clips] if name != "floor" else ():
-            for wanted, image in zip(
-                range(start, start + LENGTH), images(reader(path, [*range(start, start + LENGTH)], fps)), strict=False
-            ):
+        for start in starts:
+            wanted = list(range(start, start + LENGTH))
+            for number, image in zip(wanted, images(reader(path, wanted, fps)), strict=False):
                 distances = np.abs(every - image).mean((1, 2, 3))
-                hits += bool(distances[wanted] <= 1.05 * distances.min())  # still pictures are alike
+                hits += bool(distances[number] <= 1.05 * distances.min())  # still pictures are alike
         correct[name] = f"{hits / clips / LENGTH:.0%}"
     return correct
 
@@ -184,8 +185,7 @@ def correct_frames(path: Path, num_frames: int, fps: float, clips: int = 4) -> d
 def images(clip: Any) -> np.ndarray:
     """A clip of 3 channels as (T, H, W, 3)."""
     clip = np.asarray(clip, np.float32)
-    axis = clip.shape.index(3)
-    return np.moveaxis(clip, axis, -1)
+    return np.moveaxis(clip, clip.shape.index(3), -1)
 
 
 def random_clips(

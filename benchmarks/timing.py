@@ -7,22 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 Times = dict[str, list[float]]
+WARM_UP = 2  # rounds, in which memory is allocated and kernels are chosen
 
 
-def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", warm_up: int = 2) -> Times:
-    """Seconds of each call of each job, `repeats` each.
-
-    The order alternates from round to round; the first `warm_up` rounds, in which memory is allocated and kernels are
-    chosen, are not counted.
-    """
+def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> Times:
+    """Seconds of each call of each job, `repeats` each, after some that warm up. The order alternates from round to
+    round."""
     times: Times = {name: [] for name in jobs}
-    for repeat in range(warm_up + repeats):
+    for repeat in range(WARM_UP + repeats):
         for name in jobs if repeat % 2 else reversed(list(jobs)):
             begin = time.perf_counter()
             jobs[name]()
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
-            if repeat >= warm_up:
+            if repeat >= WARM_UP:
                 times[name].append(time.perf_counter() - begin)
     return times
 

@@ -42,9 +42,9 @@ class SAN(nn.Module):
 
     Pairwise, p is a learned linear map of coordinates from -1 to 1 along every axis, and positions beyond the edges
     have no weight, where the official code reflects the features (in training the BatchNorms of γ see the features of
-    the border there). Patchwise, features beyond the edges are 0. The
-    official code also has BatchNorm and ReLU before the block. The clique product, a relation of all pairs in a window,
-    is left out. Time and memory grow with |S| times the window.
+    the border there). Patchwise, features beyond the edges are 0. The official code also has BatchNorm and ReLU before
+    the block. The clique product, a relation of all pairs in a window, is left out. Time and memory grow with |S| times
+    the window.
 
     Raises:
         ValueError: an unknown form or relation, an even kernel size, or a number below 1.

@@ -207,7 +207,8 @@ def test_memory_formats(name, ndim):
     block, x = randomised(build(name, ndim)).eval(), picture(ndim).requires_grad_()
     expected = block(x)
     out = block.to(memory_format=memory_format)(x.contiguous(memory_format=memory_format))
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)  # rounding moves the places of a deformable kernel
+    atol = 1e-4 if name == "deformable" else 1e-5  # rounding moves the places of its kernel
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=atol)
     out.sum().backward()
 
 
