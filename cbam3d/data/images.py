@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
@@ -160,7 +160,7 @@ def read_image(path: Path, size: int) -> Tensor:
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            picture = F.pil_to_tensor(image.convert("RGB"))
+            picture = F.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     if picture.shape[1:] == (size, size):

@@ -48,7 +48,7 @@ def write_labels(path: Path, given: Predictions, groups: list[str], classes: lis
         given.names, groups, given.labels, predicted, given.probabilities, strict=True
     ):
         texts = ("|".join(classes[k] for k in np.flatnonzero(each)) for each in (own, found))
-        rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.6f}" for value in row)])
+        rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.9g}" for value in row)])
     _write(path, ["path", "group", "labels", "predicted", "right", *(f"p({name})" for name in classes)], rows)
 
 

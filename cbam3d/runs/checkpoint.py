@@ -58,12 +58,13 @@ class Checkpoint:
     @property
     def thresholds(self) -> np.ndarray | None:
         """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
-        on validation data, which the folder of the run has, or else 0.5."""
+        on validation data for this network, which the folder of the run has, or else 0.5."""
         if not self.apart:
             return None
         path = self.folder / METRICS
         try:
-            known = json.loads(path.read_text())["thresholds"] if path.is_file() else {}
+            metrics = json.loads(path.read_text()) if path.is_file() else {}
+            known = metrics["thresholds"] if metrics.get("epoch") == self.epoch else {}
             return np.array([known.get(name, 0.5) for name in self.classes], float)
         except (ValueError, KeyError, TypeError, AttributeError):
             return np.full(len(self.classes), 0.5)
@@ -142,6 +143,9 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     """
     text, path = str(path), Path(path)
     pretrained = path.parent if path.name == WEIGHTS else path
+    whole = text.startswith(PREFIX) or path.is_file() or (pretrained / CONFIG).is_file()
+    if checkpoint != "last" and whole:
+        raise InputError(f"{text}: has one checkpoint, {checkpoint} is of the folder of a run")
     if text.startswith(PREFIX):
         return _read_pretrained(download(text.removeprefix(PREFIX)), text)
     if (pretrained / CONFIG).is_file():

@@ -135,7 +135,8 @@ def compare(
     compared = None
     if choices[0].word in folders and len(folders) > 1:
         configs = {choice.word: choice.config(base) for choice in choices}
-        compared = measure(create_fabric(base)[0], folders, configs, num_classes, images, part)
+        alone = base.override({"run": {"devices": 1, "strategy": "replicate"}})
+        compared = measure(create_fabric(alone)[0], folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
         text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"
@@ -279,5 +280,7 @@ def _train(
         last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
         logger.error(f"{name}: {last}")
         return f"{name} ({last}; all in {log})"
+    if not training.done:
+        return f"{name} stopped before its end (train.max_hours): the same call resumes it"
     logger.info(f"{name}: trained in {time.perf_counter() - begin:.0f} s")
     return None

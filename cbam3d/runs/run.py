@@ -116,7 +116,8 @@ class Run:
             InputError: no such device, or weights that do not fit.
         """
         saved = self.checkpoint(checkpoint)
-        return Predictor(saved.model(**self._how), self.classes, self.config, self.images, device, saved.thresholds)
+        model = saved.model(**self._how)
+        return Predictor(model, saved.classes, saved.config, saved.images, device, saved.thresholds)
 
     def explainer(
         self,

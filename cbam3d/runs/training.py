@@ -1,7 +1,9 @@
 """A configuration -> a trained network in the folder of a run."""
 
+import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -113,11 +115,12 @@ def train(
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / TABLE_NAME)
-        _report_to_wandb(settings, folder)
+        end_report = _report_to_wandb(settings, folder)
     validated, table = trainer.fit()
     result = _result(trainer, validated, test_loader, source)
     if fabric.is_global_zero:
         _write_scores(folder, trainer, result, table)
+        end_report()
         if text := advice(settings, table, result, len(source.train)):
             logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
@@ -168,23 +171,24 @@ def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any],
     return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
 
 
-def _report_to_wandb(config: Config, folder: Path) -> None:
-    """Let Weights & Biases follow the TensorBoard events."""
+def _report_to_wandb(config: Config, folder: Path) -> Callable[[], None]:
+    """Let Weights & Biases follow the TensorBoard events, until what is returned is called."""
     if config.run.wandb is None:
-        return
+        return lambda: None
     try:
         import wandb  # type: ignore[import-not-found]
     except ImportError:
         raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
-    wandb.init(
+    following = wandb.init(
         project=config.run.wandb,
-        name=folder.name,
-        id=folder.name,
+        name="/".join(folder.parts[-2:]),
+        id=hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16],  # a resumed run goes on with its own
         dir=folder,
         config=config.plain(),
         resume="allow",
         sync_tensorboard=True,
     )
+    return following.finish
 
 
 def _begun_folder(config: Config, name: str) -> Path:

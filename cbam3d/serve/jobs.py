@@ -17,6 +17,8 @@ from cbam3d.serve.look import Limits, Report
 
 logger = logging.getLogger(__name__)
 
+_KEPT = 2  # videos that have been looked at, for each that may wait
+
 
 class Forgotten(Exception):
     """A job has been deleted while it ran."""
@@ -73,6 +75,9 @@ class Jobs:
             InputError: too many are waiting.
         """
         self.forget_old()
+        ended = [job for job in [*self.known.values()] if job.state in ("done", "failed")]
+        for job in sorted(ended, key=lambda job: job.touched)[: -_KEPT * self.limits.waiting]:  # the disk is finite
+            self.forget(job)
         with self.lock:
             if self.pending >= self.limits.waiting:
                 raise InputError("Too many videos are waiting. Try again later.")
@@ -116,7 +121,9 @@ class Jobs:
                 self.forget(job)
 
     def close(self) -> None:
-        """Delete everything."""
+        """Delete everything; what runs ends when it next reports."""
+        for job in [*self.known.values()]:
+            job.forgotten = True
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.root.cleanup()
 
@@ -137,5 +144,5 @@ class Jobs:
         with self.lock:
             self.pending -= 1
             job.touched = time.monotonic()
-        if job.forgotten:
+        if job.forgotten or job.state == "failed":
             shutil.rmtree(job.folder, ignore_errors=True)

@@ -16,7 +16,8 @@ from cbam3d.storage.places import Place, Url
 
 
 def state_of(place: Place) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none.
+    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none. A folder, such as a video of
+    numbered images, has the sum of its files' sizes and the latest of their times.
 
     Raises:
         InputError: a URL that cannot be asked for.
@@ -24,6 +25,10 @@ def state_of(place: Place) -> tuple[int, int]:
     try:
         if isinstance(place, Url):
             return remote.state_of(place)[:2]
+        if os.path.isdir(place):
+            with os.scandir(place) as entries:
+                states = [entry.stat() for entry in entries if entry.is_file()]
+            return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
         state = os.stat(place)
     except (FileNotFoundError, IsADirectoryError):
         return 0, 0

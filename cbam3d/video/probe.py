@@ -31,6 +31,8 @@ from cbam3d.video.timing import encode_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
+_LONGEST = 32  # times the shorter side, the longer one of a video
+_MOST_TICKS = 65_535  # a second, in MPEG-4 Part 2
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class Copies:
             InputError: it cannot be written.
         """
         path, planes = self.path(name), np.empty((3, *size), np.uint8)
+        rate = min(rate, Fraction(_MOST_TICKS))  # only a label: frame n of a copy is frame n of the video
+        rate = rate.limit_denominator(min(1001, max(1, int(_MOST_TICKS / rate))))
         options = {"qmin": "2", "qmax": "2", "g": str(self.gop), "bf": "0"}
         try:
             with written(path) as unfinished:
-                with video_writer(unfinished, rate.limit_denominator(1001), "mpeg4", **options) as write:
+                with video_writer(unfinished, rate, "mpeg4", **options) as write:
                     for frame in frames:
                         write_rgb(frame, planes)
                         write(np.ascontiguousarray(planes.transpose(1, 2, 0)))
@@ -186,6 +190,8 @@ def _consume(
     if first is None:
         return None, b""
     size = upright_size(first)
+    if max(size) > _LONGEST * min(size):  # scaled to the usual shorter side, a frame would fill the memory
+        raise VideoError(name, f"{size[1]}x{size[0]} pixels: one side is more than {_LONGEST} times the other")
     if copies is None:
         deque(frames, maxlen=0)
         return size, b""
@@ -219,6 +225,8 @@ def _measure_file(file: OpenFile, deadline: Deadline) -> VideoInfo | None:
             return None
     with open_video(file, deadline) as (container, stream):
         height, width = upright_size(next(all_frames(container, stream, deadline)))
+    if max(height, width) > _LONGEST * min(height, width):
+        return None
     count = len(table.places)
     return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", file.num_bytes, file.changed_ns)
 

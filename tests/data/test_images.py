@@ -40,6 +40,14 @@ def test_images_are_read_scaled_and_labelled(tmp_path):
     assert views[1, :, 3, 3].tolist() == [1, 2, 3]
 
 
+def test_photos_are_made_upright(tmp_path):
+    upright = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(read_image(tmp_path / "a.png", 6), torch.from_numpy(np.asarray(upright).copy()).permute(2, 0, 1))
+
+
 def test_without_splits_a_part_of_each_class_is_held_out(tmp_path):
     for label in "ab":
         for i in range(20):

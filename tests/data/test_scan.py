@@ -1,5 +1,6 @@
 import os
 import shutil
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -15,9 +16,10 @@ from cbam3d.errors import InputError
 from cbam3d.storage import state_of
 from cbam3d.video import probe_video, read_clip
 from cbam3d.video.decode import read_packets
+from cbam3d.video.encode import write_video
 from cbam3d.video.index import decode
 from cbam3d.video.probe import Copies
-from tests.conftest import read_numbers
+from tests.conftest import numbered_frames, read_numbers
 from tests.data import misbehaving
 
 FOLDER = Recipe("folder", "video", ["{split}/{label}/{name}", "{label}/{name}"])
@@ -146,6 +148,35 @@ def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):
     # A number of frames that only the journal can tell shows that what it knows is not read again.
     part.write_text(part.read_text().replace('"num_frames": 5', '"num_frames": 99'))
     assert run(root, journal=journal).num_frames.tolist() == [99, 6, 7, 8]
+
+
+def test_what_failed_is_tried_again(tmp_path, make_video, monkeypatch):
+    make_video("root/a/0.mp4", 5)
+    (tmp_path / "root" / "a" / "1.mp4").write_bytes(b"no video")
+    journal = tmp_path / "journal"
+    assert run(tmp_path / "root", journal=journal).num_frames.tolist() == [5, 0]
+    known = Reading(tmp_path / "root", journal=journal).notes().read(lambda name: state_of(tmp_path / "root" / name))
+    assert [*known] == ["a/0.mp4"]
+
+
+@pytest.mark.parametrize("rate", [Fraction(120_000, 1_001), Fraction(1_000_000, 999), Fraction(100_000)])
+def test_a_copy_of_any_frame_rate_can_be_written(tmp_path, rate):
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    write_video(tmp_path / "root" / "a" / "1.mkv", numbered_frames(20), rate)
+    copies = Copies(tmp_path / "copies", short_side=24, gop=5)
+    scan.scan_videos(list_videos(tmp_path / "root", FOLDER), Reading(tmp_path / "root", copies=copies))
+    info = probe_video(copies.root / "a" / "1.mkv.avi")
+    assert (info.num_frames, info.problem) == (20, "")
+    assert info.fps == pytest.approx(min(float(rate), 65_535), rel=1e-3)
+
+
+def test_parts_of_a_variable_rate_have_the_times_of_their_frames_in_the_copy(tmp_path):
+    """10 frames of 0.1 s, then 10 of 0.4 s: at the mean rate of 4 frames a second, frame 10 is shown at 2.5 s."""
+    row = {"fps": 4.0, "start": 1.0, "end": 5.0, "first_frame": 10, "num_frames": 10, "file_frames": 20}
+    assert scan._times_in_copy(row) == {"start": 2.5, "end": 5.0}
+    exact = {**row, "start": 2.45, "end": 5.02}  # of a constant rate: as listed
+    assert scan._times_in_copy(exact) == {}
+    assert scan._times_in_copy({**row, "start": 0.0, "end": 0.0}) == {}  # no part
 
 
 def test_copies_are_small_and_equal_in_content(tmp_path, make_video):

@@ -28,9 +28,9 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 
-def own_input(name: str) -> OwnInput:
-    """Mean and standard deviation that timm's weights of this name want."""
-    wanted = _timm(name).get_pretrained_cfg(name)
+def own_input(name: str, member: str | None) -> OwnInput:
+    """Mean and standard deviation that timm's weights want, those of a tag or the usual ones."""
+    wanted = _timm(name).get_pretrained_cfg(name if member in (None, "pretrained") else f"{name}.{member}")
     return OwnInput() if wanted is None else OwnInput(tuple(wanted.mean), tuple(wanted.std))
 
 
