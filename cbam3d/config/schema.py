@@ -211,8 +211,8 @@ class ModelConfig(Section):
     head_options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
     weights: str | None = None
-    """Pretrained weights: a file; the folder of a run; a name of torchvision's weights (KINETICS400_V1); pretrained, or a
-    tag, of timm's; pretrained for a network hf/…; or hf:owner/name. null for a fresh network."""
+    """Pretrained weights: a file; the folder of a run; a name of torchvision's weights (KINETICS400_V1); pretrained, or
+    a tag, of timm's; pretrained for a network hf/…; or hf:owner/name. null for a fresh network."""
     weights_match: Literal["name", "order"] = "name"
     """How entries of the weights find their place: by name; or by order, for a file whose names differ and whose
     entries are the network's one after the other."""

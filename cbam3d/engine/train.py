@@ -256,8 +256,8 @@ class Trainer:
     def step(self, batch: Any) -> None:
         """One step of the optimiser, unless the run is asked to stop before it.
 
-        A batch with too few samples for some process, and a loss or gradient that is not finite, change nothing. On a GPU
-        the host does not wait: it learns of the latter one step later.
+        A batch with too few samples for some process, and a loss or gradient that is not finite, change nothing. On a
+        GPU the host does not wait: it learns of the latter one step later.
         """
         state = self.state
         due = time.monotonic() - self.saved_at > 60 * self.config.train.checkpoint_minutes

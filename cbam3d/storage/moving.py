@@ -16,8 +16,8 @@ from cbam3d.storage.places import Place, Url
 
 
 def state_of(place: Place) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none. A folder, such as a video of
-    numbered images, has the sum of its files' sizes and the latest of their times.
+    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none. A folder, such as a video
+    of numbered images, has the sum of its files' sizes and the latest of their times.
 
     Raises:
         InputError: a URL that cannot be asked for.

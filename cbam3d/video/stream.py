@@ -14,6 +14,7 @@ from cbam3d.storage import is_stored
 from cbam3d.video.container import Deadline, VideoError, open_input
 from cbam3d.video.decode import all_frames
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
+from cbam3d.video.timing import EXACT
 
 
 @dataclass(frozen=True)

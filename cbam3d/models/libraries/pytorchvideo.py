@@ -37,8 +37,8 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """SlowFast's two pathways from one clip: a fourth of the frames, from the first to the last, and all of them. A list
-    is unchanged."""
+    """SlowFast's two pathways from one clip: a fourth of the frames, from the first to the last, and all of them. A
+    list is unchanged."""
     (clip,) = inputs
     if not isinstance(clip, Tensor):
         return inputs
