@@ -303,9 +303,6 @@ class TrainConfig(Section):
     def _check(self) -> Self:
         if (self.schedule == "multi_step") != bool(self.milestones):
             raise InputError("train.milestones belongs to train.schedule multi_step: give both or none")
-        if self.head_epochs >= self.epochs:
-            text = f"train.head_epochs {self.head_epochs:g} leaves none of train.epochs {self.epochs} for other layers"
-            raise InputError(f"{text}: more epochs, or train.freeze to train the head alone")
         if self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
             raise InputError("train.warmup_epochs must be above 0 and below train.epochs for train.schedule one_cycle")
         return self

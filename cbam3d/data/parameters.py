@@ -31,7 +31,7 @@ class Transform:
 
 
 def send(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Arrays of float64 or int64 as tensors on a device; floats as float32 where it has no float64."""
+    """Arrays of float64 or int64 as tensors on a device; floats as float32 on others than CPUs and CUDA's."""
     if device.type == "cpu" or not arrays:
         return [torch.from_numpy(array) for array in arrays]
     if device.type != "cuda":

@@ -234,7 +234,8 @@ def _times_in_copy(row: dict[str, Any]) -> dict[str, float]:
     """When a part begins and ends in the copy, whose rate is constant, where that is other than in the video."""
     seconds, first = 1 / (row["fps"] or 25.0), row["first_frame"]
     times = {"start": first * seconds, "end": (first + row["num_frames"]) * seconds}
-    moved = row["end"] and any(abs(row[name] - time) > seconds + EXACT for name, time in times.items())
+    listed = {"start": row["start"], "end": min(row["end"], row["duration_seconds"])}  # tables have whole seconds
+    moved = row["end"] and any(abs(listed[name] - time) > seconds + EXACT for name, time in times.items())
     return times if moved else {}
 
 

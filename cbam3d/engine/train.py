@@ -137,7 +137,8 @@ class Trainer:
         self.scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # without Fabric's wrapper
         self.update = Update(inner, _inner(self.model), self.average, self.scaler)
-        self.least = self.config.train.accumulate if self.config.passes_together else 1  # samples of a process
+        together = self.config.passes_together and self.fabric.world_size > 1
+        self.least = self.config.train.accumulate if together else 1  # samples of a process
         self.hosts = Hosts(self.fabric)
         self.readings = Readings(self.fabric.device)
         self.steps: StepTable | None = None

@@ -127,7 +127,8 @@ def load_weights(
         sources = _in_order(origin, state, own)
         state = {key: state[source] for key, source in sources.items()}
     open_keys = own
-    if isinstance(model, HeadedNetwork) and not any(_unwrapped(key).startswith("backbone.") for key in state):
+    parts = {re.sub(r"^((module|model|_orig_mod)\.)+", "", key).partition(".")[0] for key in state}
+    if isinstance(model, HeadedNetwork) and not {"backbone", "head"} <= parts:
         open_keys = {key: value for key, value in own.items() if key.startswith("backbone.")}  # its head is another
     by_layout, source_layout = _unambiguous(open_keys), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)

@@ -144,7 +144,7 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     text, path = str(path), Path(path)
     pretrained = path.parent if path.name == WEIGHTS else path
     whole = text.startswith(PREFIX) or path.is_file() or (pretrained / CONFIG).is_file()
-    if checkpoint != "last" and whole:
+    if checkpoint not in ("last", path.stem) and whole:
         raise InputError(f"{text}: has one checkpoint, {checkpoint} is of the folder of a run")
     if text.startswith(PREFIX):
         return _read_pretrained(download(text.removeprefix(PREFIX)), text)

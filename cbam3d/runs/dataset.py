@@ -140,10 +140,6 @@ def create_loaders(
     share = config.train.batch_size // world_size
     if config.train.accumulate > share:
         raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
-    fewest = min(config.train.batch_size, len(source.train) * per_visit) // world_size
-    if config.train.accumulate > fewest and world_size > 1 and config.passes_together:
-        text = f"has {fewest} clips a process, and each takes train.accumulate {config.train.accumulate} passes a step"
-        raise InputError(f"a batch of these {len(source.train)} training items {text}: lower it")
     flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
     transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)

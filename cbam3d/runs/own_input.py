@@ -12,16 +12,15 @@ from cbam3d.runs.network import GIVEN, has_images
 
 logger = logging.getLogger(__name__)
 
-_OWN = ("num_frames", "size", "short_side")
 
-
-def with_own_input(config: Config, begun: DataConfig | None = None) -> Config:
+def with_own_input(config: Config, begun: DataConfig | None = None, whole: bool = False) -> Config:
     """The configuration with the mean and the standard deviation of its weights, where it has none; and with their
     number of frames and size, where these are the defaults.
 
     Args:
         config: `model` and `data`.
         begun: the data of the run that is resumed, which has all of them.
+        whole: `config` is not that of the run with changes, so that its defaults stand for what the run began with.
 
     Raises:
         InputError: no such weights.
@@ -29,7 +28,8 @@ def with_own_input(config: Config, begun: DataConfig | None = None) -> Config:
     data, usual, found, changes = config.data, DataConfig(), OwnInput(), dict[str, object]()
     if begun is not None:
         found = OwnInput(*begun.scaling)
-        changes |= {key: getattr(begun, key) for key in _OWN if getattr(data, key) == getattr(usual, key)}
+        own = ("num_frames", "size", "short_side") if whole else ()
+        changes |= {key: getattr(begun, key) for key in own if getattr(data, key) == getattr(usual, key)}
     elif config.model.name != GIVEN and (config.model.weights is not None or config.model.name.startswith("hf/")):
         found = _own_input(config)
     mean, std = data.scaling if data.mean is not None or found.mean is None else (found.mean, found.std or ())

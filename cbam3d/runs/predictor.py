@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,8 @@ class Predictor:
             raise VideoError(path, info.problem)
         data, fps = self.config.data, info.fps
         if not fps and data.fps is not None and os.path.isdir(path):  # the recipe knows the rate of images
-            fps = load_recipe(find_recipe(data.recipe)).fps
+            with suppress(InputError):  # it may be another machine's
+                fps = load_recipe(find_recipe(data.recipe)).fps
         clips = self.clips(info.num_frames, fps)
         size = scaled_size(info.height, info.width, data.short_side, data.sides)
         options: dict[str, Any] = {"decoder": data.decoder}

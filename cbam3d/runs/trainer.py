@@ -63,6 +63,9 @@ def create_trainer(
     """
     if config.run.sync_batchnorm and fabric.device.type != "cuda":
         raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
+    if begun is None and config.train.head_epochs >= config.train.epochs:
+        text = f"train.head_epochs {config.train.head_epochs} leaves none of train.epochs {config.train.epochs}"
+        raise InputError(f"{text} for other layers: more epochs, or train.freeze to train the head alone")
     images = source.images
     model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
@@ -87,6 +90,11 @@ def create_trainer(
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
     train_loader, validation_loader, test_loader = loaders
+    if fabric.world_size > 1 and config.passes_together:
+        per_visit = 1 if images or config.train.cached_views else config.data.clips_per_visit
+        fewest = min(config.train.batch_size // per_visit, len(source.train)) // fabric.world_size * per_visit
+        if config.train.accumulate > fewest:
+            raise InputError(f"train.accumulate must not exceed the {fewest} clips that a process has of a batch")
     loss = _loss(config, source)
     if config.run.compile:
         model.compile()

@@ -93,7 +93,8 @@ def train(
     if resume:
         logger.info(f"run folder {folder}")
         begun = read_checkpoint(checkpoint_path(folder))
-        settings = with_own_input(settings, begun.config.data)
+        whole = not isinstance(given, Mapping) or "config" in given
+        settings = with_own_input(settings, begun.config.data, whole)
         if settings.train.loss is None:  # decided when the run began
             settings = settings.override({"train": {"loss": begun.config.train.loss}})
         _report_changes(begun.config, settings)
@@ -111,18 +112,21 @@ def train(
     trainer, test_loader = create_trainer(settings, source, fabric, folder, skipped, begun, model, progress)
     if begun is not None:
         trainer.resume(begun.state)
+    end_report: Callable[[], None] = lambda: None  # noqa: E731
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / TABLE_NAME)
         end_report = _report_to_wandb(settings, folder)
-    validated, table = trainer.fit()
-    result = _result(trainer, validated, test_loader, source)
-    if fabric.is_global_zero:
-        _write_scores(folder, trainer, result, table)
+    try:
+        validated, table = trainer.fit()
+        result = _result(trainer, validated, test_loader, source)
+        if fabric.is_global_zero:
+            _write_scores(folder, trainer, result, table)
+    finally:
         end_report()
-        if text := advice(settings, table, result, len(source.train)):
-            logger.warning(text)
+    if fabric.is_global_zero and (text := advice(settings, table, result, len(source.train))):
+        logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
     return Run(folder, settings, source.classes, source.images, model, result=result)
 

@@ -27,8 +27,8 @@ from cbam3d.errors import InputError
 from cbam3d.runs.run import Run
 from cbam3d.serve.jobs import Job, Jobs
 from cbam3d.serve.look import Limits, Looker, Report, check
-from cbam3d.serve.playable import playable
 from cbam3d.storage import place_of
+from cbam3d.video.playable import playable
 
 _STATIC = Path(__file__).with_name("page")
 _KINDS = {

@@ -75,7 +75,8 @@ class Jobs:
             InputError: too many are waiting.
         """
         self.forget_old()
-        ended = [job for job in [*self.known.values()] if job.state in ("done", "failed")]
+        with self.lock:
+            ended = [job for job in self.known.values() if job.state in ("done", "failed")]
         for job in sorted(ended, key=lambda job: job.touched)[: -_KEPT * self.limits.waiting]:  # the disk is finite
             self.forget(job)
         with self.lock:
@@ -122,8 +123,9 @@ class Jobs:
 
     def close(self) -> None:
         """Delete everything; what runs ends when it next reports."""
-        for job in [*self.known.values()]:
-            job.forgotten = True
+        with self.lock:
+            for job in self.known.values():
+                job.forgotten = True
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.root.cleanup()
 
@@ -132,6 +134,7 @@ class Jobs:
         try:
             job.report(0.0, "starting")
             job.result = self.work(job, job.report)
+            job.touched = time.monotonic()
             job.state = "done"
         except Forgotten:
             pass

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from cbam3d.errors import InputError
@@ -25,11 +26,11 @@ def state_of(place: Place) -> tuple[int, int]:
     try:
         if isinstance(place, Url):
             return remote.state_of(place)[:2]
-        if os.path.isdir(place):
+        state = os.stat(place)
+        if S_ISDIR(state.st_mode):
             with os.scandir(place) as entries:
                 states = [entry.stat() for entry in entries if entry.is_file()]
-            return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
-        state = os.stat(place)
+            return sum(one.st_size for one in states), max((one.st_mtime_ns for one in states), default=0)
     except (FileNotFoundError, IsADirectoryError):
         return 0, 0
     except (OSError, ValueError) as error:

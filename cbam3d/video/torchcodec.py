@@ -23,7 +23,7 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
     except ImportError:
         raise InputError('decoder torchcodec: not installed (pip install "cbam3d[torchcodec]")') from None
     except RuntimeError as error:
-        raise InputError(f"decoder torchcodec: {str(error).strip().splitlines()[0]}") from None
+        raise _not_loaded(error) from None
     if not os.path.exists(path):
         raise VideoError(path, "no such file")
     if os.path.getsize(path) == 0:
@@ -39,6 +39,8 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, VideoError):
             raise
+        if "libtorchcodec" in str(error):  # which newer versions load only now
+            raise _not_loaded(error) from None
         raise VideoError(path, f"unreadable ({str(error).strip().splitlines()[0].lower()})") from None
     if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
         pictures = F.resize(pictures, list(size), antialias=True)
@@ -49,3 +51,8 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
 def _is_avi(path: str | os.PathLike[str]) -> bool:
     with open(path, "rb") as file:
         return file.read(12)[8:] == b"AVI "
+
+
+def _not_loaded(error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    return InputError(f"decoder torchcodec: {reason} (it needs FFmpeg's libraries; data.decoder pyav has its own)")

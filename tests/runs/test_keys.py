@@ -45,7 +45,7 @@ def test_only_new_layers_learn_in_head_epochs(tiny_run, tmp_path):
     with pytest.raises(InputError, match=r"train\.head_epochs: no pretrained weights"):
         trained("none", **{"train.head_epochs": 1, "train.epochs": 2})
     with pytest.raises(InputError, match=r"train\.head_epochs 2 leaves none of train\.epochs 2 for other layers"):
-        load_config("finetune", {"train.epochs": 2})
+        trained("few", **given | {"train.head_epochs": 2})
 
 
 def test_batches_of_an_epoch_can_be_limited(tiny_run, tmp_path):

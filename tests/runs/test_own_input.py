@@ -30,6 +30,8 @@ def test_torchvisions_weights_bring_theirs(caplog):
     assert "input as torchvision/resnet18 wants it: data.mean [0.485, 0.456, 0.406]" in caplog.text
     given = {"model.weights": "IMAGENET1K_V1", "data.mean": [0.1, 0.2, 0.3], "data.std": [1.0, 1.0, 1.0]}
     assert with_own_input(config.override(given)).data.scaling == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    with pytest.raises(InputError, match=r"unknown weights of timm/vit_base_patch16_224 'dyno': did you mean 'dino'"):
+        with_own_input(load_config({"model.name": "timm/vit_base_patch16_224", "model.weights": "dyno"}))
     with pytest.raises(InputError, match="did you mean 'IMAGENET1K_V1'"):
         with_own_input(config.override({"model.weights": "IMAGENET1K_V7"}))
 
@@ -70,9 +72,10 @@ def test_a_resumed_run_keeps_what_its_weights_wanted():
     begun = usual.model_copy(
         update={"num_frames": 8, "size": 224, "short_side": 256, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     )
-    data = with_own_input(load_config("motion").override({"data.num_frames": usual.num_frames}), begun).data
-    assert (data.num_frames, data.mean) == (8, (0.5,) * 3)
-    assert with_own_input(Config().override({"data.num_frames": 12}), begun).data.num_frames == 12
+    data = with_own_input(Config(), begun, whole=True).data
+    assert (data.num_frames, data.size, data.short_side, data.mean) == (8, 224, 256, (0.5,) * 3)
+    assert with_own_input(Config().override({"data.num_frames": 12}), begun, whole=True).data.num_frames == 12
+    assert with_own_input(Config(), begun).data.num_frames == usual.num_frames  # the run's own, changed
 
 
 def test_a_pushed_run_brings_its_own(tiny_run, tmp_path):

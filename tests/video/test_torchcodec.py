@@ -6,9 +6,12 @@ from cbam3d.video import VideoError, read_clip
 from tests.conftest import ffmpeg
 
 try:
-    import torchcodec.decoders  # noqa: F401
-except (ImportError, RuntimeError) as error:
-    pytest.skip(f"torchcodec does not work here: {str(error).splitlines()[0]}", allow_module_level=True)
+    from torchcodec.decoders import VideoDecoder
+
+    VideoDecoder(b"no video")  # loads FFmpeg's libraries
+except (ImportError, RuntimeError, ValueError) as error:
+    if isinstance(error, ImportError) or "libtorchcodec" in str(error):
+        pytest.skip(f"torchcodec does not work here: {str(error).splitlines()[0]}", allow_module_level=True)
 
 
 @pytest.mark.parametrize("options", [{"g": "250", "bf": "3"}, {"g": "12"}])

@@ -1,9 +1,9 @@
 import av
 import pytest
 
-from cbam3d.serve.playable import playable
 from cbam3d.video import read_clip
 from cbam3d.video.container import VideoError
+from cbam3d.video.playable import playable
 from tests.conftest import read_numbers
 
 
