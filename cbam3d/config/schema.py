@@ -352,6 +352,11 @@ class Config(Section):
         return bool(self.augment.flip if self.eval.flip is None else self.eval.flip)
 
     @property
+    def classes_apart(self) -> bool:
+        """Whether classes are decided apart, so that any number of them may hold."""
+        return self.train.loss == "bce"
+
+    @property
     def passes_together(self) -> bool:
         """Whether several processes wait for each other in every forward pass, of which each then takes as many."""
         return self.run.sync_batchnorm or self.run.strategy == "shard"

@@ -51,15 +51,10 @@ class Checkpoint:
         return self.state["state"]["epoch"]
 
     @property
-    def apart(self) -> bool:
-        """Whether classes are decided apart, so that any number of them may hold."""
-        return self.config.train.loss == "bce"
-
-    @property
     def thresholds(self) -> np.ndarray | None:
         """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
         on validation data for this network, which the folder of the run has, or else 0.5."""
-        if not self.apart:
+        if not self.config.classes_apart:
             return None
         path = self.folder / METRICS
         try:
@@ -167,13 +162,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: no such file, no checkpoint of `cbam3d train`, or keys and values that this version does not know.
     """
-    state = load_tensors(path, "checkpoint")
-    if not _is_whole(state):
-        raise InputError(f"{path}: not a checkpoint of cbam3d train")
-    try:
-        return Checkpoint(path, state, Config().override(state["config"]))
-    except InputError as error:
-        raise InputError(f"{path}: its configuration: {error}") from None
+    return _checkpoint(path, load_tensors(path, "checkpoint"), f"{path}: not a checkpoint of cbam3d train")
 
 
 def _read_pretrained(folder: Path, source: str) -> Checkpoint:
@@ -189,12 +178,16 @@ def _read_pretrained(folder: Path, source: str) -> Checkpoint:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{source}: no readable {CONFIG} of a run ({error})") from None
     state["model"] = load_tensors(folder / WEIGHTS, "weights file")
+    return _checkpoint(folder / WEIGHTS, state, f"{source}: {CONFIG} describes no run of cbam3d")
+
+
+def _checkpoint(path: Path, state: Any, misfit: str) -> Checkpoint:
     if not _is_whole(state):
-        raise InputError(f"{source}: {CONFIG} describes no run of cbam3d")
+        raise InputError(misfit)
     try:
-        return Checkpoint(folder / WEIGHTS, state, Config().override(state["config"]))
+        return Checkpoint(path, state, Config().override(state["config"]))
     except InputError as error:
-        raise InputError(f"{source}: its configuration: {error}") from None
+        raise InputError(f"{path}: its configuration: {error}") from None
 
 
 def _is_whole(state: Any) -> bool:

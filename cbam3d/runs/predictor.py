@@ -67,7 +67,7 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
         self.classes, self.config, self.images = classes, config, images
-        self.apart = config.train.loss == "bce"
+        self.apart = config.classes_apart
         self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
         crops = EvalCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)

@@ -157,7 +157,7 @@ def _loss(config: Config, source: Source) -> Loss:
     often = np.ones(len(labels)) if shown is None else shown
     counts = often @ labels if source.several else np.bincount(labels, often, minlength=len(source.classes))
     weighing = (t.label_smoothing, t.class_weights, t.logit_adjustment)
-    return create_loss(*weighing, counts.tolist(), source.classes, len(labels) if t.loss == "bce" else None)
+    return create_loss(*weighing, counts.tolist(), source.classes, len(labels) if config.classes_apart else None)
 
 
 def _facts(config: Config, source: Source, new: Collection[str]) -> dict[str, Any]:
