@@ -84,7 +84,7 @@ def test_differences_of_equals_are_seldom_found_and_real_ones_are(monkeypatch):
     def trained(gain):
         return [gain * labels + rng.normal(0, 1, labels.shape) for _ in range(3)]
 
-    for trial in range(12):
+    for _ in range(12):
         _, low, high = compare_map(trained(1), trained(1), labels, np.arange(60))
         missed += not low <= 0 <= high
     assert missed <= 2
