@@ -122,6 +122,8 @@ def test_what_is_done_is_not_done_again(compared):
     assert checkpoint.stat().st_mtime_ns == then
     with pytest.raises(InputError, match=r"was begun with train\.epochs 1, now it is 2"):
         compare({**recipe, "train.epochs": 2}, "none,se", seeds=1, out=out)
+    with pytest.raises(InputError, match=r"was begun with data\.groups None, now it is other\.csv; take another --out"):
+        compare({**recipe, "data.groups": "other.csv"}, "none,se", seeds=1, out=out)
 
 
 def test_a_training_that_ran_out_of_time_is_said(tiny_run, compared_here, tmp_path):
