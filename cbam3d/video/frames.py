@@ -65,7 +65,7 @@ def read_sequence(path: str | os.PathLike[str], numbers: Sequence[int], size: tu
 
     Args:
         path: the folder.
-        numbers: in any order, repeats allowed.
+        numbers: of different frames.
         size: (height, width) in pixels to scale to; None for that of the first frame.
 
     Raises:
@@ -77,13 +77,9 @@ def read_sequence(path: str | os.PathLike[str], numbers: Sequence[int], size: tu
         raise VideoError(path, f"frame {max(numbers)} asked for, {len(files)} readable frames")
     if size is None:
         size = upright_size(_decode(path, files[0]))
-    pixels, done = np.empty((3, len(numbers), *size), np.uint8), dict[int, int]()
+    pixels = np.empty((3, len(numbers), *size), np.uint8)
     for place, number in enumerate(numbers):
-        if number in done:
-            pixels[:, place] = pixels[:, done[number]]
-        else:
-            write_rgb(_decode(path, files[number]), pixels[:, place])
-            done[number] = place
+        write_rgb(_decode(path, files[number]), pixels[:, place])
     return pixels
 
 

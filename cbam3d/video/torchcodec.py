@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -12,7 +11,7 @@ from cbam3d.video.container import VideoError
 
 
 def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None) -> Tensor:
-    """Like decode.read_clip, using torchcodec.
+    """Like decode.read_clip, using torchcodec, for ascending numbers.
 
     Raises:
         InputError: torchcodec is not installed, or does not find FFmpeg's libraries.
@@ -34,8 +33,7 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
         decoder = VideoDecoder(os.fspath(path), seek_mode="exact", num_ffmpeg_threads=1)
         if max(frames) >= len(decoder):
             raise VideoError(path, f"frame {max(frames)} asked for, {len(decoder)} readable frames")
-        order = sorted(set(frames))
-        pictures = decoder.get_frames_at(order).data
+        pictures = decoder.get_frames_at(list(frames)).data
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, VideoError):
             raise
@@ -44,8 +42,7 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
         raise VideoError(path, f"unreadable ({str(error).strip().splitlines()[0].lower()})") from None
     if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
         pictures = F.resize(pictures, list(size), antialias=True)
-    places = torch.tensor([order.index(frame) for frame in frames])
-    return pictures[places].movedim(1, 0).contiguous()
+    return pictures.movedim(1, 0).contiguous()
 
 
 def _is_avi(path: str | os.PathLike[str]) -> bool:
