@@ -13,7 +13,7 @@ help:
 	@echo "make format    ruff, rewriting"
 	@echo "make docs      the site, into site/"
 	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (many minutes)"
-	@echo "make clean     remove all environments, data/, runs/ and site/"
+	@echo "make clean     remove all environments, dist/ and site/"
 
 train: .venv/installed
 	$(BIN)/python train.py
@@ -55,7 +55,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv .venv-oldest .venv-wheel dist data runs site
+	rm -rf .venv .venv-oldest .venv-wheel dist site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -123,7 +124,7 @@ def load_tensors(path: Path, kind: str) -> Any:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to. What is there takes the name when the block ends, and is removed when it
     fails: readers find the whole file, the previous one, or none."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")  # processes may write the same
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part{path.suffix}")  # others may write the same
     try:
         yield unfinished
         if unfinished.exists():

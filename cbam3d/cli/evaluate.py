@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> None:
     from cbam3d.runs.run import open_run
 
     if given.views:
-        values |= {"eval.num_clips": given.views[0], "eval.num_crops": given.views[1]}
+        values = {"eval.num_clips": given.views[0], "eval.num_crops": given.views[1], **values}
     if given.config:
         values = {**load_config(given.config).plain(), **values}
     runs = [open_run(path, trust_code=given.trust_code) for path in given.runs]  # all of them, before one is scored

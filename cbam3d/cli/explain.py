@@ -37,15 +37,13 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
-    from cbam3d.runs.explainer import Explainer
     from cbam3d.runs.inputs import distinct, find_files
-    from cbam3d.runs.predictor import load_run
     from cbam3d.runs.run import open_run
 
-    predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
-    explainer = Explainer(predictor, given.blocks, given.layer)
-    out = make_folder(given.out or open_run(given.run).folder / "explain")
-    paths, failures = find_files(given.paths, predictor.images), []
+    opened = open_run(given.run, trust_code=given.trust_code)
+    explainer = opened.explainer(given.device, given.checkpoint, blocks=given.blocks, layer=given.layer)
+    out = make_folder(given.out or opened.folder / "explain")
+    paths, failures = find_files(given.paths, opened.images), []
     for path, name in zip(paths, distinct(path.stem for path in paths), strict=True):
         try:
             (view,) = explainer.predictor.views(path)

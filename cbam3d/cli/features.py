@@ -33,6 +33,8 @@ def run(arguments: list[str]) -> None:
 
     if given.run is None and given.config is None:
         raise InputError("features: name a run, or a configuration with --config")
+    if given.run is None and given.checkpoint != "last":
+        raise InputError("features: --checkpoint is of a run, and none is named")
     data = {**values, "config": given.config} if given.config else values
     options = {"layer": given.layer, "per": given.per, "views": given.views}
     how = {"checkpoint": given.checkpoint, "trust_code": given.trust_code}

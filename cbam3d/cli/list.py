@@ -17,13 +17,12 @@ def parser() -> CommandParser:
     kinds = ("models", "attention", "heads", "configurations", "datasets")
     command = CommandParser("list", about)
     command.add_argument("what", nargs="?", choices=kinds, help="one of these alone, a line each (default: all)")
-    command.add_argument("--channels", type=int, default=64, help="channels of the features that the costs are for")
+    command.add_argument("--channels", type=int, help="channels of the features that the costs are for (default: 64)")
     command.add_argument(
         "--size",
         type=features_size,
         metavar="SIZE",
-        default=(8, 28, 28),
-        help="size of the features that the costs are for: 8,28,28 for clips, 28,28 for images",
+        help="size of the features that the costs are for: 8,28,28 for clips (default), 28,28 for images",
     )
     return command
 
@@ -31,11 +30,14 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
-    if given.channels < 1:
-        raise InputError(f"list: --channels must be at least 1, got {given.channels}")
     if given.what == "attention":
-        console().print(_catalogue(given.channels, given.size))
+        channels = 64 if given.channels is None else given.channels
+        if channels < 1:
+            raise InputError(f"list: --channels must be at least 1, got {channels}")
+        console().print(_catalogue(channels, given.size or (8, 28, 28)))
         return
+    if given.channels is not None or given.size is not None:
+        raise InputError("list: --channels and --size go with attention: cbam3d list attention")
     if given.what:
         console().print("\n".join(_names(given.what)))
         return

@@ -3,10 +3,10 @@
 import io
 import sys
 from importlib import import_module
-from importlib.metadata import version
 
 from rich.console import Console
 
+from cbam3d import __version__
 from cbam3d.cli.console import install_messages
 from cbam3d.errors import InputError, Stopped, unknown
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     if arguments[0] == "--version":
-        print(f"cbam3d {version('cbam3d')}")
+        print(f"cbam3d {__version__}")
         return 0
     for_programs = any(word.partition("=")[0] in ("--json", "--events") for word in arguments)
     end_messages = install_messages(stderr=for_programs)

@@ -81,6 +81,8 @@ def run(arguments: list[str]) -> None:
     for name in (*_OF_EVENTS, "out"):
         if getattr(given, name) is not None and not given.events:
             raise InputError(f"predict: --{name.replace('_', '-')} goes with --events")
+    if given.top and given.events:
+        raise InputError("predict: --top does not go with --events")
     predictor = load_run(given.run, given.checkpoint, given.device, given.trust_code)
     if predictor.images and (given.window or given.annotate or streams):
         raise InputError("predict: windows, streams and --annotate are for videos, the run was trained on images")
@@ -95,7 +97,8 @@ def run(arguments: list[str]) -> None:
 
     def show(source: str, annotated: Path | None) -> None:
         window = given.window or (_STREAM_WINDOW if source in streams else None)
-        with closing(predict_windows(predictor, source, top, window, given.step or window, annotated)) as found:
+        step = (given.step or window) if window else None
+        with closing(predict_windows(predictor, source, top, window, step, annotated)) as found:
             if given.json or source in streams:
                 for prediction in found:
                     print(json.dumps(asdict(prediction)) if given.json else _line(prediction), flush=True)
@@ -105,14 +108,13 @@ def run(arguments: list[str]) -> None:
             else:
                 console().print(_table(source, list(found)))
 
-    _refuse(_show_each(sources, copies, show))
+    _refuse(_show_each(sources, streams, copies, show))
 
 
 def _show_each(
-    sources: list[str], targets: Sequence[Path | None], show: Callable[[str, Path | None], None]
+    sources: list[str], streams: list[str], targets: Sequence[Path | None], show: Callable[[str, Path | None], None]
 ) -> list[str]:
-    """Show every source; returns what is wrong with those that cannot be read. Ctrl-C, the way to end a camera, leaves
-    out the rest."""
+    """Show every source; returns what is wrong with those that cannot be read. Ctrl-C is the way to end a stream."""
     failures = []
     for source, target in zip(sources, targets, strict=True):
         try:
@@ -121,6 +123,8 @@ def _show_each(
             failures.append(str(error))
             logging.getLogger(__name__).warning(f"skipped {error}")
         except KeyboardInterrupt:
+            if source not in streams:
+                raise
             break
     return failures
 
@@ -168,7 +172,7 @@ def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], 
             for event in events if source in streams else sorted(events, key=lambda event: event.start_seconds):
                 print(line(source, event), file=file, flush=True)
 
-    failures = _show_each(sources, targets, show)
+    failures = _show_each(sources, streams, targets, show)
     if given.out:
         console(stderr=True).print(f"events are in {given.out}")
     _refuse(failures)

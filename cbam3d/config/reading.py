@@ -34,16 +34,20 @@ def load_config(source: ConfigSource, overrides: Mapping[str, Any] | None = None
         >>> config.train.epochs, config.model.attention
         (3, 'cbam')
     """
+    return _load(source, overrides or {})
+
+
+def _load(source: ConfigSource, *changes: Mapping[str, Any]) -> Config:
     if isinstance(source, Mapping):
         values = {str(name): value for name, value in source.items() if name != "config"}
-        return load_config(source.get("config", DEFAULT), {**values, **(overrides or {})})
+        return _load(source.get("config", DEFAULT), values, *changes)
     if isinstance(source, Config):
-        return source.override(overrides or {})
+        return source.override(*changes)
     path = find_config(str(source))
     content = load_mapping(path, "configuration")
     values = {str(section): entries for section, entries in content.items()}
     try:
-        return Config().override(values, overrides or {})
+        return Config().override(values, *changes)
     except InputError as error:
         raise InputError(f"{path}: {error}" if _problem(values) == str(error) else str(error)) from None
 

@@ -197,7 +197,8 @@ class ModelConfig(Section):
     """The network."""
 
     name: Fixed[str] = "resnet18"
-    """One of `cbam3d list`, or a class of your own as package.module:Class."""
+    """One of `cbam3d list`; any other network of timm (timm/NAME); one of the Hugging Face Hub for videos
+    (hf/OWNER/NAME, extra transformers); or a class of your own as package.module:Class."""
     attention: Fixed[str | None] = "cbam"
     """Attention mechanism in every block, one of `cbam3d list`; none for a plain network, null for the network's
     default (cbam for cbam_cnn, none for the others)."""
@@ -210,8 +211,8 @@ class ModelConfig(Section):
     head_options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
     weights: str | None = None
-    """Pretrained weights: a file, the folder of a run, a name of torchvision's weights (KINETICS400_V1), or
-    hf:owner/name; null for a fresh network."""
+    """Pretrained weights: a file; the folder of a run; a name of torchvision's weights (KINETICS400_V1); pretrained, or
+    a tag, of timm's; pretrained for a network hf/…; or hf:owner/name. null for a fresh network."""
     weights_match: Literal["name", "order"] = "name"
     """How entries of the weights find their place: by name; or by order, for a file whose names differ and whose
     entries are the network's one after the other."""
@@ -349,6 +350,16 @@ class Config(Section):
     def scores_mirrored(self) -> bool:
         """Whether held-out videos are scored mirrored, too."""
         return bool(self.augment.flip if self.eval.flip is None else self.eval.flip)
+
+    @property
+    def classes_apart(self) -> bool:
+        """Whether classes are decided apart, so that any number of them may hold."""
+        return self.train.loss == "bce"
+
+    @property
+    def passes_together(self) -> bool:
+        """Whether several processes wait for each other in every forward pass, of which each then takes as many."""
+        return self.run.sync_batchnorm or self.run.strategy == "shard"
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The configuration as plain data, for YAML and checkpoints."""

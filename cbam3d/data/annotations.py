@@ -137,7 +137,7 @@ def _annotation(
     if several:
         text = "|".join(name.translate(removed) for name in _labels(where, values, label))
     else:
-        text = label.format_map(values).translate(removed)
+        text = label.format_map(values).translate(removed).strip()
     start, end = (_time(where, getattr(facts, name).format_map(values), name) for name in ("start", "end"))
     if start is None and end is None:
         return video, Annotation(text, split, facts.group.format_map(values), several=several)

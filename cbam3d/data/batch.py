@@ -9,9 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AGAIN = 2**32  # more than there are epochs
+
 
 class SampleIndex(NamedTuple):
-    """One item of one epoch, as a sampler yields it. It and the seed determine all randomness."""
+    """One item of one epoch, as a sampler yields it. It and the seed determine all randomness.
+
+    Where an epoch has an item several times, `epoch` is larger by `AGAIN` each further time: it is drawn anew.
+    """
 
     epoch: int
     item: int

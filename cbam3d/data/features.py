@@ -20,7 +20,6 @@ class ViewBatches(Sampler[list[SampleIndex]]):
     def __init__(self, items: Sequence[int], num_views: int, batch_size: int) -> None:
         self.items, self.num_views = items, num_views
         self.per_batch = max(1, batch_size // num_views)
-        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return -(-len(self.items) // self.per_batch)

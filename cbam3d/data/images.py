@@ -3,11 +3,12 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
@@ -85,6 +86,7 @@ def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, I
     return loaded, classes
 
 
+_SMALL_FILE = 1 << 14  # bytes
 # those that Pillow reads itself: others it would give to programs such as Ghostscript
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 
@@ -121,8 +123,10 @@ def load_folder(
 
     usable: list[tuple[Tensor, str, str, str]] = []  # image, label, name, split
     problems: list[tuple[str, str]] = []
+    read = partial(_read, size=size, real_root=None if allow_outside else real_root)
+    small = sum(path.lstat().st_size for path in paths[:64]) < 64 * _SMALL_FILE  # threads would wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reads = pool.map(lambda path: _read(path, size, None if allow_outside else real_root), paths)
+        reads = map(read, paths) if small else pool.map(read, paths)
         images = progress(reads, len(paths))
         for name, match, image in zip(names, fields, images, strict=True):
             if match is None:
@@ -160,12 +164,21 @@ def read_image(path: Path, size: int) -> Tensor:
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            picture = F.pil_to_tensor(image.convert("RGB"))
+            image.load()
+            picture = F.pil_to_tensor(_upright(image).convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     if picture.shape[1:] == (size, size):
         return picture
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF says that it is to be shown; as it is where that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of many types
+        return image
 
 
 def _read(path: Path, size: int, real_root: str | None) -> Tensor | str:

@@ -33,7 +33,7 @@ class Journal:
         self.written_at = time.monotonic()
 
     def read(self, state_of: Callable[[str], tuple[int, int]]) -> dict[str, VideoInfo]:
-        """The results by path, of files that have not changed since.
+        """The results by path, of files that could be read and have not changed since.
 
         Args:
             state_of: size and time of a video.
@@ -43,7 +43,8 @@ class Journal:
             try:
                 note = json.loads(line)
                 info = note["info"] | {name: bytes.fromhex(note["info"][name]) for name in _BYTES}
-                if note["facts"] == self.facts and note["state"] == list(state_of(note["path"])):
+                same = note["facts"] == self.facts and note["state"] == list(state_of(note["path"]))
+                if same and info["num_frames"]:  # failures, such as of time, may not happen again
                     known[note["path"]] = VideoInfo(**info)
             except InputError:
                 raise

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from cbam3d.data.augment import BatchTransform, Mix
 from cbam3d.data.background import is_background
-from cbam3d.data.batch import Packed, SampleIndex
+from cbam3d.data.batch import AGAIN, Packed, SampleIndex
 from cbam3d.data.workers import Worker, loader_processes
 from cbam3d.errors import InputError
 
@@ -60,11 +60,17 @@ class TrainBatches(Sampler[list[SampleIndex]]):
     """
 
     def __init__(
-        self, data: Sized, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+        self,
+        data: Sized,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        limit: int | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.num_samples, self.batch_size, self.seed = len(data), min(batch_size, len(data)), seed
-        self.rank, self.world_size, self.limit = rank, world_size, limit
-        self.weights: np.ndarray | None = None
+        self.rank, self.world_size, self.limit, self.weights = rank, world_size, limit, weights
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -80,8 +86,19 @@ class TrainBatches(Sampler[list[SampleIndex]]):
             ends = np.cumsum(self.weights[order])
             places = (np.arange(self.num_samples) + rng.random()) * (ends[-1] / self.num_samples)
             order = rng.permutation(order[np.searchsorted(ends, places, side="right").clip(0, self.num_samples - 1)])
-        for batch in order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[self.start :]:
-            yield [SampleIndex(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+        epochs = self.epoch + AGAIN * _times_before(order)
+        indices = [*map(SampleIndex, epochs.tolist(), order.tolist())]
+        for batch in range(self.start, len(self)):
+            yield indices[batch * self.batch_size + self.rank : (batch + 1) * self.batch_size : self.world_size]
+
+
+def _times_before(numbers: np.ndarray) -> np.ndarray:
+    """How often each number has come before, int (N,)."""
+    order = np.argsort(numbers, kind="stable")
+    _, first, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+    times = np.empty(len(numbers), np.int64)
+    times[order] = np.arange(len(numbers)) - np.repeat(first, counts)
+    return times
 
 
 def visits(labels: Any, balance: float, background: float, classes: list[str]) -> np.ndarray | None:
@@ -163,6 +180,8 @@ class Loader:
         mix: Mix | None = None,
     ) -> None:
         self.data, self.batches, self.transform, self.device, self.mix = data, batches, transform, device, mix
+        if device.type == "cuda":  # copies and transforms, while the step before still computes
+            self.beside = torch.cuda.Stream(device)  # one: freed memory stays with its stream
         self.loader = DataLoader(
             data,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]  # a SampleIndex is the index
@@ -191,12 +210,13 @@ class Loader:
         if self.device.type != "cuda":
             yield from map(self._on_device, self._packed())
             return
-        beside = torch.cuda.Stream(self.device)  # copies and transforms, while the step before still computes
         for packed in self._packed():
-            with torch.cuda.stream(beside):
-                batch = self._on_device(packed)
             now = torch.cuda.current_stream(self.device)
-            now.wait_stream(beside)
+            if packed.data.is_cuda:  # gathered by that stream, from images in its memory
+                self.beside.wait_stream(now)
+            with torch.cuda.stream(self.beside):
+                batch = self._on_device(packed)
+            now.wait_stream(self.beside)
             for tensor in (batch.inputs, batch.labels, batch.targets):
                 tensor.record_stream(now)
             yield batch

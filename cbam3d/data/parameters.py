@@ -31,12 +31,13 @@ class Transform:
 
 
 def send(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Arrays of float64 or int64 as tensors on a device."""
+    """Arrays of float64 or int64 as tensors on a device; floats as float32 on others than CPUs and CUDA's."""
     if device.type == "cpu" or not arrays:
         return [torch.from_numpy(array) for array in arrays]
-    whole = torch.from_numpy(np.concatenate([array.ravel().view(np.int64) for array in arrays]))
-    if device.type == "cuda":
-        whole = whole.pin_memory()
+    if device.type != "cuda":
+        singles = [array.astype(np.float32) if array.dtype == np.float64 else array for array in arrays]
+        return [torch.from_numpy(array).to(device) for array in singles]
+    whole = torch.from_numpy(np.concatenate([array.ravel().view(np.int64) for array in arrays])).pin_memory()
     parts = whole.to(device, non_blocking=True).split([array.size for array in arrays])
     return [
         (part if array.dtype == np.int64 else part.view(torch.float64)).view(array.shape)

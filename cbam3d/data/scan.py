@@ -192,7 +192,7 @@ def _known(reading: Reading, listing: Listing) -> dict[str, VideoInfo]:
     if copies is None or not known:
         return known
     there = _files(copies.root)
-    return {name: info for name, info in known.items() if not info.num_frames or there(copies.name(name)) != (0, 0)}
+    return {name: info for name, info in known.items() if there(copies.name(name)) != (0, 0)}
 
 
 def _files(root: Place) -> Callable[[str], tuple[int, int]]:
@@ -225,9 +225,18 @@ def copies_manifest(copies: Copies, scan: Scan) -> tuple[Manifest, list[bytes]]:
         height, width = copies.size(row["height"], row["width"])
         num_bytes, changed_ns = states(name)
         facts = {"num_bytes": num_bytes, "changed_ns": changed_ns, "height": height, "width": width, "problem": ""}
-        rows.append({**row, **facts, "path": name, "packets": packets})
+        rows.append({**row, **facts, **_times_in_copy(row), "path": name, "packets": packets})
     rows.sort(key=lambda row: (row["path"], row["start"]))
     return from_rows(rows, scan.manifest.several), [row["packets"] for row in rows]
+
+
+def _times_in_copy(row: dict[str, Any]) -> dict[str, float]:
+    """When a part begins and ends in the copy, whose rate is constant, where that is other than in the video."""
+    seconds, first = 1 / (row["fps"] or 25.0), row["first_frame"]
+    times = {"start": first * seconds, "end": (first + row["num_frames"]) * seconds}
+    listed = {"start": row["start"], "end": min(row["end"], row["duration_seconds"])}  # tables have whole seconds
+    moved = row["end"] and any(abs(listed[name] - time) > seconds + EXACT for name, time in times.items())
+    return times if moved else {}
 
 
 def _outcome(results: Iterator[VideoInfo], timeout_seconds: float) -> VideoInfo:

@@ -66,7 +66,7 @@ def create_loss(
     label_smoothing: float,
     weighting: Weighting,
     adjustment: float,
-    counts: Sequence[int],
+    counts: Sequence[float],
     classes: Sequence[str],
     num_samples: int | None = None,
 ) -> Loss:

@@ -129,7 +129,8 @@ def plot_comparison(
         left.plot([100 * value for value in values], [y] * len(values), "o", color="tab:blue", alpha=0.5)
         left.plot([100 * float(np.mean(values))], [y], "|", color="black", markersize=18, markeredgewidth=2)
     for y, (value, low, high) in list(enumerate(differences))[1:]:
-        colour = "tab:gray" if low <= 0 <= high else "tab:green" if value > 0 else "tab:red"
+        nothing = low <= 0 <= high or len(scores[y]) == 1  # of one seed
+        colour = "tab:gray" if nothing else "tab:green" if value > 0 else "tab:red"
         right.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2)
         right.plot([100 * value], [y], "o", color=colour)
     right.axvline(0, color="black", linewidth=0.8)

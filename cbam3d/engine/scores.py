@@ -74,14 +74,13 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: i
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def interval(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of `values`, by bootstrap over units.
 
     Args:
         values: one per item.
         units: what is resampled with replacement, one id per item: the group of a video, as videos of one group are
             not independent; or the item itself.
-        seed: of the draws.
 
     Percentiles of the means of 2,000 resamples (Efron, Annals of Statistics 7(1), 1979,
     https://doi.org/10.1214/aos/1176344552). Of fewer than 5 units there are too few different resamples to have 2.5 %
@@ -91,7 +90,7 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
     if codes.max() + 1 < MIN_UNITS:
         return -math.inf, math.inf
     sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means = np.empty(REPEATS)
     for i in range(REPEATS):
         drawn = rng.integers(0, len(counts), len(counts))
@@ -100,9 +99,7 @@ def interval(values: np.ndarray, units: np.ndarray, seed: int = 0) -> tuple[floa
     return float(low), float(high)
 
 
-def class_interval(
-    hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_classes: int, seed: int = 0
-) -> tuple[float, float]:
+def class_interval(hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_classes: int) -> tuple[float, float]:
     """The same of the mean accuracy of the classes; of a class that a resample lacks, it lacks the accuracy.
 
     Args:
@@ -110,7 +107,6 @@ def class_interval(
         labels: true classes, int (N,).
         units: as in `interval`.
         num_classes: K.
-        seed: of the draws.
     """
     _, codes = np.unique(units, return_inverse=True)
     num_units = int(codes.max()) + 1
@@ -119,7 +115,7 @@ def class_interval(
     cells, shape = codes * num_classes + labels, (num_units, num_classes)
     counts = np.bincount(cells, minlength=math.prod(shape)).reshape(shape).astype(np.float32)
     right = np.bincount(cells, weights=hits, minlength=math.prod(shape)).reshape(shape).astype(np.float32)
-    rng, means = np.random.default_rng(seed), []
+    rng, means = np.random.default_rng(0), []
     for _ in range(0, REPEATS, _AT_ONCE):
         times = rng.multinomial(num_units, np.full(num_units, 1 / num_units), _AT_ONCE).astype(np.float32)
         all_drawn, right_drawn = times @ counts, times @ right
@@ -147,16 +143,13 @@ class PairedComparison:
         return self.low <= 0 <= self.high
 
 
-def compare_trainings(
-    first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0
-) -> tuple[float, float, float]:
+def compare_trainings(first: np.ndarray, second: np.ndarray, units: np.ndarray) -> tuple[float, float, float]:
     """Difference in accuracy between two ways to train, second minus first, and its 95 % interval.
 
     Args:
         first: hits of several trainings with different seeds on the same items, bool (S, N).
         second: likewise, (S', N).
         units: as in `interval`.
-        seed: of the draws.
 
     The interval is about new items and new seeds: both are drawn with replacement, independently of each other
     (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007, https://arxiv.org/abs/0712.1111). Of S
@@ -167,7 +160,7 @@ def compare_trainings(
     if len(counts) < MIN_UNITS:
         return float(second.mean() - first.mean()), -math.inf, math.inf
     by_unit = [np.stack([np.bincount(codes, weights=row) for row in hits]) for hits in (first, second)]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     differences = np.empty(REPEATS)
     for i in range(REPEATS):
         drawn = rng.integers(0, len(counts), len(counts))
@@ -177,13 +170,13 @@ def compare_trainings(
     return float(second.mean() - first.mean()), float(low), float(high)
 
 
-def compare_paired(first: np.ndarray, second: np.ndarray, units: np.ndarray, seed: int = 0) -> PairedComparison:
+def compare_paired(first: np.ndarray, second: np.ndarray, units: np.ndarray) -> PairedComparison:
     """Paired comparison of hits on the same items, both bool (N,); `units` as in `interval`.
 
     McNemar, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, with the binomial distribution.
     """
     change = second.astype(float) - first
-    low, high = interval(change, units, seed)
+    low, high = interval(change, units)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     return PairedComparison(float(change.mean()), low, high, only_first, only_second, _mcnemar(only_first, only_second))
 

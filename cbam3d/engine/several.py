@@ -50,12 +50,12 @@ class Ranking:
 
 
 def map_intervals(
-    probabilities: np.ndarray, labels: np.ndarray, units: np.ndarray, seed: int = 0
+    probabilities: np.ndarray, labels: np.ndarray, units: np.ndarray
 ) -> tuple[tuple[float, float], np.ndarray]:
     """95 % intervals by bootstrap over units, as `scores.interval`: of the mean average precision, and of the average
     precision of each class, (K, 2), nan where there is none."""
     ranking = Ranking(probabilities, labels)
-    found = [ranking.average_precisions(weights) for weights in _resamples(units, seed)]
+    found = [ranking.average_precisions(weights) for weights in _resamples(units, np.random.default_rng(0))]
     if not found:
         return (-math.inf, math.inf), np.full((labels.shape[1], 2), np.nan)
     with warnings.catch_warnings():
@@ -65,7 +65,7 @@ def map_intervals(
 
 
 def compare_map(
-    first: Sequence[np.ndarray], second: Sequence[np.ndarray], labels: np.ndarray, units: np.ndarray, seed: int = 0
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], labels: np.ndarray, units: np.ndarray
 ) -> tuple[float, float, float]:
     """Difference in mean average precision, second minus first, and its 95 % interval.
 
@@ -74,15 +74,14 @@ def compare_map(
         second: likewise.
         labels: bool (N, K).
         units: as in `scores.interval`.
-        seed: of the draws.
 
     One training on either side is compared on the items alone; of several, seeds are drawn as well, as in
     `scores.compare_trainings`.
     """
     sides = [[Ranking(probabilities, labels) for probabilities in side] for side in (first, second)]
     before, after = (float(np.mean([ranking.mean() for ranking in side])) for side in sides)
-    rng, found = np.random.default_rng(seed), []
-    for weights in _resamples(units, seed):
+    rng, found = np.random.default_rng(0), []
+    for weights in _resamples(units, rng):
         means = []
         for side in sides:
             drawn = rng.integers(0, len(side), max(1, len(side) - 1))
@@ -112,11 +111,10 @@ def f1_scores(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(labels.any(0), 2 * right / np.maximum(all_, 1), np.nan)
 
 
-def _resamples(units: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+def _resamples(units: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """How often each item is in a resample of the units; nothing where there are too few of them."""
     _, codes = np.unique(units, return_inverse=True)
     count = int(codes.max()) + 1
-    rng = np.random.default_rng(seed)
     for _ in range(REPEATS if count >= MIN_UNITS else 0):
         yield rng.multinomial(count, np.full(count, 1 / count))[codes].astype(np.float64)
 

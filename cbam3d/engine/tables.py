@@ -4,7 +4,7 @@ one row per item and one per class."""
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -28,17 +28,6 @@ def write_predictions(path: Path, given: Predictions, groups: list[str], classes
     _write(path, header, rows)
 
 
-def read_hits(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Names, groups and hits, bool (N,), of a `predictions.csv`."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
-    return (
-        [row["path"] for row in rows],
-        [row["group"] for row in rows],
-        np.array([row["right"] == "1" for row in rows]),
-    )
-
-
 def write_labels(path: Path, given: Predictions, groups: list[str], classes: list[str], thresholds: np.ndarray) -> None:
     """`predictions.csv` where items may have several labels: path, group, labels, those predicted, whether they are the
     same, and the probability of every class, under `p(class)`."""
@@ -48,24 +37,37 @@ def write_labels(path: Path, given: Predictions, groups: list[str], classes: lis
         given.names, groups, given.labels, predicted, given.probabilities, strict=True
     ):
         texts = ("|".join(classes[k] for k in np.flatnonzero(each)) for each in (own, found))
-        rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.6f}" for value in row)])
+        rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.9g}" for value in row)])
     _write(path, ["path", "group", "labels", "predicted", "right", *(f"p({name})" for name in classes)], rows)
 
 
-def read_labels(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Names, groups, labels, bool (N, K), and probabilities, (N, K), of such a `predictions.csv`."""
+class Scored(NamedTuple):
+    """What a `predictions.csv` says of N items.
+
+    Args:
+        names: of the items.
+        groups: of the items.
+        found: whether each was right, bool (N,); of items with several labels the probabilities of the classes, (N, K).
+        labels: of items with several labels, bool (N, K); else None.
+    """
+
+    names: list[str]
+    groups: list[str]
+    found: np.ndarray
+    labels: np.ndarray | None
+
+
+def read_predictions(path: Path) -> Scored:
+    """Read a `predictions.csv`, of items with one label or several."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
+    names, groups = [row["path"] for row in rows], [row["group"] for row in rows]
+    if "labels" not in rows[0]:
+        return Scored(names, groups, np.array([row["right"] == "1" for row in rows]), None)
     classes = [name[2:-1] for name in rows[0] if name.startswith("p(")]
     labels = np.array([[name in row["labels"].split("|") for name in classes] for row in rows])
     probabilities = np.array([[float(row[f"p({name})"]) for name in classes] for row in rows])
-    return [row["path"] for row in rows], [row["group"] for row in rows], labels, probabilities
-
-
-def has_several(path: Path) -> bool:
-    """Whether a `predictions.csv` is about items that may have several labels."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return "labels" in next(csv.reader(file))
+    return Scored(names, groups, probabilities, labels)
 
 
 def write_class_scores(

@@ -134,9 +134,11 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.average is not None:
             self.average.module.to(self.fabric.device)
-        self.scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        self.scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # without Fabric's wrapper
-        self.update = Update(inner, _inner(self.model), self.average, self.scaled)
+        self.update = Update(inner, _inner(self.model), self.average, self.scaler)
+        together = self.config.passes_together and self.fabric.world_size > 1
+        self.least = self.config.train.accumulate if together else 1  # samples of a process
         self.hosts = Hosts(self.fabric)
         self.readings = Readings(self.fabric.device)
         self.steps: StepTable | None = None
@@ -255,12 +257,12 @@ class Trainer:
     def step(self, batch: Any) -> None:
         """One step of the optimiser, unless the run is asked to stop before it.
 
-        A batch without a sample for some process, and a loss or gradient that is not finite, change nothing. On a GPU
-        the host does not wait: it learns of the latter one step later.
+        A batch with too few samples for some process, and a loss or gradient that is not finite, change nothing. On a
+        GPU the host does not wait: it learns of the latter one step later.
         """
         state = self.state
         due = time.monotonic() - self.saved_at > 60 * self.config.train.checkpoint_minutes
-        own = (len(batch.targets), len(batch.targets) > 0, len(batch.problems), bool(self.stop.reason), due)
+        own = (len(batch.targets), len(batch.targets) >= self.least, len(batch.problems), bool(self.stop.reason), due)
         total, ready, lost, wants_stop, wants_save = self.hosts.total([float(value) for value in own])
         if wants_stop or wants_save:
             self._pause(stop=wants_stop > 0)
@@ -307,9 +309,9 @@ class Trainer:
         max_norm, norm = self.config.train.clip_grad_norm, None
         if max_norm is not None:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
-        elif not self.scaled:
+        elif self.scaler is None:
             norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return None if self.scaled else whole(norm)
+        return whole(norm) if self.scaler is None else None
 
     def read(self, everything: bool = False) -> None:
         """Count and record the steps whose numbers have arrived, or, waiting for the device, all."""

@@ -18,13 +18,17 @@ class Update:
         optimizer: of `torch.optim`.
         model: whose buffers (running statistics) a forward pass changes.
         average: of the weights, or None.
-        scaled: a gradient scaler skips steps itself.
+        scaler: of the gradients, which skips steps itself; or None.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, model: nn.Module, average: MovingAverage | None, scaled: bool
+        self,
+        optimizer: torch.optim.Optimizer,
+        model: nn.Module,
+        average: MovingAverage | None,
+        scaler: torch.amp.GradScaler | None,
     ) -> None:
-        self.optimizer, self.model, self.average, self.scaled = optimizer, model, average, scaled
+        self.optimizer, self.model, self.average, self.scaler = optimizer, model, average, scaler
         self.buffers: dict[torch.dtype, list[Tensor]] = {}
         for buffer in model.buffers():
             self.buffers.setdefault(buffer.dtype, []).append(buffer)
@@ -36,7 +40,7 @@ class Update:
     def on_device(self) -> bool:
         """Whether the device decides. A checkpoint may bring back an optimiser that is not fused."""
         groups = self.optimizer.param_groups
-        return not self.scaled and all(one.get("fused") and not one.get("dampening") for one in groups)
+        return self.scaler is None and all(one.get("fused") and not one.get("dampening") for one in groups)
 
     def begin(self) -> None:
         """Remember what the forward pass is about to change."""
@@ -52,6 +56,8 @@ class Update:
             step()
         else:
             self._restore(finite)
+            if self.scaler is not None:
+                self.scaler.update(self.scaler.get_scale())  # it may have unscaled gradients of a step that is over
             return
         if self.average is not None:
             self.average.update_parameters(self.model, finite)

@@ -19,7 +19,8 @@ class FrameNetwork(nn.Module):
     Args:
         backbone: maps images (N, C, H, W) to logits (N, K), or to features (N, C', *S).
 
-    Shapes: (N, C, T, H, W) -> the mean of the frames' logits, (N, K); of features, (N, C', T, *S).
+    Shapes: (N, C, T, H, W) -> the mean of the frames' logits, (N, K); of features, (N, C', T, H', W'); of tokens,
+        (N, C', T, L, 1).
 
     Raises:
         ValueError: an input that is not a batch of clips.
@@ -41,4 +42,6 @@ class FrameNetwork(nn.Module):
         check_rank(x, 3)
         self.clip_frames.num_frames = x.shape[2]
         outputs = self.clip_frames.to_clips(self.backbone(self.clip_frames.to_frames(x)))
+        if outputs.ndim == 4:  # tokens
+            return outputs[..., None]
         return outputs.mean(2) if outputs.ndim == 3 else outputs

@@ -30,8 +30,9 @@ def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> N
     Args:
         model: the network.
         folder: made where it is missing; gets `model.safetensors` and `config.json`.
-        arguments: of `create_model`.
+        arguments: of `create_model`; weights are those saved here.
     """
+    arguments = {key: value for key, value in arguments.items() if key not in ("weights", "weights_match")}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)

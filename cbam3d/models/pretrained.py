@@ -33,33 +33,43 @@ def find_weights(name: str, ndim: int | None, weights: Any) -> Any:
     """
     if not isinstance(weights, (str, Path)):
         return weights
+    if (file := weights_file(weights)) is not None:
+        return file
+    library, short = _in_library(name, ndim)
+    if library not in LIBRARIES or not short:
+        raise ValueError(f"{name} with ndim={ndim} has no named weights, got {str(weights)!r}: give a file")
+    return LIBRARIES[library].find_weights(short, str(weights))
+
+
+def weights_file(weights: str | Path) -> Path | None:
+    """The file of weights that a path, the folder of a run or "hf:owner/name" means; None for the name of weights."""
     text = str(weights)
     if text.startswith(PREFIX):
         return download(text.removeprefix(PREFIX)) / WEIGHTS
     if (last := Path(text) / "checkpoints" / "last.ckpt").is_file():  # the folder of a run
         return last
-    if Path(text).is_file() or "/" in text or Path(text).suffix:
-        return Path(text)
-    library, short = split_name(name)
-    if library == "":
-        library, short = "torchvision", _SAME_AS_TORCHVISION.get((ndim, name), "")
-    if library not in LIBRARIES or not short:
-        raise ValueError(f"{name} with ndim={ndim} has no named weights, got {text!r}: give a file")
-    return LIBRARIES[library].find_weights(short, text)
+    return Path(text) if Path(text).is_file() or "/" in text or Path(text).suffix else None
 
 
-def own_input(name: str, source: Any) -> OwnInput:
-    """What is known of the input that pretrained weights want.
+def own_input(name: str, ndim: int | None, member: str | None) -> OwnInput:
+    """What is known of the input that a network's pretrained weights want.
 
     Args:
         name: of the network.
-        source: as `find_weights` returns it.
+        ndim: its rank.
+        member: the name of the weights; None for a file, of which those of the network's usual weights are assumed.
+
+    Raises:
+        ValueError: no such network or weights.
     """
-    if hasattr(source, "transforms"):  # a member of a weights enum of torchvision
-        wanted = source.transforms()
-        return OwnInput(tuple(wanted.mean), tuple(wanted.std))
+    library, short = _in_library(name, ndim)
+    return LIBRARIES[library].own_input(short, member) if library in LIBRARIES and short else OwnInput()
+
+
+def _in_library(name: str, ndim: int | None) -> tuple[str, str]:
+    """The library, and the name in it, whose weights fit a network; "" where there are none."""
     library, short = split_name(name)
-    return LIBRARIES[library].own_input(short) if library in LIBRARIES else OwnInput()
+    return (library, short) if library else ("torchvision", _SAME_AS_TORCHVISION.get((ndim, name), ""))
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -80,6 +90,7 @@ def check_filled(
         removed: keys that the network had before it got another head.
         misfit: beginning of the error message.
     """
+    own_head, removed = ({inner_name(key) for key in keys} for keys in (own_head, removed))
     names = {module: name for name, module in model.named_modules()}
     has_head = isinstance(model, HeadedNetwork)
     # prefix -> whether the block is CBAM, whose gates are optional

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
+from cbam3d.models.headed import HeadedNetwork
 
 Inflation = Literal["repeat", "centre"]
 Match = Literal["name", "order"]
@@ -125,10 +126,14 @@ def load_weights(
     if match == "order":
         sources = _in_order(origin, state, own)
         state = {key: state[source] for key, source in sources.items()}
-    by_layout, source_layout = _unambiguous(own), _unambiguous(state)
+    open_keys = own
+    parts = {re.sub(r"^((module|model|_orig_mod)\.)+", "", key).partition(".")[0] for key in state}
+    if isinstance(model, HeadedNetwork) and not {"backbone", "head"} <= parts:
+        open_keys = {key: value for key, value in own.items() if key.startswith("backbone.")}  # its head is another
+    by_layout, source_layout = _unambiguous(open_keys), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
-    targets = {key: _target(key, own, by_layout) for key in state}
+    targets = {key: _target(key, open_keys, by_layout) for key in state}
     for key, value in state.items():
         target = targets[key]
         if target is None:

@@ -17,7 +17,7 @@ from cbam3d.models.frames import FrameNetwork
 from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.models.inflate import inflate
 from cbam3d.models.libraries import LIBRARIES
-from cbam3d.models.ours import OURS, attention_of, build_ours, chooses_what_it_reads, usual_ndim
+from cbam3d.models.ours import OURS, attention_of, build_ours, chooses_what_it_reads, network_options, usual_ndim
 from cbam3d.models.pretrained import check_filled, find_weights, inner_name, split_name
 from cbam3d.models.weights import Match, load_weights
 from cbam3d.plugins import Registry
@@ -105,8 +105,8 @@ def create_model(
     Args:
         name: one of `list_models()`, or a class as package.module:Class, called with num_classes=… and the options.
         num_classes: size of the logits.
-        ndim: 2 for images, 3 for clips. None selects 3, but 2 for cbam_cnn and fast_cnn, and a library network's
-            own rank.
+        ndim: 2 for images, 3 for clips. None selects 3, but 2 for cbam_cnn, fast_cnn, draw and ram, and a library
+            network's own rank.
         attention: one of `list_attentions()`, inserted into every block; "none" for a plain network. None selects
             the network's default: cbam for cbam_cnn, no attention for the others.
         attention_options: keyword arguments of the mechanism; for library and user networks also those of
@@ -119,8 +119,9 @@ def create_model(
             lists what was loaded.
         weights_match: "name", or "order" for a file whose names differ (see `load_weights`).
         as_video: how an image network takes clips, with ndim=3: "frames" runs it on every frame and averages the
-            logits (`FrameNetwork`); "inflate" turns its layers into three-dimensional ones (`inflate`). None selects
-            frames, but the three-dimensional form of this package's own networks.
+            logits (`FrameNetwork`); "inflate" turns its layers into three-dimensional ones (`inflate`); of this
+            package's ResNets it is the three-dimensional form, with the stem of images. None selects frames, but the
+            three-dimensional form of this package's own networks.
         head: one of `list_heads()`, in place of the network's own; None keeps that.
         head_options: keyword arguments of the head; and grid, see `HeadedNetwork`.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
@@ -145,6 +146,8 @@ def create_model(
             f"{name} has neither another head nor as_video: it chooses what it reads, also of clips (ndim=3)"
         )
     of_images = as_video is not None
+    if name in OURS and as_video == "inflate" and "stem_pool" in network_options(name):
+        options = {"stem_pool": True} | options  # as the network of images has it
     ndim, as_video = _rank(name, ndim, as_video)
     chosen = dict(attention_options or {})
     if name in OURS:
@@ -245,7 +248,7 @@ def _insert(model: nn.Module, attention: str, chosen: dict[str, Any]) -> None:
 
 def _new(model: nn.Module, before: Collection[str], new: Collection[str]) -> list[str]:
     """Keys of a network that were not filled while it was another: with the keys `before`, of which `new` were not."""
-    filled = set(before) - set(new)
+    filled = {inner_name(key) for key in set(before) - set(new)}
     return [
         key for key in model.state_dict() if inner_name(key) not in filled and not key.endswith("num_batches_tracked")
     ]

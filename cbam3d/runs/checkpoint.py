@@ -51,19 +51,15 @@ class Checkpoint:
         return self.state["state"]["epoch"]
 
     @property
-    def apart(self) -> bool:
-        """Whether classes are decided apart, so that any number of them may hold."""
-        return self.config.train.loss == "bce"
-
-    @property
     def thresholds(self) -> np.ndarray | None:
         """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
-        on validation data, which the folder of the run has, or else 0.5."""
-        if not self.apart:
+        on validation data for this network, which the folder of the run has, or else 0.5."""
+        if not self.config.classes_apart:
             return None
         path = self.folder / METRICS
         try:
-            known = json.loads(path.read_text())["thresholds"] if path.is_file() else {}
+            metrics = json.loads(path.read_text()) if path.is_file() else {}
+            known = metrics["thresholds"] if metrics.get("epoch") == self.epoch else {}
             return np.array([known.get(name, 0.5) for name in self.classes], float)
         except (ValueError, KeyError, TypeError, AttributeError):
             return np.full(len(self.classes), 0.5)
@@ -142,6 +138,9 @@ def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:
     """
     text, path = str(path), Path(path)
     pretrained = path.parent if path.name == WEIGHTS else path
+    whole = text.startswith(PREFIX) or path.is_file() or (pretrained / CONFIG).is_file()
+    if checkpoint not in ("last", path.stem) and whole:
+        raise InputError(f"{text}: has one checkpoint, {checkpoint} is of the folder of a run")
     if text.startswith(PREFIX):
         return _read_pretrained(download(text.removeprefix(PREFIX)), text)
     if (pretrained / CONFIG).is_file():
@@ -163,13 +162,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: no such file, no checkpoint of `cbam3d train`, or keys and values that this version does not know.
     """
-    state = load_tensors(path, "checkpoint")
-    if not _is_whole(state):
-        raise InputError(f"{path}: not a checkpoint of cbam3d train")
-    try:
-        return Checkpoint(path, state, Config().override(state["config"]))
-    except InputError as error:
-        raise InputError(f"{path}: its configuration: {error}") from None
+    return _checkpoint(path, load_tensors(path, "checkpoint"), f"{path}: not a checkpoint of cbam3d train")
 
 
 def _read_pretrained(folder: Path, source: str) -> Checkpoint:
@@ -185,12 +178,16 @@ def _read_pretrained(folder: Path, source: str) -> Checkpoint:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{source}: no readable {CONFIG} of a run ({error})") from None
     state["model"] = load_tensors(folder / WEIGHTS, "weights file")
+    return _checkpoint(folder / WEIGHTS, state, f"{source}: {CONFIG} describes no run of cbam3d")
+
+
+def _checkpoint(path: Path, state: Any, misfit: str) -> Checkpoint:
     if not _is_whole(state):
-        raise InputError(f"{source}: {CONFIG} describes no run of cbam3d")
+        raise InputError(misfit)
     try:
-        return Checkpoint(folder / WEIGHTS, state, Config().override(state["config"]))
+        return Checkpoint(path, state, Config().override(state["config"]))
     except InputError as error:
-        raise InputError(f"{source}: its configuration: {error}") from None
+        raise InputError(f"{path}: its configuration: {error}") from None
 
 
 def _is_whole(state: Any) -> bool:

@@ -113,6 +113,7 @@ def compare(
                     "name a class as package.module:Class, or make it a plugin"
                 )
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
+    _refuse_other_lists(folder, base)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
     if source.manifest is not None:
@@ -135,7 +136,8 @@ def compare(
     compared = None
     if choices[0].word in folders and len(folders) > 1:
         configs = {choice.word: choice.config(base) for choice in choices}
-        compared = measure(create_fabric(base)[0], folders, configs, num_classes, images, part)
+        alone = base.override({"run": {"devices": 1, "strategy": "replicate"}})
+        compared = measure(create_fabric(alone)[0], folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
         text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"
@@ -154,6 +156,19 @@ class IncompleteComparison(InputError):
 def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
     folder = out / variant.slug / f"seed{seed}"
     return Training(variant, seed, folder, variant.config(base).override({"run": {"seed": seed, "dir": str(folder)}}))
+
+
+def _refuse_other_lists(folder: Path, base: Config) -> None:
+    """Raise InputError where the folder's trainings have the videos of other lists than are given."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        write_config(base, path)
+        return
+    begun = load_config(path).data
+    for key in ("groups", "annotations", "manifest"):
+        then, now = getattr(begun, key), getattr(base.data, key)
+        if then != now:
+            raise InputError(f"compare: {folder} was begun with data.{key} {then}, now it is {now}; take another --out")
 
 
 def _refuse_other(training: Training) -> None:
@@ -279,5 +294,7 @@ def _train(
         last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
         logger.error(f"{name}: {last}")
         return f"{name} ({last}; all in {log})"
+    if not training.done:
+        return f"{name} stopped before its end (train.max_hours): the same call resumes it"
     logger.info(f"{name}: trained in {time.perf_counter() - begin:.0f} s")
     return None

@@ -14,7 +14,7 @@ from cbam3d.config import Config
 from cbam3d.engine.plots import plot_comparison
 from cbam3d.engine.scores import MIN_UNITS, compare_trainings
 from cbam3d.engine.several import Ranking, compare_map
-from cbam3d.engine.tables import has_several, read_hits, read_labels
+from cbam3d.engine.tables import read_predictions
 from cbam3d.errors import InputError
 from cbam3d.runs.cost import multiply_adds, paired_steps
 from cbam3d.runs.network import build_model, count_parameters, input_shape, memory_format
@@ -118,23 +118,21 @@ def measure(
         InputError: runs that were scored on different items.
     """
     first = next(iter(folders))
-    several = has_several(folders[first][0] / "predictions.csv")
-    read = read_labels if several else read_hits
-    tables = {name: [read(folder / "predictions.csv") for folder in runs] for name, runs in folders.items()}
-    names, groups = tables[first][0][:2]
+    read = {name: [read_predictions(folder / "predictions.csv") for folder in runs] for name, runs in folders.items()}
+    names, groups, _, labels = read[first][0]
+    units = np.array(groups)
     rows = []
     for name, runs in folders.items():
-        if any(table[0] != names for table in tables[name]):
+        if any(one.names != names for one in read[name]):
             raise InputError(f"{runs[0].parent} was scored on other items than {first}: remove what differs")
-        a, b = ([table[-1] for table in tables[key]] for key in (first, name))  # hits, or probabilities
-        found = (0.0, 0.0, 0.0)
-        if several:
-            labels = tables[first][0][2]
+        a, b = ([one.found for one in read[key]] for key in (first, name))
+        if labels is not None:
             scores = [Ranking(probabilities, labels).mean() for probabilities in b]
-            found = compare_map(a, b, labels, np.array(groups)) if name != first else found
+            found = compare_map(a, b, labels, units)
         else:
             scores = np.stack(b).mean(1).tolist()
-            found = compare_trainings(np.stack(a), np.stack(b), np.array(groups)) if name != first else found
+            found = compare_trainings(np.stack(a), np.stack(b), units)
+        found = found if name != first else (0.0, 0.0, 0.0)
         costs = _costs(fabric, configs[first], configs[name], num_classes, images)
         memory = max(_memory_gib(folder / "metrics.csv") for folder in runs)
         rows.append(Compared(name, scores, *found, *costs, memory))
@@ -143,7 +141,8 @@ def measure(
         items += f" of {len(set(groups)):,} groups"
     model, epochs = configs[first].model.name, configs[first].train.epochs
     heading = f"{model}, epochs: {epochs}, seeds: {len(folders[first])}; held out: {items}"
-    return Comparison(rows, heading, "video_map" if several else "top1" if images else "video_top1", part)
+    score = "video_map" if labels is not None else "top1" if images else "video_top1"
+    return Comparison(rows, heading, score, part)
 
 
 def write_comparison(out: Path, compared: Comparison) -> None:

@@ -108,7 +108,8 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     if data.background:
         if not manifest.parts.any():
             raise InputError(f"data.background: {data.root} has no parts of videos, between which nothing happens")
-        manifest = with_background(manifest, needed_frames(manifest, sampling) * (1 - data.reach))
+        reach = np.where(manifest.split.equals("train"), data.reach, 0.0)  # as the clips of training alone do
+        manifest = with_background(manifest, needed_frames(manifest, sampling) * (1 - reach))
     if not data.allow_leaks:
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
@@ -206,6 +207,9 @@ def _index_of(data: DataConfig, root: Place) -> PacketIndex | None:
 def _report_untrained(manifest: Manifest) -> None:
     trained, *others = (set(rows_of(manifest, split).classes()) for split in SPLITS)
     held_out = set[str]().union(*others)
+    if untested := sorted(trained - held_out) if held_out else []:
+        names = ", ".join(untested[:5]) + (", …" if len(untested) > 5 else "")
+        logger.warning(f"no held-out video of {names}: the scores say nothing about them")
     if lost := sorted(held_out - trained) if trained else []:
         names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         logger.warning(f"no training video of {names}: none of their held-out videos can be recognised")

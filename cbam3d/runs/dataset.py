@@ -12,6 +12,7 @@ from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.data.augment import BatchTransform, Mix, train_crops, train_transforms
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.crops import EvalCrops
+from cbam3d.data.features import FeatureSet
 from cbam3d.data.images import ImageDataset
 from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches, visits
 from cbam3d.data.parameters import Transform
@@ -128,7 +129,8 @@ def create_loaders(
     """The loaders of the training, validation and test data; the last two may be one.
 
     Raises:
-        InputError: a batch size that the processes or data.clips_per_visit do not divide.
+        InputError: a batch size that the processes or data.clips_per_visit do not divide, or train.accumulate above
+            the clips of a process.
     """
     data, augment, seed = config.data, config.augment, config.run.seed
     per_visit = 1 if source.images else data.clips_per_visit
@@ -162,12 +164,19 @@ def create_loaders(
         batches = EvalBatches(items, max(1, config.eval.batch_size // views), rank, world_size)
         return loader(items, batches, [test_crops])
 
-    limit = config.train.limit_batches
-    indices = TrainBatches(source.train, config.train.batch_size // per_visit, seed, rank, world_size, limit)
-    indices.weights = visits(source.train.labels, data.balance, data.background, source.classes)
+    indices = train_batches(config, source.train, source.classes, per_visit, rank, world_size)
     train = loader(source.train, indices, crops, transforms, mix)
     test = held_out(source.test)
     return train, test if source.validation is source.test else held_out(source.validation), test
+
+
+def train_batches(
+    config: Config, items: Samples | FeatureSet, classes: list[str], per_visit: int, rank: int, world_size: int
+) -> TrainBatches:
+    """The order of an epoch's items, of which each gives `per_visit` clips of a batch."""
+    weights = visits(items.labels, config.data.balance, config.data.background, classes)
+    batch_size = config.train.batch_size // per_visit
+    return TrainBatches(items, batch_size, config.run.seed, rank, world_size, config.train.limit_batches, weights)
 
 
 def first_inputs(config: Config, source: Source) -> Tensor:

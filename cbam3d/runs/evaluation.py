@@ -56,7 +56,7 @@ def evaluate(
     model = saved.model(config, **options).to(fabric.device)
     _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     loader = validation if split == "val" else test
-    apart = config.train.loss == "bce"
+    apart = config.classes_apart
     if source.several and not apart:
         raise InputError(f"{config.data.root}: its videos may have several labels, the run was trained for one")
     with_events = _wants_events(config, loader.data)

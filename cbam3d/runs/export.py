@@ -92,7 +92,7 @@ def largest_difference(model: nn.Module, other: Callable[[Tensor], Tensor], shap
 
 def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
     """What the exported network expects, and what its outputs mean."""
-    data, activation = saved.config.data, "sigmoid" if saved.apart else "softmax"
+    data, activation = saved.config.data, "sigmoid" if saved.config.classes_apart else "softmax"
     facts: dict[str, Any] = {
         "input": {"name": "input", "shape": ["batch", *shape], "dtype": "float32", "colours": "RGB"},
         "output": {"name": "logits", "shape": ["batch", len(saved.classes)], "probabilities": activation},

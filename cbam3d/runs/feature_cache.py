@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from cbam3d.config import Config
 from cbam3d.data.augment import Mix
 from cbam3d.data.features import FeatureLoader, FeatureSet, ViewBatches
-from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, visits
+from cbam3d.data.loader import EvalBatches, Loader
 from cbam3d.data.rng import numbers_of
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import atomic_write, make_folder, writing
 from cbam3d.models.headed import HeadedNetwork
+from cbam3d.runs.dataset import train_batches
 from cbam3d.runs.network import memory_format
 
 logger = logging.getLogger(__name__)
@@ -115,11 +116,7 @@ def cached_loaders(
     trained, problems = features_of(train, views, for_training, f"features of {views} views a training item")
     tested, others = features_of(test, 1, for_scoring, "features of the test data")
     problems += others
-    batches = train.batches
-    assert isinstance(batches, TrainBatches)
-    order = TrainBatches(trained, config.train.batch_size, config.run.seed, batches.rank, batches.world_size)
-    order.limit = batches.limit
-    order.weights = visits(trained.labels, config.data.balance, config.data.background, classes)
+    order = train_batches(config, trained, classes, 1, fabric.global_rank, fabric.world_size)
 
     def held_out(found: FeatureSet) -> FeatureLoader:
         per_batch = max(1, config.eval.batch_size // found.features.shape[1])

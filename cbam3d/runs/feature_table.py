@@ -34,10 +34,12 @@ from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.run import Run, Which
+from cbam3d.runs.table import with_manifest_of
 
 logger = logging.getLogger(__name__)
 
 Per = Literal["clip", "frame"]
+_OF_SPLITS = ("recipe", "root", "groups", "annotations", "manifest", "split", "test_fraction", "background", "reach")
 
 
 def features(
@@ -140,9 +142,11 @@ def _opened(
     else:
         saved, given, trusted = open_checkpoint(model, checkpoint), None, trust_code
     config = saved.config
-    if isinstance(data, Mapping) and "config" not in data:
-        config = config.override(data)
-    elif data is not None:
+    if data is None or (isinstance(data, Mapping) and "config" not in data):
+        config = config.override(data or {})
+        if all(getattr(config.data, key) == getattr(saved.config.data, key) for key in _OF_SPLITS):
+            config = with_manifest_of(saved.folder, config)  # the run's own splits
+    else:
         config = with_own_input(load_config(data), saved.config.data)
     return config, saved.model(network=given, trust_code=trusted)
 

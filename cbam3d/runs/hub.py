@@ -60,7 +60,7 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
         kind=f"A data set of the kind `{config.data.recipe}`",
         classes=saved.classes,
         metrics=metrics,
-        leading=metrics.get("leading_score", "top1" if saved.images else "video_top1"),
+        leading=metrics["leading_score"],
         scores=score_rows(metrics),
         items=items,
         groups=metrics.get("num_groups", items),

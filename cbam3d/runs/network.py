@@ -147,7 +147,8 @@ def memory_format(config: Config, images: bool) -> torch.memory_format:
 def new_parameters(model: nn.Module) -> list[str]:
     """Names of the parameters that the pretrained weights do not contain; none where there are no such weights."""
     report = getattr(model, "weights_report", None)
-    return [] if report is None else [name for name, _ in model.named_parameters() if name in set(report.new)]
+    new = set() if report is None else set(report.new)
+    return [name for name, _ in model.named_parameters() if name in new]
 
 
 def count_parameters(model: nn.Module, trained: bool = False) -> int:

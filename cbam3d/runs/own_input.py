@@ -4,33 +4,36 @@ import logging
 
 from cbam3d.config import Config, DataConfig
 from cbam3d.errors import InputError
+from cbam3d.models.download import WEIGHTS
 from cbam3d.models.libraries.own_input import OwnInput
-from cbam3d.models.pretrained import find_weights, own_input
-from cbam3d.runs.checkpoint import read_checkpoint
+from cbam3d.models.pretrained import own_input, weights_file
+from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.network import GIVEN, has_images
 
 logger = logging.getLogger(__name__)
 
 
-def with_own_input(config: Config, begun: DataConfig | None = None) -> Config:
+def with_own_input(config: Config, begun: DataConfig | None = None, whole: bool = False) -> Config:
     """The configuration with the mean and the standard deviation of its weights, where it has none; and with their
     number of frames and size, where these are the defaults.
 
     Args:
         config: `model` and `data`.
         begun: the data of the run that is resumed, which has all of them.
+        whole: `config` is not that of the run with changes, so that its defaults stand for what the run began with.
 
     Raises:
         InputError: no such weights.
     """
-    data, found = config.data, OwnInput()
+    data, usual, found, changes = config.data, DataConfig(), OwnInput(), dict[str, object]()
     if begun is not None:
         found = OwnInput(*begun.scaling)
+        own = ("num_frames", "size", "short_side") if whole else ()
+        changes |= {key: getattr(begun, key) for key in own if getattr(data, key) == getattr(usual, key)}
     elif config.model.name != GIVEN and (config.model.weights is not None or config.model.name.startswith("hf/")):
         found = _own_input(config)
     mean, std = data.scaling if data.mean is not None or found.mean is None else (found.mean, found.std or ())
-    changes: dict[str, object] = {"mean": list(mean), "std": list(std)}
-    usual = DataConfig()
+    changes |= {"mean": list(mean), "std": list(std)}
     if found.num_frames is not None and data.num_frames == usual.num_frames:
         changes["num_frames"] = found.num_frames
     if found.size is not None and data.size == usual.size:
@@ -44,19 +47,16 @@ def with_own_input(config: Config, begun: DataConfig | None = None) -> Config:
 
 def _own_input(config: Config) -> OwnInput:
     model = config.model
-    if model.weights in (None, "pretrained"):
-        return own_input(model.name, None)
-    images = has_images(config)
+    file = None if model.weights is None else weights_file(model.weights)
+    if file is not None and (file.suffix == ".ckpt" or file.name == WEIGHTS):  # of a run of this package, or others'
+        try:
+            return OwnInput(*open_checkpoint(file).config.data.scaling)
+        except InputError:
+            pass
+    ndim = 2 if model.as_video or has_images(config) else 3
     try:
-        source = find_weights(model.name, 2 if images or model.as_video else 3, model.weights)
+        return own_input(model.name, ndim, model.weights if file is None else None)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"model: {error}") from None
-    if str(source).endswith(".ckpt"):  # of a run of this package, or somebody else's
-        try:
-            data = read_checkpoint(source).config.data
-        except InputError:
-            return OwnInput()
-        return OwnInput(*data.scaling)
-    return own_input(model.name, source)

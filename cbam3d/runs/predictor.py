@@ -1,7 +1,8 @@
 """A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.config import Config
+from cbam3d.config.bundled import find_recipe
 from cbam3d.data.augment import BatchTransform
 from cbam3d.data.background import BACKGROUND
 from cbam3d.data.batch import Sample, SampleIndex, pack
 from cbam3d.data.crops import EvalCrops
 from cbam3d.data.images import read_image
+from cbam3d.data.recipe import load_recipe
 from cbam3d.engine.events import Event, EventSettings, Window, find_events
 from cbam3d.engine.scoring import activate
 from cbam3d.errors import InputError
@@ -64,7 +67,7 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
         self.classes, self.config, self.images = classes, config, images
-        self.apart = config.train.loss == "bce"
+        self.apart = config.classes_apart
         self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
         crops = EvalCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
@@ -224,7 +227,11 @@ class Predictor:
         """
         if not info.num_frames:
             raise VideoError(path, info.problem)
-        data, clips = self.config.data, self.clips(info.num_frames, info.fps)
+        data, fps = self.config.data, info.fps
+        if not fps and data.fps is not None and os.path.isdir(path):  # the recipe knows the rate of images
+            with suppress(InputError):  # it may be another machine's
+                fps = load_recipe(find_recipe(data.recipe)).fps
+        clips = self.clips(info.num_frames, fps)
         size = scaled_size(info.height, info.width, data.short_side, data.sides)
         options: dict[str, Any] = {"decoder": data.decoder}
         if data.decoder == "pyav":

@@ -39,6 +39,8 @@ def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fab
         options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
         options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
     if run.strategy == "shard":
+        if by_fabric_run:
+            raise InputError("run.strategy shard: `fabric run` has strategies of its own; use run.devices, or torchrun")
         count = options["devices"] * options.get("num_nodes", 1)
         if count > 1:
             options["strategy"] = Sharded(count)

@@ -85,7 +85,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "model": config.model.name,
         "attention": attention_of(config.model.name, config.model.attention) or "no attention",
         "data": f"{config.data.recipe} ({config.data.root})",
-        "leading": metrics.get("leading_score", "top1" if saved.images else "video_top1"),
+        "leading": metrics["leading_score"],
         "scores": score_rows(metrics),
         "counts": {key.removeprefix("num_"): n for key, n in metrics.items() if key.startswith("num_")},
         "metrics": metrics,

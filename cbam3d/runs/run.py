@@ -60,7 +60,7 @@ class Run:
         score = ""
         if path.is_file():
             metrics = self.metrics
-            leading = metrics.get("leading_score", "top1" if self.images else "video_top1")
+            leading = metrics["leading_score"]
             score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
         return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"
 
@@ -116,7 +116,8 @@ class Run:
             InputError: no such device, or weights that do not fit.
         """
         saved = self.checkpoint(checkpoint)
-        return Predictor(saved.model(**self._how), self.classes, self.config, self.images, device, saved.thresholds)
+        model = saved.model(**self._how)
+        return Predictor(model, saved.classes, saved.config, saved.images, device, saved.thresholds)
 
     def explainer(
         self,

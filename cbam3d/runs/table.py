@@ -93,7 +93,8 @@ def refuse_leaks(manifest: Manifest) -> None:
 
 
 def refuse_changed(manifest: Manifest, root: Place) -> None:
-    """Hold the files of a run's table against those on disk; those at URLs, and in archives, are not looked at.
+    """Hold the files of a run's table against those on disk; those at URLs, in archives, and folders of images, whose
+    images would have to be looked at one by one, are not.
 
     Raises:
         InputError: a file that has another size now.
@@ -103,7 +104,7 @@ def refuse_changed(manifest: Manifest, root: Place) -> None:
     known = manifest.select(manifest.usable & (manifest.num_bytes > 0) & manifest.shard.equals(""))
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
-        state = state_of(root / path) if not is_url(path) else (0, 0)
+        state = (0, 0) if is_url(path) or os.path.isdir(root / path) else state_of(root / path)
         if state != (0, 0) and state != (size, time_ns):  # a missing file is reported when it is read
             (touched if state[0] == size else changed).append(path)
     if changed:

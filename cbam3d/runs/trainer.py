@@ -15,7 +15,7 @@ from cbam3d import __version__
 from cbam3d.attention import guard_conv3d
 from cbam3d.config import Config, TrainConfig
 from cbam3d.data.features import FeatureLoader
-from cbam3d.data.loader import Loader
+from cbam3d.data.loader import Loader, visits
 from cbam3d.engine.losses import Loss, create_loss
 from cbam3d.engine.optim import MovingAverage, create_optimizer, freeze, freeze_norms
 from cbam3d.engine.progress import Progress, no_progress
@@ -63,10 +63,16 @@ def create_trainer(
     """
     if config.run.sync_batchnorm and fabric.device.type != "cuda":
         raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
+    if begun is None and config.train.head_epochs >= config.train.epochs:
+        text = f"train.head_epochs {config.train.head_epochs} leaves none of train.epochs {config.train.epochs}"
+        raise InputError(f"{text} for other layers: more epochs, or train.freeze to train the head alone")
     images = source.images
     model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
     freeze_layers(config.train, model, new)
+    from_scratch = network is None and config.model.weights is None and not is_class_path(config.model.name)
+    if from_scratch and begun is None and (config.train.freeze or config.train.freeze_norms):
+        logger.warning("train.freeze, train.freeze_norms: without model.weights, frozen layers keep random values")
     loaders = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     skipped.add(source.problems)
     logger.info(_summary(config, source, model, fabric.device, new))
@@ -75,23 +81,34 @@ def create_trainer(
         if begun is not None:  # features are those of the backbone that the run began with
             begun.fill(model, begun.state["model"])
         model.to(fabric.device).eval()
-        *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
+        try:
+            *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
+        except KeyboardInterrupt:
+            if not config.train.cache:
+                logger.info(f"the features so far are kept: --run.dir {folder} goes on from them")
+            raise
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
     train_loader, validation_loader, test_loader = loaders
-    loss, apart = _loss(config.train, source)
+    if fabric.world_size > 1 and config.passes_together:
+        per_visit = 1 if images or config.train.cached_views else config.data.clips_per_visit
+        fewest = min(config.train.batch_size // per_visit, len(source.train)) // fabric.world_size * per_visit
+        if config.train.accumulate > fewest:
+            raise InputError(f"train.accumulate must not exceed the {fewest} clips that a process has of a batch")
+    loss = _loss(config, source)
     if config.run.compile:
         model.compile()
     divided = config.run.strategy == "shard" and fabric.world_size > 1
     if divided and config.train.ema is not None:
         raise InputError("train.ema averages whole weights: set run.strategy replicate, or train.ema null")
     wrapped = fabric.setup_module(model)
-    fused = fabric.device.type == "cuda" and not divided
+    scaled = config.run.precision == "16-mixed"  # a fused step would unscale gradients itself, after they are clipped
+    fused = fabric.device.type == "cuda" and not divided and not scaled
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
     shown = progress if fabric.is_global_zero else no_progress
 
     def evaluate(scored: nn.Module, held_out: Iterable[Any]) -> Evaluation:
-        return score(fabric, scored, held_out, len(source.classes), config.eval.batch_size, images, apart, shown)
+        return score(fabric, scored, held_out, len(source.classes), config.eval.batch_size, images, loss.apart, shown)
 
     trainer = Trainer(
         fabric=fabric,
@@ -133,12 +150,14 @@ def _network(
     return model
 
 
-def _loss(t: TrainConfig, source: Source) -> tuple[Loss, bool]:
-    """The loss of the training set, and whether classes are decided apart."""
-    labels, apart = np.asarray(source.train.labels), t.loss == "bce"
-    counts = labels.sum(0) if source.several else np.bincount(labels, minlength=len(source.classes))
+def _loss(config: Config, source: Source) -> Loss:
+    """The loss of the training set."""
+    labels, t = np.asarray(source.train.labels), config.train
+    shown = visits(labels, 0.0, config.data.background, source.classes)  # what training sees, before it is balanced
+    often = np.ones(len(labels)) if shown is None else shown
+    counts = often @ labels if source.several else np.bincount(labels, often, minlength=len(source.classes))
     weighing = (t.label_smoothing, t.class_weights, t.logit_adjustment)
-    return create_loss(*weighing, counts.tolist(), source.classes, len(labels) if apart else None), apart
+    return create_loss(*weighing, counts.tolist(), source.classes, len(labels) if config.classes_apart else None)
 
 
 def _facts(config: Config, source: Source, new: Collection[str]) -> dict[str, Any]:

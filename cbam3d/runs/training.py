@@ -1,7 +1,9 @@
 """A configuration -> a trained network in the folder of a run."""
 
+import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,8 @@ def train(
     if resume:
         logger.info(f"run folder {folder}")
         begun = read_checkpoint(checkpoint_path(folder))
-        settings = with_own_input(settings, begun.config.data)
+        whole = not isinstance(given, Mapping) or "config" in given
+        settings = with_own_input(settings, begun.config.data, whole)
         if settings.train.loss is None:  # decided when the run began
             settings = settings.override({"train": {"loss": begun.config.train.loss}})
         _report_changes(begun.config, settings)
@@ -109,17 +112,21 @@ def train(
     trainer, test_loader = create_trainer(settings, source, fabric, folder, skipped, begun, model, progress)
     if begun is not None:
         trainer.resume(begun.state)
+    end_report: Callable[[], None] = lambda: None  # noqa: E731
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / TABLE_NAME)
-        _report_to_wandb(settings, folder)
-    validated, table = trainer.fit()
-    result = _result(trainer, validated, test_loader, source)
-    if fabric.is_global_zero:
-        _write_scores(folder, trainer, result, table)
-        if text := advice(settings, table, result, len(source.train)):
-            logger.warning(text)
+        end_report = _report_to_wandb(settings, folder)
+    try:
+        validated, table = trainer.fit()
+        result = _result(trainer, validated, test_loader, source)
+        if fabric.is_global_zero:
+            _write_scores(folder, trainer, result, table)
+    finally:
+        end_report()
+    if fabric.is_global_zero and (text := advice(settings, table, result, len(source.train))):
+        logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
     return Run(folder, settings, source.classes, source.images, model, result=result)
 
@@ -168,23 +175,24 @@ def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any],
     return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
 
 
-def _report_to_wandb(config: Config, folder: Path) -> None:
-    """Let Weights & Biases follow the TensorBoard events."""
+def _report_to_wandb(config: Config, folder: Path) -> Callable[[], None]:
+    """Let Weights & Biases follow the TensorBoard events, until what is returned is called."""
     if config.run.wandb is None:
-        return
+        return lambda: None
     try:
         import wandb  # type: ignore[import-not-found]
     except ImportError:
         raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
-    wandb.init(
+    following = wandb.init(
         project=config.run.wandb,
-        name=folder.name,
-        id=folder.name,
+        name="/".join(folder.parts[-2:]),
+        id=hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16],  # a resumed run goes on with its own
         dir=folder,
         config=config.plain(),
         resume="allow",
         sync_tensorboard=True,
     )
+    return following.finish
 
 
 def _begun_folder(config: Config, name: str) -> Path:

@@ -41,7 +41,7 @@ _EXAMPLES = 6
 _SWEEP_SECONDS = 20.0
 _CHUNK_SECONDS = 30.0  # until the next part of an upload
 _HEADERS = {
-    "content-security-policy": "default-src 'self'; media-src 'self' blob:; img-src data:; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; media-src 'self'; img-src data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
@@ -90,7 +90,7 @@ class _Site:
         report(0.0, "checking the video")
         info = check(source, self.limits)
         report(0.02, "preparing the video")
-        shown = playable(source, job.folder / "shown.mp4")
+        shown = playable(source, job.folder / "shown.mp4", lambda: report(0.02, "preparing the video"))
         found = []
         for number, looker in enumerate(self.lookers):
             folder = job.folder / f"run{number}"

@@ -17,6 +17,8 @@ from cbam3d.serve.look import Limits, Report
 
 logger = logging.getLogger(__name__)
 
+_KEPT = 2  # videos that have been looked at, for each that may wait
+
 
 class Forgotten(Exception):
     """A job has been deleted while it ran."""
@@ -74,6 +76,10 @@ class Jobs:
         """
         self.forget_old()
         with self.lock:
+            ended = [job for job in self.known.values() if job.state in ("done", "failed")]
+        for job in sorted(ended, key=lambda job: job.touched)[: -_KEPT * self.limits.waiting]:  # the disk is finite
+            self.forget(job)
+        with self.lock:
             if self.pending >= self.limits.waiting:
                 raise InputError("Too many videos are waiting. Try again later.")
             self.pending += 1
@@ -116,7 +122,10 @@ class Jobs:
                 self.forget(job)
 
     def close(self) -> None:
-        """Delete everything."""
+        """Delete everything; what runs ends when it next reports."""
+        with self.lock:
+            for job in self.known.values():
+                job.forgotten = True
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.root.cleanup()
 
@@ -125,6 +134,7 @@ class Jobs:
         try:
             job.report(0.0, "starting")
             job.result = self.work(job, job.report)
+            job.touched = time.monotonic()
             job.state = "done"
         except Forgotten:
             pass
@@ -137,5 +147,5 @@ class Jobs:
         with self.lock:
             self.pending -= 1
             job.touched = time.monotonic()
-        if job.forgotten:
+        if job.forgotten or job.state == "failed":
             shutil.rmtree(job.folder, ignore_errors=True)

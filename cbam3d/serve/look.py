@@ -21,6 +21,8 @@ from cbam3d.video.probe import VideoInfo, measure_video, probe_video
 _TOP = 5
 _WINDOWS = 240  # of a timeline, at most
 _HEAD = 1024  # bytes
+_PLAYLISTS = (b"ffconcat", b"#", b"<", b"v=0", b"[")  # how those that FFmpeg knows begin
+_MOST_FRAMES = 240  # a second
 _ROWS = 8  # classes of a timeline
 
 Report = Callable[[float, str], None]  # share that is done, 0 … 1, and what is being done
@@ -145,7 +147,8 @@ def check(path: Path, limits: Limits) -> VideoInfo:
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD)
-    if not any(byte < 9 for byte in head):  # text: a playlist would have FFmpeg open what it names
+    # a playlist would have FFmpeg open what it names
+    if not any(byte < 9 for byte in head) or head.lstrip(b"\xef\xbb\xbf\t\n\r ").startswith(_PLAYLISTS):
         raise InputError("This is no video that can be read: text.")
     try:
         info = measure_video(path)
@@ -153,7 +156,7 @@ def check(path: Path, limits: Limits) -> VideoInfo:
         raise InputError(_without(str(error), path)) from None
     if not info.num_frames:
         raise InputError(f"This is no video that can be read: {_without(info.problem, path)}.")
-    seconds = info.duration_seconds
+    seconds = max(info.duration_seconds, info.num_frames / _MOST_FRAMES)  # a header can name any frame rate
     if seconds > limits.seconds:
         raise InputError(f"The video lasts {seconds:.0f} seconds, the limit is {limits.seconds:.0f}.")
     return info

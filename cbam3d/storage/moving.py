@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from cbam3d.errors import InputError
@@ -16,7 +17,8 @@ from cbam3d.storage.places import Place, Url
 
 
 def state_of(place: Place) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none.
+    """Size in bytes and modification time in nanoseconds of a file; zeros if there is none. A folder, such as a video
+    of numbered images, has the sum of its files' sizes and the latest of their times.
 
     Raises:
         InputError: a URL that cannot be asked for.
@@ -25,6 +27,10 @@ def state_of(place: Place) -> tuple[int, int]:
         if isinstance(place, Url):
             return remote.state_of(place)[:2]
         state = os.stat(place)
+        if S_ISDIR(state.st_mode):
+            with os.scandir(place) as entries:
+                states = [entry.stat() for entry in entries if entry.is_file()]
+            return sum(one.st_size for one in states), max((one.st_mtime_ns for one in states), default=0)
     except (FileNotFoundError, IsADirectoryError):
         return 0, 0
     except (OSError, ValueError) as error:

@@ -76,27 +76,47 @@ def read_clip(
     """
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
+    order = sorted(set(frames))
     if is_local(path) and os.path.isdir(cast(str, path)):
-        return torch.from_numpy(read_sequence(cast(str, path), frames, size))
-    if decoder == "torchcodec":
+        clip = torch.from_numpy(read_sequence(cast(str, path), order, size))
+    elif decoder == "torchcodec":
         if not seek or corrupt != "keep" or timeout_seconds is not None or index is not None:
             raise ValueError("seek, corrupt, timeout_seconds and index have no effect with the decoder torchcodec")
         if not is_local(path):
             raise VideoError(path, "torchcodec reads whole files of this machine: use the decoder pyav")
-        return read_frames(cast(str, path), frames, size)
-    deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
-    clip = _Clip(frames, size)
-    with video_file(path, deadline, cache) as file:
-        try:
-            complete = seek and _read_by_table(path, file, clip, deadline, index)
-        except VideoError:
-            if file.failure:
-                raise
-            complete = False
-        if not complete:
-            clip = _Clip(frames, size)
-            _read_from_start(path, file, clip, deadline, corrupt)
-    return torch.from_numpy(clip.pixels)
+        clip = read_frames(cast(str, path), order, size)
+    else:
+        deadline = Deadline(path, 60.0 if timeout_seconds is None else timeout_seconds)
+        with video_file(path, deadline, cache) as file:
+            clip = torch.from_numpy(_read(path, file, order, size, deadline, seek, corrupt, index))
+    if order == [*frames]:
+        return clip
+    places = {number: place for place, number in enumerate(order)}
+    return clip[:, [places[number] for number in frames]]
+
+
+def _read(
+    path: Source,
+    file: OpenFile,
+    order: Sequence[int],
+    size: tuple[int, int] | None,
+    deadline: Deadline,
+    seek: bool,
+    corrupt: str,
+    index: PacketIndex | None,
+) -> np.ndarray:
+    """Frames in ascending order, uint8 (3, T, H, W)."""
+    clip = _Clip(order, size)
+    try:
+        complete = seek and _read_by_table(path, file, clip, deadline, index)
+    except VideoError:
+        if file.failure:
+            raise
+        complete = False
+    if not complete:
+        clip = _Clip(order, size)
+        _read_from_start(path, file, clip, deadline, corrupt)
+    return clip.pixels
 
 
 def stream_facts(container: InputContainer, stream: av.VideoStream) -> tuple[str, str, bytes | None]:
@@ -138,27 +158,22 @@ def all_frames(
 
 
 class _Clip:
-    """Pixels of the requested frames, and which are still missing. If no size is given, the file's first frame is
-    requested as well: a stream may change its size midway, and a clip has that of the first."""
+    """Pixels of the requested frames, which are different ones, and which are still missing. If no size is given, the
+    file's first frame is requested as well: a stream may change its size midway, and a clip has that of the first."""
 
     def __init__(self, frames: Sequence[int], size: tuple[int, int] | None) -> None:
-        self.places: dict[int, list[int]] = {} if size else {0: []}
-        for place, number in enumerate(frames):
-            self.places.setdefault(number, []).append(place)
-        self.missing = set(self.places)
-        self.length, self.size = len(frames), size
+        self.places = {number: place for place, number in enumerate(frames)}
+        self.missing = {*frames} if size else {0, *frames}
+        self.size = size
         self.pixels = np.empty(0, np.uint8)
 
     def put(self, number: int, frame: av.VideoFrame) -> None:
         if number not in self.missing:
             return
         if not self.pixels.size:
-            self.pixels = np.empty((3, self.length, *(self.size or upright_size(frame))), np.uint8)
-        places = self.places[number]
-        for place in places[:1]:
-            write_rgb(frame, self.pixels[:, place])
-        for place in places[1:]:
-            self.pixels[:, place] = self.pixels[:, places[0]]
+            self.pixels = np.empty((3, len(self.places), *(self.size or upright_size(frame))), np.uint8)
+        if number in self.places:
+            write_rgb(frame, self.pixels[:, self.places[number]])
         self.missing.remove(number)
 
 

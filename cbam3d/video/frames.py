@@ -32,8 +32,7 @@ def list_frames(path: str | os.PathLike[str]) -> tuple[list[str], str]:
         path: the folder.
 
     Raises:
-        VideoError: no numbered image, several sequences of which none is called img_, two images with one number, or
-            a link that leads out of the folder.
+        VideoError: no numbered image, several sequences of which none is called img_, or two images with one number.
     """
     sequences: dict[str, dict[int, str]] = {}
     try:
@@ -53,11 +52,7 @@ def list_frames(path: str | os.PathLike[str]) -> tuple[list[str], str]:
     if len(sequences) > 1 and _USUAL not in sequences:
         raise VideoError(path, f"several sequences of images: {', '.join(f'{start}*' for start in sorted(sequences))}")
     found = sequences[_USUAL] if len(sequences) > 1 else next(iter(sequences.values()))
-    root = os.path.realpath(path)
     files = [os.path.join(path, found[number]) for number in sorted(found)]
-    for file in files:
-        if os.path.islink(file) and leads_out(file, root):
-            raise VideoError(path, f"{os.path.basename(file)} is a link that leads out of the folder")
     missing = max(found) - min(found) + 1 - len(found)
     if not missing:
         return files, ""
@@ -70,24 +65,21 @@ def read_sequence(path: str | os.PathLike[str], numbers: Sequence[int], size: tu
 
     Args:
         path: the folder.
-        numbers: in any order, repeats allowed.
+        numbers: of different frames.
         size: (height, width) in pixels to scale to; None for that of the first frame.
 
     Raises:
-        VideoError: what `list_frames` raises, a number beyond the last frame, or an image that cannot be decoded.
+        VideoError: what `list_frames` raises, a number beyond the last frame, an image that cannot be decoded, or a
+            link that leads out of the folder.
     """
     files, _ = list_frames(path)
     if max(numbers) >= len(files):
         raise VideoError(path, f"frame {max(numbers)} asked for, {len(files)} readable frames")
     if size is None:
         size = upright_size(_decode(path, files[0]))
-    pixels, done = np.empty((3, len(numbers), *size), np.uint8), dict[int, int]()
+    pixels = np.empty((3, len(numbers), *size), np.uint8)
     for place, number in enumerate(numbers):
-        if number in done:
-            pixels[:, place] = pixels[:, done[number]]
-        else:
-            write_rgb(_decode(path, files[number]), pixels[:, place])
-            done[number] = place
+        write_rgb(_decode(path, files[number]), pixels[:, place])
     return pixels
 
 
@@ -95,7 +87,7 @@ def frames_of(path: str | os.PathLike[str], files: Sequence[str]) -> Iterator[Vi
     """Decode images in order.
 
     Raises:
-        VideoError: an image that cannot be decoded.
+        VideoError: an image that cannot be decoded, or a link that leads out of the folder.
     """
     return (_decode(path, file) for file in files)
 
@@ -104,6 +96,8 @@ def _decode(path: str | os.PathLike[str], file: str) -> VideoFrame:
     """Decode an image file, by a decoder of its own: FFmpeg's for PNG gives wrong pixels from the second image on."""
     name = os.path.basename(file)
     try:
+        if os.path.islink(file) and leads_out(file, os.path.realpath(path)):
+            raise VideoError(path, f"{name} is a link that leads out of the folder")
         if os.path.getsize(file) > _LARGEST_FILE:
             raise VideoError(path, f"{name} has more than {_LARGEST_FILE:,} bytes")
         data = Path(file).read_bytes()

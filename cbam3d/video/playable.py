@@ -1,6 +1,6 @@
 """Videos in a form that browsers play."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,13 @@ _CODECS = {"mp4": ("h264", "vp9", "av1"), "webm": ("vp8", "vp9", "av1")}  # by c
 _SIDE = 480  # pixels, shorter side of a copy
 
 
-def playable(path: Path, target: Path) -> Path:
+def playable(path: Path, target: Path, go_on: Callable[[], None] = lambda: None) -> Path:
     """A video that browsers play: the file itself, or a copy that is written to `target` (H.264 in MP4, without sound).
+
+    Args:
+        path: of the video.
+        target: of the copy.
+        go_on: called for every frame; what it raises ends the copying.
 
     Raises:
         VideoError: a file that cannot be read.
@@ -27,14 +32,15 @@ def playable(path: Path, target: Path) -> Path:
             return path
         fps = stream.average_rate or stream.guessed_rate or 25
     try:
-        write_video(target, _pictures(path), min(120, max(1, round(float(fps)))))
+        write_video(target, _pictures(path, go_on), min(120, max(1, round(float(fps)))))
     except FFmpegError as error:
         raise VideoError(path, reason_of(error)) from None
     return target
 
 
-def _pictures(path: Path) -> Iterator[np.ndarray]:
+def _pictures(path: Path, go_on: Callable[[], None]) -> Iterator[np.ndarray]:
     for frame in stream_frames(str(path)):
+        go_on()
         picture = frame.scaled(min(_SIDE, *frame.size))
         height, width = (size // 2 * 2 for size in picture.shape[1:])
         yield np.ascontiguousarray(picture[:, :height, :width].transpose(1, 2, 0))

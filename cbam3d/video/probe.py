@@ -18,7 +18,7 @@ from av.packet import Packet
 
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
-from cbam3d.storage import OpenFile, Place, state_of, written
+from cbam3d.storage import Place, state_of, written
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
 from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
@@ -31,6 +31,8 @@ from cbam3d.video.timing import encode_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
+_LONGEST = 32  # times the shorter side, the longer one of a video
+_MOST_TICKS = 65_535  # a second, in MPEG-4 Part 2
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class Copies:
             InputError: it cannot be written.
         """
         path, planes = self.path(name), np.empty((3, *size), np.uint8)
+        rate = min(rate, Fraction(_MOST_TICKS))  # only a label: frame n of a copy is frame n of the video
+        rate = rate.limit_denominator(min(1001, max(1, int(_MOST_TICKS / rate))))
         options = {"qmin": "2", "qmax": "2", "g": str(self.gop), "bf": "0"}
         try:
             with written(path) as unfinished:
-                with video_writer(unfinished, rate.limit_denominator(1001), "mpeg4", **options) as write:
+                with video_writer(unfinished, rate, "mpeg4", **options) as write:
                     for frame in frames:
                         write_rgb(frame, planes)
                         write(np.ascontiguousarray(planes.transpose(1, 2, 0)))
@@ -146,9 +150,9 @@ def probe_video(
             rate, problems = Fraction(fps).limit_denominator(1001), [gaps] if gaps else []
             size, copied = _consume(count.over(frames_of(path, files)), rate, copies, name)
         else:
-            log, deadline = _Log(), Deadline(path, timeout_seconds)
+            deadline = Deadline(path, timeout_seconds)
             with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
-                log.open(container, stream)
+                log = _Log(container, stream)
                 known = stream.average_rate or stream.guessed_rate
                 rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
                 frames = count.over(all_frames(container, stream, deadline, log))
@@ -186,6 +190,8 @@ def _consume(
     if first is None:
         return None, b""
     size = upright_size(first)
+    if max(size) > _LONGEST * min(size):  # scaled to the usual shorter side, a frame would fill the memory
+        raise VideoError(name, f"{size[1]}x{size[0]} pixels: one side is more than {_LONGEST} times the other")
     if copies is None:
         deque(frames, maxlen=0)
         return size, b""
@@ -196,34 +202,30 @@ def measure_video(path: str | os.PathLike[str], timeout_seconds: float = 600.0) 
     """Like `probe_video`, but without fingerprint. If the packets alone determine the number of frames, and none is
     missing, and for a folder, only the first frame is decoded: damage elsewhere is then not detected."""
     try:
-        measure = _measure_folder if os.path.isdir(path) else _measure_packets
-        info = measure(path, Deadline(path, timeout_seconds))
+        info = _measure_folder(path) if os.path.isdir(path) else _measure_file(path, Deadline(path, timeout_seconds))
     except (VideoError, StopIteration):
         info = None
     return info or probe_video(path, timeout_seconds)  # which reports the problem
 
 
-def _measure_packets(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+def _measure_file(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
     with video_file(path, deadline) as file:
-        return _measure_file(file, deadline)
-
-
-def _measure_file(file: OpenFile, deadline: Deadline) -> VideoInfo | None:
-    log = _Log()
-    with open_video(file, deadline) as (container, stream):
-        log.open(container, stream)
-        for packet in demux(container, stream, deadline):
-            log.packet(packet)
-        table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
-        if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
-            return None
-    with open_video(file, deadline) as (container, stream):
-        height, width = upright_size(next(all_frames(container, stream, deadline)))
+        with open_video(file, deadline) as (container, stream):
+            log = _Log(container, stream)
+            for packet in demux(container, stream, deadline):
+                log.packet(packet)
+            table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
+            if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
+                return None
+        with open_video(file, deadline) as (container, stream):
+            height, width = upright_size(next(all_frames(container, stream, deadline)))
+    if max(height, width) > _LONGEST * min(height, width):
+        return None
     count = len(table.places)
     return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", file.num_bytes, file.changed_ns)
 
 
-def _measure_folder(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo | None:
+def _measure_folder(path: str | os.PathLike[str]) -> VideoInfo | None:
     files, problem = list_frames(path)
     height, width = upright_size(next(frames_of(path, files)))
     return VideoInfo(len(files), 0.0, width, height, 0.0, problem, *state_of(Path(path)))
@@ -251,14 +253,11 @@ class _Count:
 class _Log(ReadingLog):
     """Statistics of the packets read."""
 
-    def __init__(self) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.errors: list[str] = []
         self.cut = 0
         self.entries: list[Entry] = []
         self.start, self.end = math.inf, -math.inf  # seconds
-
-    def open(self, container: InputContainer, stream: VideoStream) -> None:
-        """Record the header's information."""
         self.facts = stream_facts(container, stream)
         self.promised = 0.0  # seconds; in MP4 and MOV edit lists make a duration hard to compare
         if container.format.name in ("asf", "mxf") and stream.duration is not None and stream.time_base is not None:

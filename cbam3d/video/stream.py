@@ -14,6 +14,7 @@ from cbam3d.storage import is_stored
 from cbam3d.video.container import Deadline, VideoError, open_input
 from cbam3d.video.decode import all_frames
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
+from cbam3d.video.timing import EXACT
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,6 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
         raise VideoError(source, "no frame can be decoded")
 
 
-_EXACT = 1e-6  # seconds, by which times may differ that are meant to be equal
-
-
 def stream_windows(
     frames: Iterable[TimedFrame], window: float, step: float, pixels: Callable[[TimedFrame], np.ndarray]
 ) -> Iterator[tuple[float, float, float, list[np.ndarray]]]:
@@ -80,16 +78,16 @@ def stream_windows(
     start, end, fps, count = 0.0, 0.0, 25.0, 0
 
     def until(stop: float) -> list[np.ndarray]:
-        return [one for seconds, one in seen if start - _EXACT <= seconds < stop - _EXACT]
+        return [one for seconds, one in seen if start - EXACT <= seconds < stop - EXACT]
 
     for timed in frames:
         seen.append((timed.seconds, pixels(timed)))
         fps, end = timed.fps, timed.seconds + 1 / timed.fps
-        while end >= start + window - _EXACT:
+        while end >= start + window - EXACT:
             if chosen := until(start + window):  # else a gap
                 yield start, start + window, fps, chosen
             count += 1
-            while seen and seen[0][0] < count * step - _EXACT:
+            while seen and seen[0][0] < count * step - EXACT:
                 seen.popleft()
             if seen:  # windows within a gap would be empty
                 count = max(count, math.floor((seen[0][0] - window) / step))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -12,7 +11,7 @@ from cbam3d.video.container import VideoError
 
 
 def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple[int, int] | None) -> Tensor:
-    """Like decode.read_clip, using torchcodec.
+    """Like decode.read_clip, using torchcodec, for ascending numbers.
 
     Raises:
         InputError: torchcodec is not installed, or does not find FFmpeg's libraries.
@@ -23,7 +22,7 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
     except ImportError:
         raise InputError('decoder torchcodec: not installed (pip install "cbam3d[torchcodec]")') from None
     except RuntimeError as error:
-        raise InputError(f"decoder torchcodec: {str(error).strip().splitlines()[0]}") from None
+        raise _not_loaded(error) from None
     if not os.path.exists(path):
         raise VideoError(path, "no such file")
     if os.path.getsize(path) == 0:
@@ -34,18 +33,23 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
         decoder = VideoDecoder(os.fspath(path), seek_mode="exact", num_ffmpeg_threads=1)
         if max(frames) >= len(decoder):
             raise VideoError(path, f"frame {max(frames)} asked for, {len(decoder)} readable frames")
-        order = sorted(set(frames))
-        pictures = decoder.get_frames_at(order).data
+        pictures = decoder.get_frames_at(list(frames)).data
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, VideoError):
             raise
+        if "libtorchcodec" in str(error):  # which newer versions load only now
+            raise _not_loaded(error) from None
         raise VideoError(path, f"unreadable ({str(error).strip().splitlines()[0].lower()})") from None
     if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
         pictures = F.resize(pictures, list(size), antialias=True)
-    places = torch.tensor([order.index(frame) for frame in frames])
-    return pictures[places].movedim(1, 0).contiguous()
+    return pictures.movedim(1, 0).contiguous()
 
 
 def _is_avi(path: str | os.PathLike[str]) -> bool:
     with open(path, "rb") as file:
         return file.read(12)[8:] == b"AVI "
+
+
+def _not_loaded(error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    return InputError(f"decoder torchcodec: {reason} (it needs FFmpeg's libraries; data.decoder pyav has its own)")

@@ -170,3 +170,12 @@ def test_train_py_exits_with_the_status_and_one_line(tmp_path):
     assert done.stderr == "cbam3d: command line: unknown key 'train.epoch': did you mean 'train.epochs'?\n"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_do_nothing_are_refused(capsys):
+    for arguments, message in (
+        (["list", "models", "--channels", "8"], "--channels and --size go with attention"),
+        (["features", "--config", "probe", "--checkpoint", "best", "--out", "x.parquet"], "--checkpoint is of a run"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

@@ -61,6 +61,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(tiny_run, tmp_path, capsys
         (["--window", "0"], "--window must be above 0, got 0.0"),
         (["--step", "1"], "--step goes with --window"),
         (["--top", "0"], "--top must be above 0, got 0"),
+        (["--top", "3", "--events", "csv"], "--top does not go with --events"),
     ],
 )
 def test_mistakes_are_one_line(tiny_run, capsys, arguments, message):
@@ -93,6 +94,17 @@ def test_a_stream_gives_what_the_file_gives(tiny_run, make_video, served, capsys
     assert [row | {"path": ""} for row in streamed] == [row | {"path": ""} for row in read]
     assert main(["predict", str(tiny_run), f"{served}/numbers.ts"]) == 0  # shorter than the window of streams
     assert capsys.readouterr().out.startswith("0.00 … 1.60 s: ")
+    assert main(["predict", str(tiny_run), str(path), f"{served}/numbers.ts", "--step", "1", "--json"]) == 0
+    whole, part = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (whole["start_seconds"], part["start_seconds"]) == (None, 0.0)
+
+
+def test_files_that_are_broken_off_are_no_success(tiny_run, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cbam3d.runs.windows.predict_windows", interrupted)
+    assert main(["predict", str(tiny_run), str(tiny_run.parent / "videos")]) == 130
 
 
 def test_streams_and_cameras_that_are_not_there_are_one_line(tiny_run, served, capsys, tmp_path):

@@ -125,3 +125,9 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path):
     path.write_text("train: {weight_decay: 1e-3, learning_rate: 1}")
     train = load_config(path).train
     assert (train.weight_decay, train.learning_rate) == (0.001, 1.0)
+
+
+def test_sections_and_overrides_are_merged_key_by_key():
+    given = {"config": "folder", "train": {"epochs": 3}, "data.root": "videos"}
+    config = load_config(given, {"train": {"batch_size": 8}, "data": {"size": 64}})
+    assert (config.train.epochs, config.train.batch_size, config.data.root, config.data.size) == (3, 8, "videos", 64)

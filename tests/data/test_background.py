@@ -53,8 +53,7 @@ def test_its_share_of_the_samples_is_as_asked_for():
     for balance, shares in ((0, [0.2, 0.8 * 2 / 3, 0.8 / 3]), (1, [0.2, 0.4, 0.4])):
         weights = visits(labels, balance, 0.2, classes)
         np.testing.assert_allclose(np.bincount(labels, weights) / len(labels), shares)
-        batches = TrainBatches(labels, 10, 0)
-        batches.weights = weights
+        batches = TrainBatches(labels, 10, 0, weights=weights)
         drawn = labels[[index.item for batch in batches for index in batch]]
         np.testing.assert_allclose(np.bincount(drawn, minlength=3), 100 * np.array(shares), atol=3)
     several = np.eye(3, dtype=bool)[labels][:, 1:]

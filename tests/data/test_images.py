@@ -40,6 +40,20 @@ def test_images_are_read_scaled_and_labelled(tmp_path):
     assert views[1, :, 3, 3].tolist() == [1, 2, 3]
 
 
+def test_photos_are_made_upright(tmp_path):
+    upright = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    for name, tolerance in (("a.png", 0), ("a.jpg", 3)):
+        upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / name, exif=exif, quality=98, subsampling=0)
+        difference = read_image(tmp_path / name, 6).int() - torch.from_numpy(np.asarray(upright).copy()).permute(
+            2, 0, 1
+        )
+        assert difference.abs().max() <= tolerance
+    upright.save(tmp_path / "odd.png", exif=b"Exif\0\0nonsense")
+    assert read_image(tmp_path / "odd.png", 6).shape == (3, 6, 6)
+
+
 def test_without_splits_a_part_of_each_class_is_held_out(tmp_path):
     for label in "ab":
         for i in range(20):

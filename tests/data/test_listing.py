@@ -71,13 +71,15 @@ def test_ucf101_reads_the_official_lists(tmp_path):
     }
 
 
-@pytest.mark.parametrize("place", ["train/air drumming", "train", "air drumming", "videos"])
-def test_kinetics_reads_csv_wherever_the_videos_lie(tmp_path, place):
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [("train/air drumming", ""), ("train", ""), ("air drumming", "kinetics_400_"), ("videos", "kinetics700_2020_")],
+)
+def test_kinetics_reads_csv_wherever_the_videos_lie(tmp_path, place, prefix):
     root = touch(tmp_path / "k", f"{place}/-a_b-c12345_000007_000017.mp4", f"{place}/zzzzzzzzzzz_000100_000110.mp4")
-    (root / "train.csv").write_text("label,youtube_id,time_start,time_end,split\nair drumming,-a_b-c12345,7,17,train\n")
-    (root / "validate.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\nzumba,zzzzzzzzzzz,100,110,validate\n"
-    )
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (root / f"{prefix}train.csv").write_text(f"{header}air drumming ,-a_b-c12345,7,17,train\n")
+    (root / f"{prefix}validate.csv").write_text(f"{header}zumba,zzzzzzzzzzz,100,110,validate\n")
     listing = list_videos(root, recipe("kinetics"))
     assert columns(listing, "label", "split", "problem") == [("air drumming", "train", ""), ("zumba", "val", "")]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cbam3d.data.batch import Sample, SampleIndex, pack
+from cbam3d.data.batch import AGAIN, Sample, SampleIndex, pack
 from cbam3d.data.loader import EvalBatches, Loader, TrainBatches, balanced
+from cbam3d.data.rng import keys_of
 
 
 class Numbers:
@@ -67,8 +68,7 @@ def test_classes_are_evened_out():
     labels = np.repeat([0, 1, 2], [36, 9, 3])
     assert balanced(labels, 0.0) is None
     for balance, shares in ((1.0, [16, 16, 16]), (0.5, [48 * x / (6 + 3 + 3**0.5) for x in (6, 3, 3**0.5)])):
-        batches = TrainBatches(labels, 4, seed=0)
-        batches.weights = balanced(labels, balance)
+        batches = TrainBatches(labels, 4, seed=0, weights=balanced(labels, balance))
         found = visits(batches, 400)
         assert (found.sum(1) == 48).all()
         by_class = np.stack([found[:, labels == label].sum(1) for label in range(3)], 1)
@@ -80,6 +80,20 @@ def test_classes_are_evened_out():
         whole = list(chain(*indices(batches)))
         batches.start = 5
         assert list(chain(*indices(batches))) == whole[20:]  # a run resumes within an epoch
+
+
+def test_an_item_that_an_epoch_has_again_is_drawn_anew():
+    labels = np.repeat([0, 1], [20, 2])
+    batches = TrainBatches(labels, 4, seed=0, weights=balanced(labels, 1.0))
+    batches.epoch = 2
+    whole = list(chain(*batches))
+    assert len({index.item for index in whole}) < len(whole) == len(set(whole))
+    for item in (20, 21):
+        times = [index.epoch - 2 for index in whole if index.item == item]
+        assert times == [AGAIN * time for time in range(len(times))]
+        assert len(times) >= 4
+    keys = keys_of(0, *np.array(whole).T)
+    assert len(np.unique(keys)) == len(whole)
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

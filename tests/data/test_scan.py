@@ -1,5 +1,6 @@
 import os
 import shutil
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -148,6 +149,34 @@ def test_a_scan_that_was_broken_off_goes_on(tmp_path, make_video):
     assert run(root, journal=journal).num_frames.tolist() == [99, 6, 7, 8]
 
 
+def test_what_failed_is_tried_again(tmp_path, make_video, monkeypatch):
+    make_video("root/a/0.mp4", 5)
+    (tmp_path / "root" / "a" / "1.mp4").write_bytes(b"no video")
+    journal = tmp_path / "journal"
+    assert run(tmp_path / "root", journal=journal).num_frames.tolist() == [5, 0]
+    known = Reading(tmp_path / "root", journal=journal).notes().read(lambda name: state_of(tmp_path / "root" / name))
+    assert [*known] == ["a/0.mp4"]
+
+
+@pytest.mark.parametrize("rate", [Fraction(120_000, 1_001), Fraction(23_976, 1_000), Fraction(100_000)])
+def test_a_copy_of_any_frame_rate_can_be_written(tmp_path, make_video, rate):
+    with av.open(make_video(count=20)) as container:
+        Copies(tmp_path / "copies", 24, 5).write("a.avi", container.decode(video=0), (24, 32), rate)
+    info = probe_video(tmp_path / "copies" / "a.avi")
+    assert (info.num_frames, info.problem) == (20, "")
+    if rate < 600:  # beyond, FFmpeg doubts it
+        assert info.fps == pytest.approx(float(rate), rel=1e-3)
+
+
+def test_parts_of_a_variable_rate_have_the_times_of_their_frames_in_the_copy(tmp_path):
+    """10 frames of 0.1 s, then 10 of 0.4 s: at the mean rate of 4 frames a second, frame 10 is shown at 2.5 s."""
+    row = {"fps": 4.0, "start": 1.0, "end": 5.0, "first_frame": 10, "num_frames": 10, "duration_seconds": 5.0}
+    assert scan._times_in_copy(row) == {"start": 2.5, "end": 5.0}
+    exact = {**row, "start": 2.45, "end": 5.9}  # of a constant rate: as listed
+    assert scan._times_in_copy(exact) == {}
+    assert scan._times_in_copy({**row, "start": 0.0, "end": 0.0}) == {}  # no part
+
+
 def test_copies_are_small_and_equal_in_content(tmp_path, make_video):
     make_video("root/a/1.mp4", 40, g="250")
     make_video("root/a/1.avi", 30, "mpeg4")
@@ -180,5 +209,5 @@ def test_names_of_every_kind_and_links_to_nowhere(tmp_path, make_video):
     found = dict(zip(table.path, table.problem, strict=True))
     assert found == {**dict.fromkeys(names, ""), "a/gone.mp4": "no such file"}
     known = Reading(tmp_path / "root", journal=journal).notes().read(lambda name: state_of(tmp_path / "root" / name))
-    assert set(known) == set(found)
+    assert set(known) == set(names)
     assert assign_splits(table, FOLDER, 1, 0.5).split.equals("test").sum() >= 1

@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from cbam3d.data import transforms
+from cbam3d.data.parameters import send
 from cbam3d.data.rng import keys_of
 
 FACTORS = torch.tensor([0.3, 0.8, 1.0, 1.2, 1.9])
@@ -138,3 +139,8 @@ def test_a_picture_that_is_no_square_is_rotated_without_distortion():
         expected = F.rotate(x, degrees)
         found = rotate(x, np.array([degrees]))
         assert (found == expected).float().mean() > 0.98  # a pixel on an edge may round elsewhere
+
+
+def test_a_device_without_float64_gets_float32():
+    sent = send([np.array([0.5, 2.0]), np.array([[3]])], torch.device("meta"))
+    assert [(one.dtype, tuple(one.shape)) for one in sent] == [(torch.float32, (2,)), (torch.int64, (1, 1))]

@@ -50,6 +50,48 @@ def test_tokens_and_channels_last_come_channels_first():
     assert vit(torch.randn(2, 3, 64, 64)).shape == (2, 192, 17)
 
 
+@pytest.mark.parametrize("grid", [None, 1])
+def test_a_head_sees_tokens_of_frames_one_frame_after_the_other(grid):
+    torch.manual_seed(0)
+    options = {} if grid is None else {"grid": grid}
+    model = create_model("torchvision/vit_b_32", 5, ndim=3, head="statistics", head_options=options).eval()
+    x = torch.randn(1, 3, 3, 224, 224)
+    features = model.features(x)
+    assert features.shape == (1, 768, 3, 50 if grid is None else 1, 1)
+    images = model.backbone.backbone(x[0].movedim(1, 0))  # (T, C, L)
+    expected = images.movedim(0, 1)[None]
+    torch.testing.assert_close(features[..., 0], expected if grid is None else expected.mean(3, keepdim=True))
+
+
+def test_the_head_of_a_source_is_not_taken_for_the_new_one():
+    pytest.importorskip("timm")
+    source = create_model("timm/convnext_atto", 7).state_dict()
+    assert "head.norm.weight" in source
+    model = create_model("timm/convnext_atto", 5, head="attention", weights=source)
+    assert {key for key in model.state_dict() if key.startswith("head.")} <= set(model.weights_report.new)
+    again = create_model("timm/convnext_atto", 5, head="attention", weights=model.state_dict())  # of such a network
+    assert not again.weights_report.new
+
+
+class WithBackbone(nn.Module):
+    """A network whose own attribute has the name of a wrapper."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = create_model("resnet10", num_classes, ndim=2, width=8)
+
+    def forward(self, x):
+        return self.backbone(x)
+
+
+def test_a_network_that_calls_a_part_of_it_backbone_takes_weights_of_other_classes():
+    source, name = WithBackbone(7), f"{__name__}:WithBackbone"
+    model = create_model(name, 5, weights=source.state_dict())
+    assert sorted(model.weights_report.new) == ["backbone.fc.bias", "backbone.fc.weight"]
+    by_order = create_model(name, 5, weights=source.state_dict(), weights_match="order")
+    assert sorted(by_order.weights_report.new) == ["backbone.fc.bias", "backbone.fc.weight"]
+
+
 def test_features_are_averaged_to_a_grid():
     model = create_model("resnet10", 5, ndim=3, width=8, head="attention", head_options={"grid": 2, "num_heads": 2})
     x = torch.randn(CLIP)

@@ -45,6 +45,14 @@ def test_a_folder_gives_the_network_back(tmp_path):
         hub.from_pretrained(tmp_path)
 
 
+def test_weights_are_those_that_are_saved(tmp_path):
+    source = create_model(**ARGUMENTS).state_dict()
+    arguments = {**ARGUMENTS, "weights": "somewhere.pth", "weights_match": "order"}
+    model = create_model(**{**arguments, "weights": source})
+    hub.save_pretrained(model, tmp_path, **arguments)
+    assert torch.equal(hub.from_pretrained(tmp_path).fc.weight, source["fc.weight"])
+
+
 def test_pushed_and_pulled(fake_hub):
     model = create_model(**ARGUMENTS).eval()
     hub.push_to_hub(model, "someone/network", **ARGUMENTS)

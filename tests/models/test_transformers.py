@@ -65,7 +65,7 @@ def test_its_features_take_another_head(saved, head):
 
 
 def test_its_files_tell_what_it_wants(saved):
-    found = own_input(f"hf/{saved[0]}", None)
+    found = own_input(f"hf/{saved[0]}", 3, None)
     assert found == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 4, 32)
 
 

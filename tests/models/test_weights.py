@@ -192,7 +192,7 @@ def test_r3d_18_and_our_resnet18_exchange_weights(direction):
 def test_an_imagenet_network_inflated_gives_the_same_on_a_still_clip(depth):
     """Centre inflation is exact at every place of the clip."""
     image = randomise_norms(getattr(torchvision.models, f"resnet{depth}")(num_classes=6)).eval()
-    clip = ResNet(depth, 6, ndim=3, stem_pool=True).eval()
+    clip = create_model(f"resnet{depth}", 6, ndim=3, as_video="inflate").eval()  # pools after the stem, too
     report = load_weights(clip, image.state_dict(), inflation="centre", require_complete=True)
     assert "conv1.weight" in report.inflated
     x = torch.randn(1, 3, 64, 64)

@@ -122,6 +122,23 @@ def test_what_is_done_is_not_done_again(compared):
     assert checkpoint.stat().st_mtime_ns == then
     with pytest.raises(InputError, match=r"was begun with train\.epochs 1, now it is 2"):
         compare({**recipe, "train.epochs": 2}, "none,se", seeds=1, out=out)
+    with pytest.raises(InputError, match=r"was begun with data\.groups None, now it is other\.csv; take another --out"):
+        compare({**recipe, "data.groups": "other.csv"}, "none,se", seeds=1, out=out)
+
+
+def test_a_training_that_ran_out_of_time_is_said(tiny_run, compared_here, tmp_path):
+    def stopped(self, command, **options):
+        return 0  # as train.max_hours ends it
+
+    recipe = {**TINY, "data.root": str(tiny_run.parent / "videos")}
+    compare(recipe, "none,se", seeds=1, out=tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Processes, "run", stopped)
+        with pytest.raises(IncompleteComparison, match=r"1 of 3 runs did not end.*eca.*train\.max_hours") as failed:
+            compare(recipe, "none,se,eca", seeds=1, out=tmp_path / "out")
+        assert [row.name for row in failed.value.compared.rows] == ["none", "se"]
+        with pytest.raises(IncompleteComparison, match="2 of 2 runs did not end"):
+            compare(recipe, "none,se", seeds=1, out=tmp_path / "other")
 
 
 @pytest.mark.slow

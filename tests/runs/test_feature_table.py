@@ -1,6 +1,7 @@
 """Features as a table."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +24,10 @@ def videos(tmp_path_factory):
     motion.render(root, num_groups=2)
     prepare("folder", root)
     return root
+
+
+def names_of(split):
+    return [split.name(i) for i in range(len(split))]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,20 @@ def test_a_row_is_a_file_and_a_view(run, videos, tmp_path):
             with torch.no_grad():  # by hand: every frame through the image network, up to its pooling
                 pooled = inner.features(clip.transpose(0, 1)).mean((0, 2, 3))
             np.testing.assert_allclose(row["features"], pooled.numpy(), rtol=2e-2, atol=2e-3)
+
+
+def test_splits_are_those_of_the_run(run, videos, tmp_path):
+    """Videos that came later would move others from training to test, were the split made again."""
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos" / "manifest.csv").unlink()
+    again = train_tiny(tmp_path / "videos", tmp_path / "run", FRAMES)
+    before = {
+        name: split for split in ("train", "test") for name in names_of(getattr(open_dataset(again.config), split))
+    }
+    for path in sorted((tmp_path / "videos").rglob("*.mp4"))[::2]:
+        shutil.copy(path, path.with_name(f"a_{path.name}"))
+    table = pq.read_table(features(again, output=tmp_path / "f.parquet")).to_pylist()
+    assert {row["path"]: row["split"] for row in table} == before
 
 
 def test_frames_layers_views_and_another_format(run, tmp_path):

@@ -82,6 +82,17 @@ def test_several_labels_have_map_and_thresholds_of_validation(runs):
     assert (run.folder / "curves.png").stat().st_size
 
 
+def test_thresholds_are_those_of_the_network_that_they_were_found_for(runs, tmp_path):
+    shutil.copytree(runs[2].folder, tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    known = list(metrics["thresholds"].values())
+    assert load_run(tmp_path / "run").thresholds.tolist() == known
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics | {"epoch": metrics["epoch"] + 1}))
+    assert set(load_run(tmp_path / "run").thresholds.tolist()) == {0.5}
+    with pytest.raises(InputError, match=r"last\.ckpt: has one checkpoint, best is of the folder of a run"):
+        load_run(tmp_path / "run" / "checkpoints" / "last.ckpt", "best")
+
+
 def test_evaluation_repeats_the_score_and_adds_that_of_events(runs):
     for at_once, name in ((1, "video_top1"), (2, "video_map")):
         run = runs[at_once]

@@ -22,7 +22,7 @@ from cbam3d.errors import InputError
 from cbam3d.serve import app as app_module
 from cbam3d.serve.app import create_app
 from cbam3d.serve.jobs import Jobs
-from cbam3d.serve.look import Limits
+from cbam3d.serve.look import Limits, check
 from cbam3d.video.encode import write_video
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -200,6 +200,66 @@ def test_a_video_that_is_deleted_while_it_is_looked_at_leaves_nothing(tiny_run, 
         assert jobs.pending == 0
         time.sleep(0.1)
         assert not folder.exists()
+
+
+def wait_for(condition):
+    for _ in range(200):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_failed_and_what_is_too_much_leaves_the_disk():
+    def work(job, report):
+        if job.name == "bad":
+            raise InputError("no video")
+        return {}
+
+    jobs = Jobs(Limits(waiting=1), work)
+    made = []
+    for name in ("bad", "a", "b", "c"):
+        made.append(jobs.create(name))
+        jobs.start(made[-1])
+        assert wait_for(lambda: made[-1].state in ("done", "failed") and not jobs.pending)
+    assert wait_for(lambda: not made[0].folder.exists())
+    assert made[3].folder.exists()
+    jobs.create("d")
+    assert [job.name for job in jobs.known.values()] == ["b", "c", "d"]  # two for each that may wait
+    jobs.close()
+
+
+def test_a_job_that_runs_ends_with_the_server():
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(job, report):
+        begun.set()
+        try:
+            while True:
+                report(0.5, "on and on")
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    jobs = Jobs(Limits(), work)
+    jobs.start(jobs.create("x"))
+    assert begun.wait(10)
+    jobs.close()
+    assert ended.wait(10)
+
+
+@pytest.mark.parametrize("start", [b"ffconcat version 1.0\nfile upload\n", b"\n#EXTM3U\n", b"<smil>", b"v=0\n"])
+def test_playlists_are_refused_whatever_bytes_they_hold(tmp_path, start):
+    (tmp_path / "upload").write_bytes(start + b"#\x01\n")
+    with pytest.raises(InputError, match="no video that can be read: text"):
+        check(tmp_path / "upload", Limits())
+
+
+def test_a_frame_rate_of_a_header_does_not_shorten_a_video(tmp_path):
+    write_video(tmp_path / "upload.mkv", np.zeros((60, 16, 16, 3), np.uint8), 1000, "mpeg4")
+    with pytest.raises(InputError, match="lasts 0 seconds, the limit is 0"):
+        check(tmp_path / "upload.mkv", Limits(seconds=0.1))
+    check(tmp_path / "upload.mkv", Limits(seconds=1))
 
 
 def test_jobs_that_wait_are_not_taken_for_old(tiny_run):

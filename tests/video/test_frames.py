@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,16 @@ def test_frames_are_the_images_in_order(tmp_path, suffix, limit):
     assert (info.num_frames, info.width, info.height, info.fps, info.problem) == (12, 40, 30, 0.0, "")
     assert probe_video(folder, fps=12.0).duration_seconds == 1.0
     assert measure_video(folder).num_frames == 12
+
+
+def test_images_that_are_written_anew_are_another_video(tmp_path):
+    folder = write(tmp_path / "clip", range(4))
+    before = probe_video(folder)
+    assert before.num_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    with open(folder / "img_00002.png", "r+b") as file:  # in place: the folder's own time stays
+        file.write(b"\x89PNG")
+    os.utime(folder / "img_00002.png", ns=(before.changed_ns + 1, before.changed_ns + 1))
+    assert probe_video(folder).changed_ns == before.changed_ns + 1
 
 
 def test_the_number_counts_rather_than_the_name(tmp_path):

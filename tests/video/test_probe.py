@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from cbam3d.errors import InputError
 from cbam3d.video import probe_video
-from cbam3d.video.probe import Copies
+from cbam3d.video.encode import write_video
+from cbam3d.video.probe import Copies, measure_video
 
 
 def test_probe_tells_size_rate_and_length(make_video):
@@ -24,6 +26,13 @@ def test_a_copy_that_cannot_be_written_stops_with_its_name(tmp_path, make_video)
 )
 def test_a_copys_short_side_is_as_asked_and_never_larger_than_the_picture(tmp_path, height, width, expected):
     assert Copies(tmp_path, short_side=128, gop=12).size(height, width) == expected
+
+
+@pytest.mark.parametrize("measure", [probe_video, measure_video])
+def test_a_picture_that_scaling_would_blow_up_is_named(tmp_path, measure):
+    write_video(tmp_path / "a.mp4", np.zeros((2, 16, 528, 3), np.uint8), 25, "mpeg4")
+    info = measure(tmp_path / "a.mp4")
+    assert (info.num_frames, info.problem) == (0, "528x16 pixels: one side is more than 32 times the other")
 
 
 def test_a_long_file_is_given_up_in_time(make_video):

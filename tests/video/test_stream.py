@@ -13,7 +13,9 @@ import torch
 
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
+from cbam3d.video.encode import write_video
 from cbam3d.video.stream import TimedFrame, is_stream, stream_frames, stream_windows
+from tests.conftest import numbered_frames, read_numbers
 
 
 def test_every_frame_with_its_time(make_video):
@@ -83,6 +85,14 @@ def test_nothing_there_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(VideoError, match="Linux and macOS"):
         next(stream_frames("0"))
+
+
+def test_windows_of_a_container_that_rounds_times_to_milliseconds_are_whole(tmp_path):
+    path = tmp_path / "a.webm"
+    write_video(path, numbered_frames(96), 30, "libvpx-vp9")
+    found = [*stream_windows(stream_frames(str(path)), 16 / 30, 16 / 30, lambda timed: timed.scaled(48))]
+    numbers = [read_numbers(torch.from_numpy(np.stack(pixels, 1))) for *_, pixels in found]
+    assert numbers == [list(range(16 * i, 16 * i + 16)) for i in range(6)]
 
 
 @pytest.mark.parametrize("gap", [4.0, 4e6])  # seconds; years take no longer than a moment

@@ -4,6 +4,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cbam3d.errors import unknown
@@ -36,12 +37,17 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def _to_pathways(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """SlowFast's two pathways from one clip: every fourth frame, and every frame. A list is unchanged."""
+    """SlowFast's two pathways from one clip: a fourth of the frames, from the first to the last, and all of them. A
+    list is unchanged."""
     (clip,) = inputs
-    return ([clip[:, :, ::4], clip],) if isinstance(clip, Tensor) else inputs
+    if not isinstance(clip, Tensor):
+        return inputs
+    count = clip.shape[2]
+    chosen = torch.linspace(0, count - 1, max(1, count // 4), device=clip.device).long()
+    return ([clip.index_select(2, chosen), clip],)
 
 
-def own_input(name: str) -> OwnInput:
+def own_input(name: str, member: str | None) -> OwnInput:
     """Nothing: the network alone does not tell how its weights want their input."""
     return OwnInput()
 

@@ -28,9 +28,13 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     return _timm(name).create_model(name, num_classes=num_classes, **options)
 
 
-def own_input(name: str) -> OwnInput:
-    """Mean and standard deviation that timm's weights of this name want."""
-    wanted = _timm(name).get_pretrained_cfg(name)
+def own_input(name: str, member: str | None) -> OwnInput:
+    """Mean and standard deviation that timm's weights want, those of a tag or the usual ones.
+
+    Raises:
+        ValueError: the network has no such weights.
+    """
+    wanted = _timm(name).get_pretrained_cfg(name if member is None else _named(name, member))
     return OwnInput() if wanted is None else OwnInput(tuple(wanted.mean), tuple(wanted.std))
 
 
@@ -41,12 +45,9 @@ def find_weights(name: str, member: str) -> dict[str, Tensor]:
         ValueError: the network has no such weights.
         InputError: they cannot be downloaded.
     """
-    timm = _timm(name)
-    tags = [one.partition(".")[2] for one in timm.list_models(f"{name}.*", pretrained=True)]
-    if member not in (known := ["pretrained", *filter(None, tags)]):
-        raise ValueError(unknown(f"weights of timm/{name}", member, known))
+    timm, named = _timm(name), _named(name, member)
     try:
-        return timm.create_model(name if member == "pretrained" else f"{name}.{member}", pretrained=True).state_dict()
+        return timm.create_model(named, pretrained=True).state_dict()
     except Exception as error:  # of many types: no network, no access
         config = timm.get_pretrained_cfg(name)
         source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
@@ -55,6 +56,14 @@ def find_weights(name: str, member: str) -> dict[str, Tensor]:
             f"weights of timm/{name} cannot be downloaded ({reason}): download model.safetensors from {source} "
             "elsewhere, and give the file"
         ) from None
+
+
+def _named(name: str, member: str) -> str:
+    """What timm calls a network with these weights."""
+    tags = [one.partition(".")[2] for one in _timm(name).list_models(f"{name}.*", pretrained=True)]
+    if member not in (known := ["pretrained", *filter(None, tags)]):
+        raise ValueError(unknown(f"weights of timm/{name}", member, known))
+    return name if member == "pretrained" else f"{name}.{member}"
 
 
 def _timm(name: str) -> Any:

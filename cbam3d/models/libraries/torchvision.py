@@ -50,6 +50,13 @@ def find_weights(name: str, member: str) -> Any:
     return members[member]
 
 
-def own_input(name: str) -> OwnInput:
-    """Nothing: the network alone does not tell how its weights want their input."""
-    return OwnInput()
+def own_input(name: str, member: str | None) -> OwnInput:
+    """Mean and standard deviation that torchvision's weights want, those of a name or the usual ones.
+
+    Raises:
+        ValueError: the network has no such weights.
+    """
+    if member is None and "DEFAULT" not in _models().get_model_weights(name).__members__:
+        return OwnInput()
+    wanted = find_weights(name, member or "DEFAULT").transforms()
+    return OwnInput(tuple(wanted.mean), tuple(wanted.std))

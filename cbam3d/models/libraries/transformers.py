@@ -65,7 +65,7 @@ def find_weights(name: str, member: str) -> dict[str, Tensor]:
     return {f"model.{key}": value for key, value in _read(name, auto.from_pretrained).state_dict().items()}
 
 
-def own_input(name: str) -> OwnInput:
+def own_input(name: str, member: str | None) -> OwnInput:
     """Frames, size, mean and standard deviation, from the network's own files."""
     config = _read(name, _transformers(name).AutoConfig.from_pretrained)
     frames, size = _frames_and_size(config)
