@@ -52,7 +52,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, monkeypatch):
         ("a: " + "9" * 5000, "not a readable configuration"),
         ("a: !!bool foo", "not a readable configuration"),
         ("a: !!timestamp foo", "not a readable configuration"),
-        ("a: [" + "1," * 60_000 + "1]", None),
+        ("a: [" + "1," * 10_000 + "1]", None),
     ],
 )
 def test_yaml_that_grows_is_refused_at_once(tmp_path, text, reason):

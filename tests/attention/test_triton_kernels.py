@@ -14,6 +14,7 @@ from cbam3d.attention.ops import gating
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton here")
+@pytest.mark.slow
 def test_kernels_in_tritons_interpreter():
     script = Path(__file__).with_name("check_triton.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

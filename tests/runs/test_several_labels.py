@@ -137,9 +137,8 @@ def test_what_holds_is_said_of_files(runs, root):
     assert prediction.labels == expected
 
 
-@pytest.mark.parametrize(
-    "kind", ["vtt", pytest.param("json", marks=pytest.mark.slow), pytest.param("csv", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vtt", "json", "csv"])
 def test_the_command_writes_events(runs, root, tmp_path, kind):
     word = [sys.executable, "-m", "cbam3d", "predict", str(runs[1].folder), str(root / "1" / "test")]
     options = ["--events", kind, "--threshold", "0.1", "--out", str(tmp_path / "out")]
@@ -166,6 +165,7 @@ def test_subtitles_may_lie_beside_their_videos(runs, root, tmp_path, capsys):
     assert main(["predict", str(runs[1].folder), films, "--events", "vtt", "--out", films]) == 0
     after = {path.name for path in (tmp_path / "films").iterdir()}
     assert after - before == {"000.vtt", "001.vtt"}
+    assert (tmp_path / "films" / "000.vtt").read_text().startswith("WEBVTT\n")
     for words, reason in (
         (["--merge", "1"], "--merge goes with --events"),
         (["--events", "csv", "--keep", "0"], "--keep must be above 0 and at most 1"),
