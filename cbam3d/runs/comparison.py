@@ -117,6 +117,8 @@ def compare(
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
     if source.manifest is not None:
+        if not (folder / TABLE_NAME).is_file():
+            write_config(base, folder / "recipe.yaml")
         write_manifest(source.manifest, folder / TABLE_NAME)
         base = with_manifest_of(folder, base)
     base = with_loss(base, source)
@@ -162,7 +164,6 @@ def _refuse_other_lists(folder: Path, base: Config) -> None:
     """Raise InputError where the folder's trainings have the videos of other lists than are given."""
     path = folder / "recipe.yaml"
     if not path.is_file():
-        write_config(base, path)
         return
     begun = load_config(path).data
     for key in ("groups", "annotations", "manifest"):
