@@ -3,6 +3,7 @@
 import json
 
 from cbam3d.cli import main
+from tests.tiny import train_tiny
 
 
 def test_scores_are_shown_and_several_runs_compared(tiny_run, capsys):
@@ -15,6 +16,18 @@ def test_scores_are_shown_and_several_runs_compared(tiny_run, capsys):
     assert f"{report['video_top1']:.2%}" in shown
     assert "bootstrap over items" in shown
     assert f"{tiny_run} against {tiny_run}: +0.00 points (95 % interval +0.00 … +0.00), within noise" in shown
+
+
+def test_runs_of_several_splits_are_averaged(tiny_run, tmp_path, capsys):
+    other = train_tiny(
+        tiny_run.parent / "videos", tmp_path / "second", {"data.split": 2, "data.stride": 1, "run.seed": 1}
+    )
+    assert main(["evaluate", str(tiny_run), str(other.folder)]) == 0
+    first, second = (
+        json.loads((run / "evaluation.json").read_text())["video_top1"] for run in (tiny_run, other.folder)
+    )
+    shown = f"mean over 2 splits: {(first + second) / 2:.2%} (1: {first:.2%}, 2: {second:.2%})"
+    assert shown in " ".join(capsys.readouterr().out.split())
 
 
 def test_mistakes_are_one_line(tiny_run, tmp_path, capsys):
