@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -112,19 +113,15 @@ def train(
     trainer, test_loader = create_trainer(settings, source, fabric, folder, skipped, begun, model, progress)
     if begun is not None:
         trainer.resume(begun.state)
-    end_report: Callable[[], None] = lambda: None  # noqa: E731
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / TABLE_NAME)
-        end_report = _report_to_wandb(settings, folder)
-    try:
+    with _followed_by_wandb(settings, folder) if fabric.is_global_zero else nullcontext():
         validated, table = trainer.fit()
         result = _result(trainer, validated, test_loader, source)
         if fabric.is_global_zero:
             _write_scores(folder, trainer, result, table)
-    finally:
-        end_report()
     if fabric.is_global_zero and (text := advice(settings, table, result, len(source.train))):
         logger.warning(text)
     fabric.barrier()  # the others may ask the run for its scores at once
@@ -175,10 +172,12 @@ def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any],
     return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
 
 
-def _report_to_wandb(config: Config, folder: Path) -> Callable[[], None]:
-    """Let Weights & Biases follow the TensorBoard events, until what is returned is called."""
+@contextmanager
+def _followed_by_wandb(config: Config, folder: Path) -> Iterator[None]:
+    """Let Weights & Biases follow the TensorBoard events, where it is asked for."""
     if config.run.wandb is None:
-        return lambda: None
+        yield
+        return
     try:
         import wandb  # type: ignore[import-not-found]
     except ImportError:
@@ -192,7 +191,10 @@ def _report_to_wandb(config: Config, folder: Path) -> Callable[[], None]:
         resume="allow",
         sync_tensorboard=True,
     )
-    return following.finish
+    try:
+        yield
+    finally:
+        following.finish()
 
 
 def _begun_folder(config: Config, name: str) -> Path:

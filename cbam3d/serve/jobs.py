@@ -76,10 +76,6 @@ class Jobs:
         """
         self.forget_old()
         with self.lock:
-            ended = [job for job in self.known.values() if job.state in ("done", "failed")]
-        for job in sorted(ended, key=lambda job: job.touched)[: -_KEPT * self.limits.waiting]:  # the disk is finite
-            self.forget(job)
-        with self.lock:
             if self.pending >= self.limits.waiting:
                 raise InputError("Too many videos are waiting. Try again later.")
             self.pending += 1
@@ -113,12 +109,14 @@ class Jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def forget_old(self) -> None:
-        """Delete those that nobody has asked for in a while."""
+        """Delete those that nobody has asked for in a while, and of those that have ended all but the latest."""
         old = time.monotonic() - 60 * self.limits.keep_minutes
         with self.lock:
-            jobs = list(self.known.values())
+            jobs = sorted(self.known.values(), key=lambda job: job.touched)
+        ended = [job.id for job in jobs if job.state in ("done", "failed")]
+        surplus = {*ended[: -_KEPT * self.limits.waiting]}  # the disk is finite
         for job in jobs:
-            if job.touched < old and job.state not in ("waiting", "running"):
+            if job.id in surplus or (job.touched < old and job.state not in ("waiting", "running")):
                 self.forget(job)
 
     def close(self) -> None:
