@@ -128,11 +128,14 @@ def measure(
         a, b = ([one.found for one in read[key]] for key in (first, name))
         if labels is not None:
             scores = [Ranking(probabilities, labels).mean() for probabilities in b]
-            found = compare_map(a, b, labels, units)
         else:
             scores = np.stack(b).mean(1).tolist()
+        if name == first:
+            found = (0.0, 0.0, 0.0)
+        elif labels is not None:
+            found = compare_map(a, b, labels, units)
+        else:
             found = compare_trainings(np.stack(a), np.stack(b), units)
-        found = found if name != first else (0.0, 0.0, 0.0)
         costs = _costs(fabric, configs[first], configs[name], num_classes, images)
         memory = max(_memory_gib(folder / "metrics.csv") for folder in runs)
         rows.append(Compared(name, scores, *found, *costs, memory))

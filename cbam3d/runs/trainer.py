@@ -61,11 +61,7 @@ def create_trainer(
     Raises:
         InputError: values that do not fit the data, the network or the device.
     """
-    if config.run.sync_batchnorm and fabric.device.type != "cuda":
-        raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
-    if begun is None and config.train.head_epochs >= config.train.epochs:
-        text = f"train.head_epochs {config.train.head_epochs} leaves none of train.epochs {config.train.epochs}"
-        raise InputError(f"{text} for other layers: more epochs, or train.freeze to train the head alone")
+    _check_values(config, source, fabric, begun is None)
     images = source.images
     model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
@@ -90,20 +86,12 @@ def create_trainer(
         skipped.add(problems)
         model.takes_features = True  # type: ignore[assignment]
     train_loader, validation_loader, test_loader = loaders
-    if fabric.world_size > 1 and config.passes_together:
-        per_visit = 1 if images or config.train.cached_views else config.data.clips_per_visit
-        fewest = min(config.train.batch_size // per_visit, len(source.train)) // fabric.world_size * per_visit
-        if config.train.accumulate > fewest:
-            raise InputError(f"train.accumulate must not exceed the {fewest} clips that a process has of a batch")
     loss = _loss(config, source)
     if config.run.compile:
         model.compile()
-    divided = config.run.strategy == "shard" and fabric.world_size > 1
-    if divided and config.train.ema is not None:
-        raise InputError("train.ema averages whole weights: set run.strategy replicate, or train.ema null")
     wrapped = fabric.setup_module(model)
     scaled = config.run.precision == "16-mixed"  # a fused step would unscale gradients itself, after they are clipped
-    fused = fabric.device.type == "cuda" and not divided and not scaled
+    fused = fabric.device.type == "cuda" and not _divided(config, fabric) and not scaled
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
     shown = progress if fabric.is_global_zero else no_progress
 
@@ -130,6 +118,28 @@ def create_trainer(
         memory_format=memory_format(config, images),
     )
     return trainer, test_loader
+
+
+def _check_values(config: Config, source: Source, fabric: Fabric, begins: bool) -> None:
+    """Raise InputError for values that do not fit each other, the device, or the number of processes."""
+    t, processes = config.train, fabric.world_size
+    if config.run.sync_batchnorm and fabric.device.type != "cuda":
+        raise InputError(f"run.sync_batchnorm needs GPUs, the device is {fabric.device}")
+    if begins and t.head_epochs >= t.epochs:
+        text = f"train.head_epochs {t.head_epochs} leaves none of train.epochs {t.epochs} for other layers"
+        raise InputError(f"{text}: more epochs, or train.freeze to train the head alone")
+    if processes > 1 and config.passes_together:
+        per_visit = 1 if source.images or t.cached_views else config.data.clips_per_visit
+        fewest = min(t.batch_size // per_visit, len(source.train)) // processes * per_visit
+        if t.accumulate > fewest:
+            raise InputError(f"train.accumulate must not exceed the {fewest} clips that a process has of a batch")
+    if _divided(config, fabric) and t.ema is not None:
+        raise InputError("train.ema averages whole weights: set run.strategy replicate, or train.ema null")
+
+
+def _divided(config: Config, fabric: Fabric) -> bool:
+    """Whether each process has a part of the weights."""
+    return config.run.strategy == "shard" and fabric.world_size > 1
 
 
 def _network(
