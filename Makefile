@@ -12,7 +12,7 @@ help:
 	@echo "make lint      ruff and pyright"
 	@echo "make format    ruff, rewriting"
 	@echo "make docs      the site, into site/"
-	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (many minutes)"
+	@echo "make bench     the benchmarks, into docs/BENCHMARKS.md (an hour or two)"
 	@echo "make clean     remove all environments, dist/ and site/"
 
 train: .venv/installed

@@ -13,7 +13,7 @@ from cbam3d.errors import InputError
 
 def parser() -> CommandParser:
     """The options of the command."""
-    about = "Print what a configuration can name; `list attention` also each mechanism's paper, ranks and costs."
+    about = "Print what a configuration can name; `list attention` also each mechanism's paper, dimensions and costs."
     kinds = ("models", "attention", "heads", "configurations", "datasets")
     command = CommandParser("list", about)
     command.add_argument("what", nargs="?", choices=kinds, help="one of these alone, a line each (default: all)")
@@ -85,7 +85,7 @@ def _catalogue(channels: int, size: tuple[int, ...]) -> Table:
     )
     table.add_column("name")
     table.add_column("paper", overflow="fold", min_width=26)
-    table.add_column("ranks")
+    table.add_column("dimensions")
     for name in ("parameters", "multiply-adds"):
         table.add_column(name, justify="right")
     table.add_column("identity")

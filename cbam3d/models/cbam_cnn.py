@@ -45,6 +45,13 @@ class CBAMCNN(nn.Module):
     Raises:
         ValueError: an invalid ndim, a size that cannot be halved three times, not three channels, or, from
             `forward`, an input of another size.
+
+    Examples:
+        >>> from cbam3d import CBAM2d
+        >>> from cbam3d.models.cbam_cnn import CBAMCNN
+        >>> model = CBAMCNN(num_classes=10, attention=CBAM2d)
+        >>> model(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -30,6 +30,13 @@ class FastCNN(nn.Module):
         ValueError: an invalid ndim, not three channels, or, from `forward`, a side of S below 9.
 
     The first convolution is frozen: `init_from_data` sets it to whiten 2x2 patches.
+
+    Examples:
+        >>> from cbam3d.models.fast_cnn import FastCNN
+        >>> model, images = FastCNN(num_classes=10, channels=(16, 64, 128)), torch.randn(100, 3, 32, 32)
+        >>> model.init_from_data(images)
+        >>> model(images[:2]).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -70,4 +70,4 @@ def _timm(name: str) -> Any:
     try:
         return import_module("timm")
     except ImportError:
-        raise InputError(f"timm/{name} needs timm: pip install timm") from None
+        raise InputError(f'timm/{name} needs timm: pip install "cbam3d[timm]"') from None
