@@ -41,6 +41,11 @@ def is_foreign(error: BaseException) -> bool:
     )
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 _SHOWN = 40  # names in a message
 
 

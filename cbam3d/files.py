@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import yaml
 
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, reason_of
 
+UNFINISHED = ".part"  # in the names of files that are being written
 _LARGEST_YAML = 1 << 17  # bytes
 _DEEPEST_YAML = 50  # values in each other
 
@@ -29,6 +30,18 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _LEADING_ZERO = re.compile(r"[-+]?0\d+")
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that `_Loader` takes for numbers."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """Plain data as YAML, in its order: what `parse_yaml` reads."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 def parse_yaml(text: str) -> Any:
@@ -58,7 +71,7 @@ def load_mapping(path: Path, kind: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_YAML:
             raise InputError(f"{path}: a {kind} has at most {_LARGEST_YAML:,} bytes")
-        content = parse_yaml(path.read_text())
+        content = parse_yaml(path.read_text("utf-8"))
     except InputError:
         raise
     except (OSError, ValueError) as error:
@@ -116,15 +129,15 @@ def load_tensors(path: Path, kind: str) -> Any:
     except pickle.UnpicklingError:
         raise InputError(f"{path}: not a readable {kind} (damaged, or more than tensors and plain data)") from None
     except Exception as error:  # a foreign file breaks the unpickler in any way it likes
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: not a readable {kind} ({reason})") from None
+        raise InputError(f"{path}: not a readable {kind} ({reason_of(error)})") from None
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to. What is there takes the name when the block ends, and is removed when it
     fails: readers find the whole file, the previous one, or none."""
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part{path.suffix}")  # others may write the same
+    # others may write the same; a name that is as long as names can be leaves no room for more
+    unfinished = path.with_name(f".{uuid4().hex[:12]}{UNFINISHED}{path.suffix}")
     try:
         yield unfinished
         if unfinished.exists():
@@ -153,6 +166,11 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be used as a folder ({error.strerror})") from None
     return Path(path)
+
+
+def printable(text: str) -> str:
+    """A text that can be encoded: names of files may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def leads_out(path: str | Path, real_root: str) -> bool:

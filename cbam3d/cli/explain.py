@@ -8,7 +8,6 @@ from rich.table import Table
 from cbam3d.cli.console import console, table_of
 from cbam3d.cli.parser import CommandParser
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder
 
 if TYPE_CHECKING:
     from cbam3d.runs.explanation import Explanation
@@ -37,14 +36,15 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
-    from cbam3d.runs.inputs import distinct, find_files
+    from cbam3d.runs.explanation import SUFFIXES
+    from cbam3d.runs.inputs import find_files, targets_of
     from cbam3d.runs.run import open_run
 
     opened = open_run(given.run, trust_code=given.trust_code)
     explainer = opened.explainer(given.device, given.checkpoint, blocks=given.blocks, layer=given.layer)
-    out = make_folder(given.out or opened.folder / "explain")
     paths, failures = find_files(given.paths, opened.images), []
-    for path, name in zip(paths, distinct(path.stem for path in paths), strict=True):
+    targets = targets_of([*map(str, paths)], given.out or opened.folder / "explain", *SUFFIXES)
+    for path, (sheet, *_) in zip(paths, targets, strict=True):
         try:
             (view,) = explainer.predictor.views(path)
         except InputError as error:  # the other files are still worth a look
@@ -53,9 +53,9 @@ def run(arguments: list[str]) -> None:
             continue
         found = explainer.explain(view, given.target)
         title = f"{path}: {found.best[0][0]} ({found.best[0][1]:.1%})"
-        files = found.save(out / name, title)
+        files = found.save(sheet.with_suffix(""), title)
         console().print(_table(found, title))
-        console().print(f"{out / name}: {', '.join(file.suffix[1:] for file in files)}")
+        console().print(f"{sheet.with_suffix('')}: {', '.join(file.suffix[1:] for file in files)}")
     if failures:
         raise InputError(f"explain: {len(failures)} files cannot be read, the first: {failures[0]}")
 

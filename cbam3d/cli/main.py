@@ -1,5 +1,6 @@
 """Which command is meant, and how errors are shown."""
 
+import errno
 import io
 import sys
 from importlib import import_module
@@ -29,6 +30,8 @@ Action recognition in video with 3D attention.
   completion  a script that completes commands and options in your shell
 
 `cbam3d COMMAND --help` shows the options of a command, `cbam3d --version` the version."""
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # full, or for reading only: nobody's mistake in the code
 
 # each a module of this room with `parser` and `run`
 COMMANDS = ["train", "evaluate", "compare", "explain", "report", "predict"]
@@ -64,6 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         if not (text := _from_another_process(error)):
             raise
         _show(text, "red")
+        return 2
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        _show(f"{error.filename or 'a file'} cannot be written: {error.strerror}", "red")
         return 2
     except KeyboardInterrupt:
         return 130

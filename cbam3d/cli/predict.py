@@ -66,7 +66,7 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
-    from cbam3d.runs.inputs import copies_of, find_files
+    from cbam3d.runs.inputs import find_files, targets_of
     from cbam3d.runs.predictor import load_run
     from cbam3d.runs.windows import predict_windows
     from cbam3d.video.stream import is_stream
@@ -91,7 +91,9 @@ def run(arguments: list[str]) -> None:
     if given.events:
         _write_events(given, predictor, sources, streams)
         return
-    copies = copies_of(sources, given.annotate) if given.annotate else [None] * len(sources)
+    copies: list[Path | None] = [None] * len(sources)
+    if given.annotate:
+        copies = [copy for (copy,) in targets_of(sources, given.annotate, ".mp4")]
     a_line_each = len(sources) > 1 and not given.window and not given.json
     top = given.top or (2 if a_line_each else 5)
 
@@ -149,7 +151,7 @@ def _settings(given: Namespace, predictor: "Predictor") -> EventSettings:
 
 
 def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], streams: list[str]) -> None:
-    from cbam3d.runs.inputs import copies_of
+    from cbam3d.runs.inputs import targets_of
 
     if given.annotate or given.json:
         raise InputError("predict: --events goes with neither --annotate nor --json")
@@ -158,7 +160,7 @@ def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], 
         raise InputError("predict: subtitles are of one video: name --out, a folder for those of several")
     targets: list[Path | None] = [None] * len(sources)
     if given.out:
-        targets = [*copies_of(sources, given.out, "--out", f".{given.events}")]
+        targets = [target for (target,) in targets_of(sources, given.out, f".{given.events}")]
 
     start, line = FORMATS[given.events]
     if start and not given.out:
@@ -166,10 +168,12 @@ def _write_events(given: Namespace, predictor: "Predictor", sources: list[str], 
 
     def show(source: str, target: Path | None) -> None:
         events = predictor.events(source, window=window, step=given.step, settings=settings)
+        if source not in streams:  # all of them first: a file that cannot be read leaves no file of events
+            events = iter(sorted(events, key=lambda event: event.start_seconds))
         with nullcontext(sys.stdout) if target is None else _opened(target) as file:
             if start and target is not None:
                 print(start, file=file, flush=True)
-            for event in events if source in streams else sorted(events, key=lambda event: event.start_seconds):
+            for event in events:
                 print(line(source, event), file=file, flush=True)
 
     failures = _show_each(sources, streams, targets, show)

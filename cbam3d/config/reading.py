@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cbam3d.config.bundled import find_config
 from cbam3d.config.schema import Config
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write, load_mapping
+from cbam3d.files import atomic_write, load_mapping, to_yaml
 
 DEFAULT = "motion"
 ConfigSource = Config | str | Path | Mapping[str, Any]
@@ -55,7 +53,7 @@ def _load(source: ConfigSource, *changes: Mapping[str, Any]) -> Config:
 def write_config(config: Config, path: Path) -> None:
     """Write a YAML file, whole or not at all."""
     with atomic_write(path) as unfinished:
-        unfinished.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+        unfinished.write_text(to_yaml(config.plain()), "utf-8")
 
 
 def _problem(values: Mapping[str, Any]) -> str:

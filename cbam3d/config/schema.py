@@ -18,6 +18,7 @@ from cbam3d.config.section import (
     Integer,
     NonNegative,
     Number,
+    PathText,
     Positive,
     Section,
     Share,
@@ -33,7 +34,7 @@ Options = Annotated[dict[str, Any], AfterValidator(plain)]
 class RunConfig(Section):
     """Where and on what a run happens."""
 
-    dir: str | None = None
+    dir: PathText | None = None
     """Folder of the run; null for runs/ and the configuration's name, numbered where that exists."""
     seed: Fixed[Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]] = 0
     """Seed that everything random follows from."""
@@ -62,14 +63,14 @@ class DataConfig(Section):
 
     recipe: Fixed[str] = "motion"
     """Name of a folder in datasets/, or path of a folder with a recipe.yaml."""
-    root: str = "data/motion"
+    root: PathText = "data/motion"
     """Folder of the data."""
-    groups: Fixed[str | None] = None
+    groups: Fixed[PathText | None] = None
     """CSV with the columns path and group (and label, split). A split never divides a group, except by the column
     split."""
-    annotations: str | None = None
+    annotations: PathText | None = None
     """The data set's own annotation files: their folder, or one of them; null looks for them in the root."""
-    manifest: str | None = None
+    manifest: PathText | None = None
     """CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the folder is scanned."""
     split: Fixed[Integer] = 1
     """Number of the recipe's split."""
@@ -93,7 +94,7 @@ class DataConfig(Section):
     """Distance between the frames of a clip, in frames of the video, or at the rate data.fps."""
     fps: Positive | None = None
     """Frame rate that videos are resampled to; null for each video's own rate."""
-    cache: str | None = None
+    cache: PathText | None = None
     """Folder that keeps what is read of remote files, shared by processes; null for cbam3d in XDG_CACHE_HOME or
     ~/.cache."""
     cache_gib: NonNegative = 10.0
@@ -210,7 +211,7 @@ class ModelConfig(Section):
     learned queries), csra, gltr, rstan, sta or stgcn; null for its own head."""
     head_options: Fixed[Options] = Field(default_factory=dict)
     """Keyword arguments of the head; and grid, the height and width that features are averaged to before it."""
-    weights: str | None = None
+    weights: PathText | None = None
     """Pretrained weights: a file; the folder of a run; a name of torchvision's weights (KINETICS400_V1); pretrained, or
     a tag, of timm's; pretrained for a network hf/…; or hf:owner/name. null for a fresh network."""
     weights_match: Literal["name", "order"] = "name"
@@ -264,7 +265,7 @@ class TrainConfig(Section):
     cached_views: Fixed[CountOrZero] = 0
     """Compute the features before model.head once, of so many random views of each training item, and train the head on
     them; what is before the head must be frozen. 0 computes them anew in each step."""
-    cache: str | None = None
+    cache: PathText | None = None
     """Folder of these features, which runs can share; null for the folder of the run."""
     schedule: Fixed[Literal["cosine", "one_cycle", "multi_step", "plateau", "constant"]] = "cosine"
     """Learning-rate schedule; plateau follows the held-out loss."""

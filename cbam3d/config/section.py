@@ -6,13 +6,14 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from cbam3d.errors import InputError
 
 T = TypeVar("T")
 Fixed = Annotated[T, "fixed"]  # cannot be changed on resume: its steps would not be those of the run that was begun
 Switch = Annotated[bool, Strict()]
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ is the home, as in a shell
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]

@@ -6,6 +6,7 @@ What is saved is whole, in the form of an undivided run, and either kind of run 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ class Sharded(ModelParallelStrategy):
 
     Args:
         num_processes: in all.
+        timeout: how long they wait for each other.
     """
 
-    def __init__(self, num_processes: int) -> None:
-        super().__init__(_shard, data_parallel_size=num_processes, tensor_parallel_size=1)
+    def __init__(self, num_processes: int, timeout: timedelta) -> None:
+        super().__init__(_shard, data_parallel_size=num_processes, tensor_parallel_size=1, timeout=timeout)
 
     def save_checkpoint(
         self, path: Any, state: dict[str, Any], storage_options: Any = None, filter: Any = None

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, reason_of
 
 PREFIX = "hf:"  # of repositories of the Hugging Face Hub, where a path may be meant
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
@@ -21,7 +21,7 @@ def download(repository: str) -> Path:
     except InputError:
         raise
     except Exception as error:  # of many types: no network, no such repository, no access
-        reason = str(error).partition("\n")[0]
+        reason = reason_of(error)
         raise InputError(f"{repository}: neither a folder nor a repository that can be read ({reason})") from None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cbam3d.attention.insertion.features import evaluating, examples
 from cbam3d.attention.nd import BATCH_NORM, CONV
+from cbam3d.errors import reason_of
 
 TAPS = 3  # along T
 
@@ -72,7 +73,7 @@ def _first_accepted(model: nn.Module) -> tuple[Tensor, Tensor]:
         try:
             return example, model(example)
         except Exception as error:  # networks reject a size with any error
-            failure = str(error).partition("\n")[0]
+            failure = reason_of(error)
     raise ValueError(f"{type(model).__name__} cannot be inflated: {failure}")
 
 

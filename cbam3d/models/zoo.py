@@ -12,7 +12,7 @@ from torch import nn
 
 from cbam3d.attention import attention_options, create_head, insert_attention
 from cbam3d.attention.nd import check_ndim
-from cbam3d.errors import is_foreign, unknown
+from cbam3d.errors import is_foreign, reason_of, unknown
 from cbam3d.models.frames import FrameNetwork
 from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.models.inflate import inflate
@@ -234,7 +234,7 @@ def _plain(
     except TypeError as error:  # an option that the network does not have
         if is_foreign(error):
             raise
-        raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{name}: {reason_of(error)}") from None
 
 
 def _insert(model: nn.Module, attention: str, chosen: dict[str, Any]) -> None:

@@ -77,21 +77,25 @@ class Checkpoint:
         Raises:
             InputError: weights that do not fit, or a class that is neither imported already nor trusted.
         """
+        self.refuse_untrusted(network, trust_code)
         config = (config or self.config).override({"model.weights": None})
         weights = weights_of(self.state)
         if network is not None:
             model = deepcopy(network)
         else:
-            name = config.model.name
-            if needs_import(name) and not trust_code:
-                raise InputError(
-                    f"{self.path}: its network is the class {name}, which is code: import its module first, or trust "
-                    "it (trust_code=True, --trust-code)"
-                )
             self._compare_shapes(config, weights)
             model = build_model(config, len(self.classes), self.images)
         self.fill(model, weights)
         return model.eval()
+
+    def refuse_untrusted(self, network: nn.Module | None = None, trust_code: bool = False) -> None:
+        """Raise InputError for a network that is code to import, unless one is given or the code is trusted."""
+        name = self.config.model.name
+        if network is None and needs_import(name) and not trust_code:
+            raise InputError(
+                f"{self.path}: its network is the class {name}, which is code: import its module first, or trust it "
+                "(trust_code=True, --trust-code)"
+            )
 
     def fill(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
         """Load weights of this checkpoint into a network.
@@ -106,12 +110,15 @@ class Checkpoint:
             raise InputError(f"{self.path} does not fit the network: {reason}") from None
 
     def _compare_shapes(self, config: Config, weights: dict[str, Tensor]) -> None:
-        """Raise InputError for a network that has other shapes than its weights, before memory is taken for it."""
+        """Raise InputError for a network of other names or shapes than its weights, before memory is taken for it."""
         try:
             with torch.device("meta"):
                 shapes = build_model(config, len(self.classes), self.images).state_dict()
         except Exception:  # a network that computes as it is built
             return
+        missing = [name for name in shapes if name not in weights and not name.endswith("num_batches_tracked")]
+        if missing:
+            raise InputError(f"{self.path} does not fit the network: {missing[0]} is missing")
         for name in shapes.keys() & weights.keys():
             if shapes[name].shape != weights[name].shape:
                 here, there = (tuple(tensors[name].shape) for tensors in (weights, shapes))

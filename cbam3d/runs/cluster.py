@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cbam3d.errors import InputError, unknown
+from cbam3d.errors import InputError, reason_of, unknown
 
 ENGINES = ("local", "ray")
 _RETRIES = 3  # of a task whose process or machine died
@@ -64,7 +64,7 @@ class Cluster:
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except ray.exceptions.RayError as error:
-                    logger.warning(f"a task of {len(part)} died: {str(error).splitlines()[0]}")
+                    logger.warning(f"a task of {len(part)} died: {reason_of(error)}")
                     if len(part) == 1:
                         yield [(part[0], None)]
                     todo.extendleft(([item], 1) for item in part if len(part) > 1)
@@ -98,7 +98,7 @@ def cluster_of(engine: str) -> Iterator[Cluster | None]:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"engine ray: {str(error).splitlines()[0]}") from None
+        raise InputError(f"engine ray: {reason_of(error)}") from None
     try:
         yield Cluster(ray)
     finally:

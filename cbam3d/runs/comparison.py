@@ -34,7 +34,7 @@ from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import create_fabric, environments
 from cbam3d.runs.table import with_manifest_of
-from cbam3d.runs.variants import Variant, read_choices
+from cbam3d.runs.variants import OF_ITEMS, Variant, read_choices
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def compare(
                     "name a class as package.module:Class, or make it a plugin"
                 )
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
-    _refuse_other_lists(folder, base)
+    _refuse_other_data(folder, base)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
     source = open_source(with_manifest_of(folder, base))
     if source.manifest is not None:
@@ -160,16 +160,16 @@ def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
     return Training(variant, seed, folder, variant.config(base).override({"run": {"seed": seed, "dir": str(folder)}}))
 
 
-def _refuse_other_lists(folder: Path, base: Config) -> None:
-    """Raise InputError where the folder's trainings have the videos of other lists than are given."""
+def _refuse_other_data(folder: Path, base: Config) -> None:
+    """Raise InputError where the folder's trainings have other videos than are asked for."""
     path = folder / "recipe.yaml"
     if not path.is_file():
         return
-    begun = load_config(path).data
-    for key in ("groups", "annotations", "manifest"):
-        then, now = getattr(begun, key), getattr(base.data, key)
-        if then != now:
-            raise InputError(f"compare: {folder} was begun with data.{key} {then}, now it is {now}; take another --out")
+    changed = changed_keys(load_config(path).plain(), base.plain())
+    for key in OF_ITEMS:
+        if key in changed:
+            then, now = changed[key]
+            raise InputError(f"compare: {folder} was begun with {key} {then}, now it is {now}; take another --out")
 
 
 def _refuse_other(training: Training) -> None:

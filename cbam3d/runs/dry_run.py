@@ -4,7 +4,9 @@ import time
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
+from torch import nn
 from tqdm import tqdm
 
 from cbam3d.config import ConfigSource, load_config
@@ -12,6 +14,7 @@ from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.data import open_source, with_loss
+from cbam3d.runs.feature_cache import headed
 from cbam3d.runs.network import check_names, count_parameters
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -40,6 +43,8 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
         skipped = SkippedFiles(place, limit, fabric.is_global_zero, keeps=False)
         tried = settings.override({"train": {"cached_views": 0}})  # which would compute all features
         trainer, test_loader = create_trainer(tried, source, fabric, Path(folder), skipped)
+        if settings.train.cached_views:
+            headed(settings, cast(nn.Module, trainer.model.module))
         batches, rate = iter(trainer.loader), trainer.schedule.learning_rate
         batch = next(batches)
         trainer.step(batch)

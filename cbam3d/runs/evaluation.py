@@ -37,6 +37,8 @@ def evaluate(
     """See `Run.evaluate`; `options` are those of `Checkpoint.model`."""
     if split not in ("val", "test"):
         raise InputError(f"split must be val or test, got {split!r}")
+    saved.refuse_untrusted(**options)
+    make_folder(saved.folder / "evaluation")
     config = with_own_input(saved.config.override(overrides or {}), saved.config.data)
     if config.train.loss is None:  # decided when the run began
         config = config.override({"train": {"loss": saved.config.train.loss}})

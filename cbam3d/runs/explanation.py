@@ -18,6 +18,7 @@ from cbam3d.video.encode import write_video
 _MAX_COLUMNS, _MAX_ROWS = 8, 4
 _SIDE = 256  # pixels, height of an animation's frames
 _FLAT = 0.01  # of the largest value: a range below is no pattern
+SUFFIXES = (".png", ".gif", ".mp4", ".npz")  # of what is written
 _FRAMES_PER_SECOND = 4  # slower than life, for the eye
 
 
@@ -67,7 +68,7 @@ class Explanation:
         Returns: the files.
         """
         stem = make_folder(Path(stem).parent) / Path(stem).name
-        files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "npz")]
+        files = [stem.with_name(f"{stem.name}{suffix}") for suffix in SUFFIXES]
         best, probability = self.best[0]
         draw_sheet(self, title or f"{best} ({probability:.1%})", files[0])
         if len(self.frames) > 1:

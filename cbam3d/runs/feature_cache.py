@@ -42,8 +42,10 @@ class FeatureCache:
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         text = json.dumps(facts, indent=2, sort_keys=True)
         self.folder = make_folder(folder / hashlib.sha256(text.encode()).hexdigest()[:16])
-        with writing(self.folder / "facts.json"), atomic_write(self.folder / "facts.json") as unfinished:
-            unfinished.write_text(text + "\n")
+        path = self.folder / "facts.json"
+        if not path.is_file():  # the cache may be there to be read only
+            with writing(path), atomic_write(path) as unfinished:
+                unfinished.write_text(text + "\n")
 
     def path(self, stamp: str) -> Path:
         """Where the features of an item are; a changed file has another stamp."""
@@ -65,6 +67,22 @@ class FeatureCache:
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as unfinished:
                 save_file({"features": kept.contiguous()}, unfinished)
+
+
+def headed(config: Config, model: nn.Module) -> HeadedNetwork:
+    """The network, if the features before its head can be kept.
+
+    Raises:
+        InputError: no head of its own, layers before it that are trained, or CutMix.
+    """
+    if not isinstance(model, HeadedNetwork):
+        raise InputError("train.cached_views needs a model.head, and what comes before it frozen")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("head."):
+            raise InputError(f"train.cached_views: {name} is trained, so its features change: freeze it (train.freeze)")
+    if config.augment.cutmix:
+        raise InputError("augment.cutmix cuts pictures, and train.cached_views has features: set it to 0")
+    return model
 
 
 def cached_loaders(
@@ -90,15 +108,9 @@ def cached_loaders(
         classes: names.
 
     Raises:
-        InputError: a network without a head of its own, or one that is trained elsewhere, too.
+        InputError: see `headed`.
     """
-    if not isinstance(model, HeadedNetwork):
-        raise InputError("train.cached_views needs a model.head, and what comes before it frozen")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.startswith("head."):
-            raise InputError(f"train.cached_views: {name} is trained, so its features change: freeze it (train.freeze)")
-    if config.augment.cutmix:
-        raise InputError("augment.cutmix cuts pictures, and train.cached_views has features: set it to 0")
+    model = headed(config, model)
     train, validation, test = loaders
     views = config.train.cached_views
     facts = {**facts_of(config, model.backbone), "grid": model.grid}

@@ -21,9 +21,9 @@ from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.loader import EvalBatches, Loader, Samples
 from cbam3d.data.videos import VideoDataset
-from cbam3d.engine.progress import Progress
+from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.errors import InputError, unknown
-from cbam3d.files import atomic_write, writing
+from cbam3d.files import atomic_write, printable, writing
 from cbam3d.models.headed import HeadedNetwork, cut
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.data import Source, open_source
@@ -111,7 +111,8 @@ def features(
         data_of_split = _sampled_as(source.train if views else source.test, items)
         batches = EvalBatches(data_of_split, used.batches.batch_size, fabric.global_rank, fabric.world_size)
         loader = Loader(data_of_split, batches, used.transform, used.loader.num_workers, fabric.device)
-        how = (cache, extract, fabric, progress, f"features of {split}")
+        shown = progress if fabric.is_global_zero else no_progress
+        how = (cache, extract, fabric, shown, f"features of {split}")
         all_kept = computed(config, source.images, loader, max(1, views), *how)
         if fabric.is_global_zero:
             for item, kept in enumerate(all_kept):
@@ -240,12 +241,16 @@ def _rows(source: Source, items: Samples, split: str, item: int, count: int, vie
     ]
 
 
+def _encodable(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
 def _write(path: Path, rows: list[dict[str, Any]], found: Tensor) -> None:
     with writing(path), atomic_write(path) as unfinished:
         if path.suffix == ".safetensors":
             save_file({"features": found.contiguous()}, unfinished, {"rows": json.dumps(rows)})
             return
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        columns = {name: [_encodable(row[name]) for row in rows] for name in rows[0]}
         values = pa.array(found.flatten().numpy())
         for size in reversed(found.shape[1:]):  # (C,), or (T, C)
             values = pa.FixedSizeListArray.from_arrays(values, size)

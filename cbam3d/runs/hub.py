@@ -6,15 +6,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
-import yaml
 from safetensors.torch import save_file
 
 from cbam3d import __version__
 from cbam3d.config import Config
 from cbam3d.engine.records import write_json
 from cbam3d.engine.train import weights_of
-from cbam3d.errors import InputError
-from cbam3d.files import make_folder
+from cbam3d.errors import InputError, reason_of
+from cbam3d.files import make_folder, printable, to_yaml
 from cbam3d.models.download import CONFIG, METRICS, WEIGHTS, hub
 from cbam3d.models.ours import attention_of
 from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint
@@ -39,7 +38,7 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
     path = saved.folder / METRICS
     if not path.is_file():
         raise InputError(f"{saved.folder}: training has not ended ({METRICS} is missing)")
-    metrics, config = json.loads(path.read_text()), _public(saved.config)
+    metrics, config = json.loads(path.read_text("utf-8")), _public(saved.config)
     make_folder(folder)
     save_file({key: value.contiguous() for key, value in weights_of(saved.state).items()}, folder / WEIGHTS)
     facts = {"cbam3d": __version__, "format": PRETRAINED, "kind": saved.state["kind"], "classes": saved.classes}
@@ -65,9 +64,9 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
         items=items,
         groups=metrics.get("num_groups", items),
         thresholds=metrics.get("thresholds"),
-        config=yaml.safe_dump(config.plain(), sort_keys=False),
+        config=to_yaml(config.plain()),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(printable(card), "utf-8")
 
 
 def push(saved: Checkpoint, repository: str, private: bool = False, **options: Any) -> str:
@@ -86,7 +85,7 @@ def push(saved: Checkpoint, repository: str, private: bool = False, **options: A
         except InputError:
             raise
         except Exception as error:  # of many types: no token, no network, no such owner
-            raise InputError(f"{repository}: cannot be pushed ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{repository}: cannot be pushed ({reason_of(error)})") from None
     return str(address)
 
 

@@ -51,15 +51,16 @@ def distinct(names: Iterable[str]) -> list[str]:
     return list(taken)
 
 
-def copies_of(sources: list[str], folder: str, option: str = "--annotate", suffix: str = ".mp4") -> list[Path]:
-    """Where what is written about each source goes; the folder, which an option names, is made.
+def targets_of(sources: list[str], folder: str | Path, *suffixes: str) -> list[tuple[Path, ...]]:
+    """Where what is written about each source goes, a file for each suffix; the folder is made.
 
     Raises:
         InputError: onto one of the sources, or a folder that cannot be made.
     """
     stems = [f"camera{one}" if one.isdecimal() else Path(one.partition("?")[0]).stem for one in sources]
-    paths = [make_folder(folder) / f"{stem}{suffix}" for stem in distinct(stems)]
+    made = make_folder(folder)
+    targets = [tuple(made / f"{stem}{suffix}" for suffix in suffixes) for stem in distinct(stems)]
     originals = {Path(one).resolve() for one in sources if not is_stream(one)}
-    if lost := [path for path in paths if path.resolve() in originals]:
-        raise InputError(f"predict: {option} {folder} would overwrite {lost[0]}")
-    return paths
+    if lost := [path for paths in targets for path in paths if path.resolve() in originals]:
+        raise InputError(f"{lost[0]} would be overwritten: name another folder than {folder}")
+    return targets

@@ -21,8 +21,8 @@ from cbam3d.data.images import read_image
 from cbam3d.data.recipe import load_recipe
 from cbam3d.engine.events import Event, EventSettings, Window, find_events
 from cbam3d.engine.scoring import activate
-from cbam3d.errors import InputError
-from cbam3d.runs.checkpoint import open_checkpoint
+from cbam3d.errors import InputError, reason_of
+from cbam3d.runs.checkpoint import Checkpoint, open_checkpoint
 from cbam3d.runs.data import sampling_of
 from cbam3d.runs.network import memory_format
 from cbam3d.storage import is_stored, local_copy, place_of
@@ -65,13 +65,18 @@ class Predictor:
             self.device = torch.device(device)
             self.model = model.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either
-            raise InputError(f"device {device}: {str(error).splitlines()[0]}") from None
+            raise InputError(f"device {device}: {reason_of(error)}") from None
         self.classes, self.config, self.images = classes, config, images
         self.apart = config.classes_apart
         self.thresholds = np.full(len(classes), 0.5) if thresholds is None else thresholds
         crops = EvalCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
+
+    @classmethod
+    def of(cls, saved: Checkpoint, device: torch.device | str = "cpu", **options: Any) -> "Predictor":
+        """That of a checkpoint; `options` are those of `Checkpoint.model`."""
+        return cls(saved.model(**options), saved.classes, saved.config, saved.images, device, saved.thresholds)
 
     def __call__(self, path: str | Path, top: int = 5) -> list[tuple[str, float]]:
         """The most probable classes of a file, by its path or URL, with their probabilities 0 … 1, best first.
@@ -284,6 +289,4 @@ def load_run(
         >>> best in predictor.classes
         True
     """
-    opened = open_checkpoint(path, checkpoint)
-    model = opened.model(trust_code=trust_code)
-    return Predictor(model, opened.classes, opened.config, opened.images, device, opened.thresholds)
+    return Predictor.of(open_checkpoint(path, checkpoint), device, trust_code=trust_code)

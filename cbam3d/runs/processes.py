@@ -3,10 +3,12 @@
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from cbam3d.config import Config, RunConfig
@@ -16,6 +18,7 @@ from cbam3d.errors import InputError, Stopped, counted
 from cbam3d.runs.hardware import precision_of, with_precision
 
 T = TypeVar("T")
+_PATIENCE = timedelta(days=1)
 
 
 def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fabric, Config]:
@@ -38,12 +41,11 @@ def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fab
     elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
         options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
         options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
-    if run.strategy == "shard":
-        if by_fabric_run:
-            raise InputError("run.strategy shard: `fabric run` has strategies of its own; use run.devices, or torchrun")
-        count = options["devices"] * options.get("num_nodes", 1)
-        if count > 1:
-            options["strategy"] = Sharded(count)
+    if run.strategy == "shard" and by_fabric_run:
+        raise InputError("run.strategy shard: `fabric run` has strategies of its own; use run.devices, or torchrun")
+    count = 1 if by_fabric_run else options["devices"] * options.get("num_nodes", 1)
+    if count > 1:  # the others wait while the first reads the videos
+        options["strategy"] = Sharded(count, _PATIENCE) if run.strategy == "shard" else DDPStrategy(timeout=_PATIENCE)
     main = sys.modules["__main__"]
     if run.devices > 1 and "LOCAL_RANK" not in os.environ and not hasattr(main, "__file__"):
         raise InputError(f"run.devices {run.devices}: several processes need a script, the command line, or torchrun")

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import yaml
 from PIL import Image
 
 from cbam3d import __version__
@@ -21,7 +20,7 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder, writing
+from cbam3d.files import make_folder, printable, writing
 from cbam3d.models.download import METRICS
 from cbam3d.models.ours import attention_of
 from cbam3d.runs.checkpoint import Checkpoint
@@ -56,18 +55,18 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
             raise InputError(f"{folder}: no folder of a run whose training has ended ({name} is missing)")
     if mistakes < 0:
         raise InputError(f"report: --mistakes must be at least 0, got {mistakes}")
-    wrong, right = _examples(folder)
-    wrong, right = wrong[:mistakes], right[: mistakes // 3]
-    found, trouble = _with_pictures(wrong + right, saved, options)
     out = folder / "report.html" if out is None else out
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text())
     make_folder(out.parent)
     if out.is_dir():
         raise InputError(f"report: --out {out} is a folder")
-    shown = [replace(one, path=_printable(one.path)) for one in found]
+    wrong, right = _examples(folder)
+    wrong, right = wrong[:mistakes], right[: mistakes // 3]
+    found, trouble = _with_pictures(wrong + right, saved, options)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
+    shown = [replace(one, path=printable(one.path)) for one in found]
     examples = {"mistakes": shown[: len(wrong)], "successes": shown[len(wrong) :]}
-    page = template.render(**_facts(folder, saved), **examples, trouble=_printable(trouble))
+    page = template.render(**_facts(folder, saved), **examples, trouble=printable(trouble))
     with writing(out):
         out.write_text(page, "utf-8")
     return out
@@ -96,7 +95,7 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "calibration": _calibration(_rows(folder / "predictions.csv")),
         "splits": _splits(_rows(folder / TABLE_NAME)),
         "skipped": _rows(folder / "skipped.csv"),
-        "config": yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()), sort_keys=False),
+        "config": (folder / "config.yaml").read_text("utf-8"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if name != "saved"),
         "trained": versions.get("saved", "")[:10],
         "written": f"{datetime.now():%Y-%m-%d} by cbam3d {__version__}",
@@ -169,12 +168,7 @@ def _rows(path: Path, raw: bool = False) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
-    return rows if raw else [{key: _printable(value) for key, value in row.items()} for row in rows]
-
-
-def _printable(text: str) -> str:
-    """A name that is no UTF-8 cannot stand in a page as it is."""
-    return text.encode("utf-8", "replace").decode()
+    return rows if raw else [{key: printable(value) for key, value in row.items()} for row in rows]
 
 
 def _examples(folder: Path) -> tuple[list[Example], list[Example]]:
@@ -208,8 +202,7 @@ def _with_pictures(examples: list[Example], saved: Checkpoint, options: dict[str
         test = open_source(config).test
     except InputError as error:
         return examples, str(error)
-    predictor = Predictor(saved.model(**options), saved.classes, saved.config, saved.images)
-    explainer = Explainer(predictor, grad_cam=False)
+    explainer = Explainer(Predictor.of(saved, **options), grad_cam=False)
     numbers = {test.name(i): i for i in range(len(test))}
     shown, trouble = [], ""
     for example in examples:

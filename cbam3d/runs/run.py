@@ -115,9 +115,7 @@ class Run:
         Raises:
             InputError: no such device, or weights that do not fit.
         """
-        saved = self.checkpoint(checkpoint)
-        model = saved.model(**self._how)
-        return Predictor(model, saved.classes, saved.config, saved.images, device, saved.thresholds)
+        return Predictor.of(self.checkpoint(checkpoint), device, **self._how)
 
     def explainer(
         self,

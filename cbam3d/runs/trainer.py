@@ -62,7 +62,7 @@ def create_trainer(
         InputError: values that do not fit the data, the network or the device.
     """
     _check_values(config, source, fabric, begun is None)
-    images = source.images
+    images, shown = source.images, progress if fabric.is_global_zero else no_progress
     model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
     freeze_layers(config.train, model, new)
@@ -78,7 +78,7 @@ def create_trainer(
             begun.fill(model, begun.state["model"])
         model.to(fabric.device).eval()
         try:
-            *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, progress, source.classes)
+            *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, shown, source.classes)
         except KeyboardInterrupt:
             if not config.train.cache:
                 logger.info(f"the features so far are kept: --run.dir {folder} goes on from them")
@@ -93,7 +93,6 @@ def create_trainer(
     scaled = config.run.precision == "16-mixed"  # a fused step would unscale gradients itself, after they are clipped
     fused = fabric.device.type == "cuda" and not _divided(config, fabric) and not scaled
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
-    shown = progress if fabric.is_global_zero else no_progress
 
     def evaluate(scored: nn.Module, held_out: Iterable[Any]) -> Evaluation:
         return score(fabric, scored, held_out, len(source.classes), config.eval.batch_size, images, loss.apart, shown)

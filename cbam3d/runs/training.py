@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from itertools import count, takewhile
+from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder
+from cbam3d.files import UNFINISHED, make_folder
 from cbam3d.models.download import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
@@ -78,7 +80,7 @@ def train(
         ['video_mean_class_accuracy', 'video_top1', 'video_top5']
     """
     given: ConfigSource = {} if config is None else config
-    placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(Path(run_dir).expanduser())}
+    placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(run_dir)}
     check_network(model)
     if model is not None:
         placed |= {"model": ModelConfig(name=GIVEN, attention=None).model_dump()}
@@ -90,6 +92,8 @@ def train(
         if settings.run.dir is not None and checkpoint_path(Path(settings.run.dir)).exists():
             raise InputError(f"{settings.run.dir} holds a run: resume it, or give another run.dir")
     check_names(settings)
+    if settings.run.wandb is not None:
+        _wandb()  # now, rather than after the videos have been read
     fabric, settings = create_fabric(settings, model)
     if resume:
         logger.info(f"run folder {folder}")
@@ -102,7 +106,7 @@ def train(
     else:
         settings = with_own_input(settings)
     found = with_manifest_of(folder, settings) if resume else settings
-    source = by_first_process(fabric, lambda: open_source(found, progress=progress))
+    source = by_first_process(fabric, lambda: open_source(found, begun and begun.classes, progress))
     settings = with_loss(settings, source)
     if resume and source.manifest is not None:
         refuse_changed(source.manifest, place_of(settings.data.root))
@@ -114,9 +118,13 @@ def train(
     if begun is not None:
         trainer.resume(begun.state)
     if fabric.is_global_zero:  # only now is it certain that this configuration fits the folder
+        for left in checkpoint_path(folder).parent.glob(f".*{UNFINISHED}*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         write_config(settings.override({"run.dir": None}), folder / "config.yaml")
         if source.manifest is not None:
             write_manifest(source.manifest, folder / TABLE_NAME)
+    if fabric.is_global_zero and trainer.state.epoch < settings.train.epochs:
+        (folder / METRICS).unlink(missing_ok=True)  # those of another network than this will be
     with _followed_by_wandb(settings, folder) if fabric.is_global_zero else nullcontext():
         validated, table = trainer.fit()
         result = _result(trainer, validated, test_loader, source)
@@ -172,17 +180,20 @@ def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any],
     return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
 
 
+def _wandb() -> Any:
+    try:
+        return import_module("wandb")
+    except ImportError:
+        raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
+
+
 @contextmanager
 def _followed_by_wandb(config: Config, folder: Path) -> Iterator[None]:
     """Let Weights & Biases follow the TensorBoard events, where it is asked for."""
     if config.run.wandb is None:
         yield
         return
-    try:
-        import wandb  # type: ignore[import-not-found]
-    except ImportError:
-        raise InputError('run.wandb: not installed (pip install "cbam3d[wandb]")') from None
-    following = wandb.init(
+    following = _wandb().init(
         project=config.run.wandb,
         name="/".join(folder.parts[-2:]),
         id=hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16],  # a resumed run goes on with its own
@@ -198,7 +209,8 @@ def _followed_by_wandb(config: Config, folder: Path) -> Iterator[None]:
 
 
 def _begun_folder(config: Config, name: str) -> Path:
-    """Where the run to resume lives: the named folder, or the last of those with the configuration's name.
+    """Where the run to resume lives: the named folder, or that of the configuration's name which was
+    written last.
 
     Raises:
         InputError: no run there.
@@ -207,10 +219,11 @@ def _begun_folder(config: Config, name: str) -> Path:
         if not checkpoint_path(Path(config.run.dir)).exists():
             raise InputError(f"{config.run.dir}: nothing to resume (checkpoints/last.ckpt is missing)")
         return Path(config.run.dir)
-    runs = [folder for folder in takewhile(Path.exists, _numbered(name)) if checkpoint_path(folder).exists()]
+    runs = [folder for folder in Path("runs").glob("*") if re.fullmatch(rf"{re.escape(name)}(-\d+)?", folder.name)]
+    runs = [folder for folder in runs if checkpoint_path(folder).exists()]
     if not runs:
         raise InputError(f"runs/{name}: nothing to resume")
-    return runs[-1]
+    return max(runs, key=lambda folder: checkpoint_path(folder).stat().st_mtime)
 
 
 def new_folder(config: Config, name: str) -> Path:

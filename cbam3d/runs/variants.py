@@ -13,9 +13,10 @@ from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.errors import InputError, check_options
 from cbam3d.files import load_mapping, parse_yaml
 
-# what all trainings share: their items, and what compare itself decides
-_SHARED = ("run.dir", "run.seed", "data.recipe", "data.root", "data.groups", "data.annotations", "data.manifest")
-_SHARED += ("data.split", "data.test_fraction", "data.allow_leaks")
+# what decides which items are trained and scored
+OF_ITEMS = ("data.recipe", "data.root", "data.groups", "data.annotations", "data.manifest", "data.split")
+OF_ITEMS += ("data.test_fraction", "data.allow_leaks")
+_SHARED = ("run.dir", "run.seed", *OF_ITEMS)  # by all trainings
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ only what the browser plays)."""
 import asyncio
 import contextlib
 import ipaddress
+import json
 import os
 import shutil
 import time
@@ -40,6 +41,7 @@ _OURS = "x-cbam3d"  # a header that pages of other sites cannot send
 _EXAMPLES = 6
 _SWEEP_SECONDS = 20.0
 _CHUNK_SECONDS = 30.0  # until the next part of an upload
+_LEAST_RATE = 1 << 14  # bytes a second of an upload, on average
 _HEADERS = {
     "content-security-policy": "default-src 'self'; media-src 'self'; img-src data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -115,7 +117,7 @@ class _Site:
     async def about(self, _: Request) -> Response:
         names = [looker.name for looker in self.lookers]
         accepted = {"mib": self.limits.mib, "seconds": self.limits.seconds, "keep_minutes": self.limits.keep_minutes}
-        return JSONResponse({"runs": names, "limits": accepted, "examples": [label for label, _ in self.examples]})
+        return _Json({"runs": names, "limits": accepted, "examples": [label for label, _ in self.examples]})
 
     async def upload(self, request: Request) -> Response:
         _refuse_others(request)
@@ -124,7 +126,7 @@ class _Site:
         if int(request.headers.get("content-length", 0)) > most:
             raise too_large
         job = _create(self.jobs, request.query_params.get("name", "video"))
-        done = 0
+        done, begin = 0, time.monotonic()
         try:
             with open(job.folder / "upload", "wb") as file:
                 chunks = aiter(request.stream())
@@ -133,17 +135,19 @@ class _Site:
                     if done > most:
                         raise too_large
                     job.touched = time.monotonic()
+                    if done < _LEAST_RATE * (job.touched - begin - _CHUNK_SECONDS):
+                        raise TimeoutError
                     await asyncio.to_thread(file.write, chunk)
             if not done:
                 raise HTTPException(400, "The file is empty.")
         except TimeoutError:
             self.jobs.forget(job)
-            raise HTTPException(408, "The upload has come to a halt.") from None
+            raise HTTPException(408, "The upload is too slow, or has come to a halt.") from None
         except BaseException:
             self.jobs.forget(job)
             raise
         self.jobs.start(job)
-        return JSONResponse({"id": job.id}, 202)
+        return _Json({"id": job.id}, 202)
 
     async def example(self, request: Request) -> Response:
         _refuse_others(request)
@@ -158,12 +162,12 @@ class _Site:
             self.jobs.forget(job)
             raise HTTPException(404, "The example is not there any more.") from None
         self.jobs.start(job)
-        return JSONResponse({"id": job.id}, 202)
+        return _Json({"id": job.id}, 202)
 
     async def state(self, request: Request) -> Response:
         job = self.job_of(request)
         facts = {"name": job.name, "state": job.state, "share": job.share, "doing": job.doing, "error": job.error}
-        return JSONResponse({**facts, "result": job.result})
+        return _Json({**facts, "result": job.result})
 
     async def delete(self, request: Request) -> Response:
         _refuse_others(request)
@@ -232,7 +236,7 @@ def _file(path: Path) -> Response:
 
 async def _say(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
+    return _Json({"error": error.detail}, error.status_code)
 
 
 def _is_loopback(host: str) -> bool:
@@ -240,6 +244,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Json(JSONResponse):
+    """In ASCII: names of classes may hold bytes that are no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
 
 
 class _WithHeaders:

@@ -22,6 +22,7 @@ _TOP = 5
 _WINDOWS = 240  # of a timeline, at most
 _HEAD = 1024  # bytes
 _PLAYLISTS = (b"ffconcat", b"#", b"<", b"v=0", b"[")  # how those that FFmpeg knows begin
+_CHECK_SECONDS = 60.0
 _MOST_FRAMES = 240  # a second
 _ROWS = 8  # classes of a timeline
 
@@ -151,7 +152,7 @@ def check(path: Path, limits: Limits) -> VideoInfo:
     if not any(byte < 9 for byte in head) or head.lstrip(b"\xef\xbb\xbf\t\n\r ").startswith(_PLAYLISTS):
         raise InputError("This is no video that can be read: text.")
     try:
-        info = measure_video(path)
+        info = measure_video(path, _CHECK_SECONDS)
     except InputError as error:
         raise InputError(_without(str(error), path)) from None
     if not info.num_frames:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, reason_of
 from cbam3d.video.container import VideoError
 
 
@@ -39,7 +39,7 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
             raise
         if "libtorchcodec" in str(error):  # which newer versions load only now
             raise _not_loaded(error) from None
-        raise VideoError(path, f"unreadable ({str(error).strip().splitlines()[0].lower()})") from None
+        raise VideoError(path, f"unreadable ({reason_of(error).lower()})") from None
     if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
         pictures = F.resize(pictures, list(size), antialias=True)
     return pictures.movedim(1, 0).contiguous()
@@ -51,5 +51,5 @@ def _is_avi(path: str | os.PathLike[str]) -> bool:
 
 
 def _not_loaded(error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0]
+    reason = reason_of(error)
     return InputError(f"decoder torchcodec: {reason} (it needs FFmpeg's libraries; data.decoder pyav has its own)")

@@ -120,7 +120,7 @@ def test_an_annotated_copy_overwrites_no_source(tiny_run, make_video, capsys):
     path, other = make_video("a/v.mp4", 20), make_video("b/v.mp4", 30)
     before = other.read_bytes()
     assert main(["predict", str(tiny_run), str(path), str(other), "--annotate", str(other.parent)]) == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert other.read_bytes() == before
     assert main(["predict", str(tiny_run), str(path), str(other), "--annotate", str(path.parents[1] / "out")]) == 0
     counts = {file.name: probe_video(file).num_frames for file in (path.parents[1] / "out").iterdir()}

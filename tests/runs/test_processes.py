@@ -137,6 +137,7 @@ def test_a_worker_that_dies_is_named(videos, tmp_path):
 
 SCRIPT = """
 import sys
+from datetime import timedelta
 from pathlib import Path
 import torch
 from lightning_fabric import Fabric
@@ -156,7 +157,7 @@ from cbam3d.engine.train import Trainer
 import os
 
 folder, world_size, strategy = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")), sys.argv[2]
-strategy = Sharded(world_size) if strategy == "shard" else strategy
+strategy = Sharded(world_size, timedelta(minutes=2)) if strategy == "shard" else strategy
 fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
 fabric.launch()
 torch.manual_seed(0)
