@@ -36,7 +36,7 @@ def attention_maps(model: nn.Module, inputs: Tensor) -> dict[str, dict[Kind, Ten
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         has_maps = hasattr(module, "attention_map") or hasattr(module, "attention_maps")
-        if has_maps and not any(name.startswith(outer + ".") for outer in blocks):
+        if has_maps and not any(name.startswith(outer and f"{outer}.") for outer in blocks):
             blocks[name] = module
     found: dict[str, dict[Kind, Tensor]] = {}
 

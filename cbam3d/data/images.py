@@ -17,8 +17,10 @@ from cbam3d.data.batch import Packed, SampleIndex
 from cbam3d.data.recipe import Recipe
 from cbam3d.data.scan import FileProgress
 from cbam3d.data.split import split_by_group
+from cbam3d.data.workers import num_cores
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import leads_out
+from cbam3d.video.probe import MOST_ELONGATED
 
 
 class ImageDataset:
@@ -75,13 +77,19 @@ def load_torchvision(root: Path, recipe: Recipe, size: int) -> tuple[dict[str, I
     for split in ("train", "test"):
         try:
             source = getattr(datasets, recipe.torchvision or "")(root, train=split == "train", download=True)
+            images = np.asarray(source.data)  # (N, H, W, 3), or grey (N, H, W)
+        except (AttributeError, TypeError):
+            raise InputError(
+                f"recipe {recipe.name}: torchvision.datasets.{recipe.torchvision} is not like CIFAR10"
+            ) from None
         except (OSError, RuntimeError) as error:
             raise InputError(f"{recipe.torchvision} cannot be downloaded to {root}: {error}") from None
-        images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))
+        images = np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
+        images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         if images.shape[-1] != size:
             images = F.resize(images, [size], antialias=True)
         names = [f"{split}/{i}" for i in range(len(images))]
-        loaded[split] = ImageDataset(images, torch.tensor(source.targets), names)
+        loaded[split] = ImageDataset(images, torch.as_tensor(source.targets), names)
         classes = list(source.classes)
     return loaded, classes
 
@@ -116,7 +124,8 @@ def load_folder(
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     suffixes, real_root = picture_suffixes(), os.path.realpath(root)
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    found = {path.relative_to(root): path for path in root.rglob("*") if path.suffix.lower() in suffixes}
+    paths = sorted(path for name, path in found.items() if not any(part.startswith(".") for part in name.parts))
     names = [path.relative_to(root).as_posix() for path in paths]
     fields = [recipe.match(name) for name in names]
     classes = recipe.classes or sorted({match["label"] for match in fields if match})
@@ -125,7 +134,7 @@ def load_folder(
     problems: list[tuple[str, str]] = []
     read = partial(_read, size=size, real_root=None if allow_outside else real_root)
     small = sum(path.lstat().st_size for path in paths[:64]) < 64 * _SMALL_FILE  # threads would wait for each other
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         reads = map(read, paths) if small else pool.map(read, paths)
         images = progress(reads, len(paths))
         for name, match, image in zip(names, fields, images, strict=True):
@@ -165,12 +174,24 @@ def read_image(path: Path, size: int) -> Tensor:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            picture = F.pil_to_tensor(_upright(image).convert("RGB"))
+            size_of_file = image.size
+            if max(size_of_file) > MOST_ELONGATED * min(size_of_file):
+                raise ValueError(f"{image.width}x{image.height} pixels: one side is too long for the other")
+            picture = F.pil_to_tensor(_of_eight_bits(_upright(image)).convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable ({' '.join(str(error).split())})") from None
     if picture.shape[1:] == (size, size):
         return picture
     return F.center_crop(F.resize(picture, [size], antialias=True), [size, size])
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey pixels of 16 bits in 8, which Pillow would cut off at 255; others as they are."""
+    if image.mode == "F":
+        raise ValueError("its pixels are real numbers")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:

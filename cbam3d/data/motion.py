@@ -11,7 +11,6 @@ decreases one of them. To make the order of the frames the only cue:
 The eight videos of a group, one per class, share textures and belong to the same split.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cbam3d.data.workers import num_cores
 from cbam3d.video.encode import write_video
 
 # class -> (which quantity of the pose moves, in which direction). y grows downwards, the angle clockwise.
@@ -54,7 +54,7 @@ def render(root: str | Path, seed: int = 0, num_groups: int = NUM_GROUPS) -> int
     root = Path(root)
     for label in CLASSES:
         (root / label).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # torch and FFmpeg release the GIL
+    with ThreadPoolExecutor(num_cores()) as pool:  # torch and FFmpeg release the GIL
         return sum(pool.map(partial(_render_group, root, seed), range(1, num_groups + 1)))
 
 

@@ -6,7 +6,6 @@ video has textures of its own, so that those of the held-out videos are new. `an
 """
 
 import csv
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cbam3d.data.motion import CLASSES, FPS, draw
+from cbam3d.data.workers import num_cores
 from cbam3d.files import atomic_write
 from cbam3d.video.encode import write_video
 
@@ -40,7 +40,7 @@ def render(root: str | Path, at_once: int = 1, seed: int = 0) -> int:
     names = [(split, number) for split, count in NUM_VIDEOS.items() for number in range(count)]
     for split in NUM_VIDEOS:
         (root / split).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # torch and FFmpeg release the GIL
+    with ThreadPoolExecutor(num_cores()) as pool:  # torch and FFmpeg release the GIL
         rows = list(pool.map(partial(_render_video, root, at_once, seed), *zip(*names, strict=True)))
     with (
         atomic_write(root / "annotations.csv") as unfinished,

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cbam3d.data.annotations import Annotations, without_suffix
 from cbam3d.errors import InputError, unknown
@@ -112,24 +112,42 @@ def load_recipe(folder: Path) -> Recipe:
     patterns = facts.get("patterns")
     if not isinstance(patterns, list) or not patterns:
         raise InputError(f"{path}: patterns must be a list, got {patterns!r}")
+    lists = facts.get("annotations", {})
+    if not isinstance(lists, dict):
+        raise InputError(f"{path}: annotations must be a mapping, got {lists!r}")
+    for key, texts in (("patterns", patterns), ("classes", facts.get("classes") or [])):
+        _check_texts(f"{path}: {key}", texts)
+    test_groups = facts.get("test_groups", {})
+    if not isinstance(test_groups, dict):
+        raise InputError(f"{path}: test_groups must be a mapping, of numbers of splits to groups, got {test_groups!r}")
+    for number, groups in test_groups.items():
+        _check_texts(f"{path}: test_groups: {number}", groups)
     for pattern in patterns:
         named = re.findall(r"\{(\w+)\}", pattern)
+        if len(set(named)) < len(named):
+            raise InputError(f"{path}: {pattern!r} has a field twice")
         if odd := [name for name in named if name not in _FIELDS]:
             raise InputError(f"{path}: {pattern!r}: " + unknown("field", odd[0], _FIELDS))
-        lists = facts.get("annotations") or {}
         if "label" not in named and not (lists.get("label") or lists.get("labels")):
             raise InputError(f"{path}: {pattern!r} has no {{label}}")
-        if missing := set(re.findall(r"\{(\w+)\}", facts.get("group") or "")) - set(named):
-            raise InputError(f"{path}: group names {missing.pop()!r}, which is not in {pattern!r}")
+        for key in ("group", "video"):
+            if missing := set(re.findall(r"\{(\w+)\}", facts.get(key) or "")) - set(named):
+                raise InputError(f"{path}: {key} names {missing.pop()!r}, which is not in {pattern!r}")
     if "annotations" in facts:
-        if not isinstance(facts["annotations"], dict):
-            raise InputError(f"{path}: annotations must be a mapping, got {facts['annotations']!r}")
         _check_keys(f"{path}: annotations", facts["annotations"], {f.name for f in fields(Annotations)})
         try:
             facts["annotations"] = Annotations(**facts["annotations"])
         except TypeError as error:
             raise InputError(f"{path}: annotations: {error}") from None
     return Recipe(name=folder.name, **facts)
+
+
+def _check_texts(where: str, values: Any) -> None:
+    if not isinstance(values, list):
+        raise InputError(f"{where} must be a list, got {values!r}")
+    for value in values:
+        if not isinstance(value, str):
+            raise InputError(f"{where}: {value!r} is not text: put it in quotes")
 
 
 def _check_keys(where: str, given: Iterable[str], known: set[str]) -> None:

@@ -22,7 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 from cbam3d.data.journal import Journal
 from cbam3d.data.listing import Listing
 from cbam3d.data.manifest import Manifest, from_rows
-from cbam3d.data.workers import fresh_processes
+from cbam3d.data.workers import fresh_processes, num_cores
 from cbam3d.errors import InputError
 from cbam3d.storage import Place, Refused, Url, files_below, local_copy, state_of
 from cbam3d.video.probe import Copies, VideoInfo, probe_video
@@ -141,7 +141,7 @@ def scan_videos(
     def results() -> Iterator[VideoInfo]:
         yield from (found[name] for name in names if name in found)
         if spread is None:
-            pairs = reading.read(todo, workers or os.cpu_count() or 1, reading.notes())
+            pairs = reading.read(todo, workers or num_cores(), reading.notes())
         else:
             size = max(1, min(_MOST_IN_TASK, len(todo) // (4 * spread.num_workers)))
             parts = [todo[start : start + size] for start in range(0, len(todo), size)]

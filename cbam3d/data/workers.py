@@ -1,4 +1,4 @@
-"""Worker processes: signals and start methods."""
+"""Worker processes: how many, signals, and start methods."""
 
 import os
 import signal
@@ -14,6 +14,11 @@ from typing import Any
 import torch
 
 from cbam3d.data.malloc import return_freed_memory
+
+
+def num_cores() -> int:
+    """How many cores this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Worker:

@@ -12,7 +12,6 @@ Examples:
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import new_class
 from typing import Any
 
 from safetensors.torch import save_file
@@ -76,14 +75,3 @@ def push_to_hub(model: nn.Module, repository: str, **arguments: Any) -> None:
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, **arguments)
         api.upload_folder(repo_id=repository, folder_path=folder)
-
-
-def hub_class(network: type[nn.Module]) -> type[nn.Module]:
-    """A class of networks with the methods `save_pretrained`, `from_pretrained` and `push_to_hub` of
-    `huggingface_hub.PyTorchModelHubMixin`, which keep the arguments of its constructor: `hub_class(ResNet)(…)`.
-
-    Raises:
-        InputError: no huggingface_hub.
-    """
-    options = {"library_name": "cbam3d", "tags": ["cbam3d", "video-classification"]}
-    return new_class(network.__name__, (network, hub().PyTorchModelHubMixin), options)

@@ -5,6 +5,7 @@ along T as well), and kernels of one pixel stay so.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ def inflate(model: nn.Module) -> nn.Module:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, layer := inflated(module))
                 layer.train(module.training)
+                for new, old in zip(layer.parameters(), module.parameters(), strict=True):
+                    new.requires_grad = old.requires_grad
                 kernels += [layer.weight] if isinstance(layer, nn.Conv3d) else []
             elif type(module).__name__.endswith(("2d", "2dSame")):
                 raise ValueError(f"{refusal}: {name} is a {type(module).__name__}; frames is the other way")
@@ -102,7 +105,8 @@ def _conv(layer: nn.Conv2d) -> nn.Module:
 def _norm(layer: nn.BatchNorm2d) -> nn.Module:
     found = BATCH_NORM[3](layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     found.load_state_dict(layer.state_dict())
-    return found.to(next(layer.buffers(), torch.empty(0)).device)
+    like = next(chain(layer.parameters(), layer.buffers()), torch.empty(0))
+    return found.to(like.device, like.dtype)
 
 
 def _pair(size: Any) -> tuple[int, int]:

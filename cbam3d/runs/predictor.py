@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,13 @@ class Predictor:
         crops = EvalCrops(config.data.sides, config.eval.num_crops, config.scores_mirrored)
         self.transform = BatchTransform([crops], [], *config.data.scaling, 0)
         self.memory_format = memory_format(config, images)
+        self._lock = Lock()  # networks on frames, and with other heads, keep facts of a pass: one thread at a time
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
 
     @classmethod
     def of(cls, saved: Checkpoint, device: torch.device | str = "cpu", **options: Any) -> "Predictor":
@@ -254,7 +262,8 @@ class Predictor:
     def score(self, views: list[Tensor]) -> Tensor:
         """Probabilities (K,), the mean over views, each uint8 (3, *S) of any size."""
         parts = self.inputs(views).split(self.config.eval.batch_size)
-        logits = [self.model(part).float() for part in parts]
+        with self._lock:
+            logits = [self.model(part).float() for part in parts]
         return self.activate(torch.cat(logits)).mean(0).cpu()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cbam3d.config import Config, RunConfig
 from cbam3d.data.malloc import keep_freed_memory
+from cbam3d.data.workers import num_cores
 from cbam3d.engine.sharding import Sharded
 from cbam3d.errors import InputError, Stopped, counted
 from cbam3d.runs.hardware import precision_of, with_precision
@@ -110,5 +111,5 @@ def environments(jobs: int | None, run: RunConfig) -> list[dict[str, str]]:
     count = jobs or len(gpus) or 1
     if gpus:
         return [{**os.environ, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, num_cores() // count)
     return [{**os.environ, **({"OMP_NUM_THREADS": str(threads)} if count > 1 else {})} for _ in range(count)]

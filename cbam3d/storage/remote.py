@@ -214,7 +214,7 @@ def _raise_if_final(error: BaseException, url: Url, reason: str) -> None:
 
 
 def _missing(error: BaseException, url: Url, reason: str) -> str:
-    if "bucket" in reason:
+    if "bucket does not exist" in reason or "nosuchbucket" in reason.replace(" ", ""):
         return f"no such bucket: {url.partition('://')[2].partition('/')[0]}"
     return "a folder" if isinstance(error, IsADirectoryError) else "no such file"
 

@@ -4,10 +4,12 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from typing import Any
 
 import av
 import av.logging
+from av import VideoStream
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
 from av.stream import Discard
@@ -48,6 +50,11 @@ class VideoError(InputError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return VideoError, (self.path, self.reason)
+
+
+def frame_rate(stream: VideoStream) -> Fraction | None:
+    """Frames a second: the mean of the file, or else FFmpeg's guess."""
+    return stream.average_rate or stream.guessed_rate
 
 
 class Deadline:

@@ -22,7 +22,7 @@ from av.error import ExitError, FFmpegError
 from av.packet import Packet
 from torch import Tensor
 
-from cbam3d.storage import BlockCache, OpenFile, Source, is_local
+from cbam3d.storage import BlockCache, OpenFile, Source, is_local, place_of
 from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
 from cbam3d.video.frames import read_sequence
 from cbam3d.video.index import PacketIndex
@@ -77,6 +77,8 @@ def read_clip(
     if len(frames) == 0 or min(frames) < 0:
         raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
     order = sorted(set(frames))
+    if isinstance(path, str) and path.startswith("file:"):
+        path = place_of(path)
     if is_local(path) and os.path.isdir(cast(str, path)):
         clip = torch.from_numpy(read_sequence(cast(str, path), order, size))
     elif decoder == "torchcodec":

@@ -1,12 +1,13 @@
 """Videos in a form that browsers play."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from av.error import FFmpegError
 
-from cbam3d.video.container import Deadline, VideoError, open_input, reason_of
+from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input, reason_of
 from cbam3d.video.encode import write_video
 from cbam3d.video.stream import stream_frames
 
@@ -30,9 +31,9 @@ def playable(path: Path, target: Path, go_on: Callable[[], None] = lambda: None)
         codecs = next((codecs for kind, codecs in _CODECS.items() if kind in container.format.name), ())
         if any(codec in context.name for codec in codecs) and context.pix_fmt in ("yuv420p", "yuvj420p"):
             return path
-        fps = stream.average_rate or stream.guessed_rate or 25
+        rate = frame_rate(stream) or Fraction(25)
     try:
-        write_video(target, _pictures(path, go_on), min(120, max(1, round(float(fps)))))
+        write_video(target, _pictures(path, go_on), min(Fraction(120), rate.limit_denominator(1001)))
     except FFmpegError as error:
         raise VideoError(path, reason_of(error)) from None
     return target

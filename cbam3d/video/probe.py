@@ -19,7 +19,7 @@ from av.packet import Packet
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.storage import Place, state_of, written
-from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
+from cbam3d.video.container import Deadline, VideoError, frame_rate, open_video, reason_of, video_file
 from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
@@ -31,7 +31,7 @@ from cbam3d.video.timing import encode_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
-_LONGEST = 32  # times the shorter side, the longer one of a video
+MOST_ELONGATED = 32  # times the shorter side, the longer one of a video
 _MOST_TICKS = 65_535  # a second, in MPEG-4 Part 2
 
 
@@ -153,7 +153,7 @@ def probe_video(
             deadline = Deadline(path, timeout_seconds)
             with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
                 log = _Log(container, stream)
-                known = stream.average_rate or stream.guessed_rate
+                known = frame_rate(stream)
                 rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
                 frames = count.over(all_frames(container, stream, deadline, log))
                 size, copied = _consume(frames, rate, copies, name)
@@ -190,8 +190,8 @@ def _consume(
     if first is None:
         return None, b""
     size = upright_size(first)
-    if max(size) > _LONGEST * min(size):  # scaled to the usual shorter side, a frame would fill the memory
-        raise VideoError(name, f"{size[1]}x{size[0]} pixels: one side is more than {_LONGEST} times the other")
+    if max(size) > MOST_ELONGATED * min(size):  # scaled to the usual shorter side, a frame would fill the memory
+        raise VideoError(name, f"{size[1]}x{size[0]} pixels: one side is more than {MOST_ELONGATED} times the other")
     if copies is None:
         deque(frames, maxlen=0)
         return size, b""
@@ -214,12 +214,12 @@ def _measure_file(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo
             log = _Log(container, stream)
             for packet in demux(container, stream, deadline):
                 log.packet(packet)
-            table, rate = log.table(), float(stream.average_rate or stream.guessed_rate or 0)
+            table, rate = log.table(), float(frame_rate(stream) or 0)
             if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
                 return None
         with open_video(file, deadline) as (container, stream):
             height, width = upright_size(next(all_frames(container, stream, deadline)))
-    if max(height, width) > _LONGEST * min(height, width):
+    if max(height, width) > MOST_ELONGATED * min(height, width):
         return None
     count = len(table.places)
     return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", file.num_bytes, file.changed_ns)

@@ -11,7 +11,7 @@ import numpy as np
 from av import VideoFrame
 
 from cbam3d.storage import is_stored
-from cbam3d.video.container import Deadline, VideoError, open_input
+from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input
 from cbam3d.video.decode import all_frames
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
 from cbam3d.video.timing import EXACT
@@ -53,10 +53,13 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
     place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
     first: tuple[float, tuple[int, int]] | None = None  # time and size
     with open_input(place, deadline, format=format) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate, last, jumps = float(frame_rate(stream) or 25), -math.inf, 0.0
         for number, frame in enumerate(all_frames(container, stream, deadline)):
-            time = number / rate if frame.time is None else frame.time
-            first = first or (time, upright_size(frame))
+            time = (number / rate if frame.time is None else frame.time) + jumps
+            if time < last:  # the stream has begun again, or another file follows: time goes on
+                jumps += last + 1 / rate - time
+                time = last + 1 / rate
+            first, last = first or (time, upright_size(frame)), time
             yield TimedFrame(frame, time - first[0], rate, first[1])
             deadline.restart()
     if first is None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cbam3d import ResNet, create_model
+from cbam3d import create_model
 from cbam3d.errors import InputError
 from cbam3d.models import hub
 
@@ -63,18 +63,6 @@ def test_pushed_and_pulled(fake_hub):
     with pytest.raises(InputError, match="someone/else: neither a folder nor a repository") as error:
         hub.from_pretrained("someone/else")
     assert "\n" not in str(error.value)
-
-
-def test_networks_with_the_methods_of_the_hubs_library(tmp_path):
-    pytest.importorskip("huggingface_hub")
-    network = hub.hub_class(ResNet)
-    model = network(depth=10, num_classes=3, width=8).eval()
-    model.save_pretrained(tmp_path)
-    again = network.from_pretrained(tmp_path).eval()
-    x = torch.randn(1, 3, 4, 32, 32)
-    assert torch.equal(again(x), model(x))
-    assert isinstance(again, ResNet)
-    assert "cbam3d" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Ten
     flat = dense(x).flatten(2)
     n, c, s = flat.shape
     mean, maximum = flat.new_empty(n, s), flat.new_empty(n, s)
-    found, counting = torch.empty(n, 2, s), _counting(c)
+    found, counting = torch.empty(n, 2, s, dtype=torch.float32), _counting(c)
     with torch.autocast("cpu", enabled=False):  # it would round the products of matrices
         for i, j in _blocks(flat):
             block = flat[i, :, j]
@@ -152,11 +152,11 @@ def _as_gate(sums: Tensor | None, x: Tensor, a: Tensor | None) -> Tensor:
 
 
 def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of samples and positions of (N, C, S), of all channels, that fit the cache."""
+    """Yield slices of the first and the last axis of (N, C, S) that fit the cache, with all of the middle one."""
     n, c, s = flat.shape
     size = flat.numel() * flat.element_size()
-    columns = max(1, (size if size < 2 * _CACHE else _CACHE) // (c * flat.element_size()))
-    samples = max(1, columns // s)
+    columns = max(1, (size if size < 2 * _CACHE else _CACHE) // max(1, c * flat.element_size()))
+    samples = max(1, columns // max(1, s))
     for i in range(0, n, samples):
         for j in range(0, s, columns):
             yield slice(i, i + samples), slice(j, j + columns)
@@ -165,21 +165,21 @@ def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
 def _which_position(flat: Tensor, maximum: Tensor) -> Tensor:
     """The position of each channel's maximum, (N, C); -1 where several, or none of nan, are equal to it."""
     n, c, s = flat.shape
-    found, counting = torch.empty(n, c, 2), _counting(s).T
+    found, counting = torch.empty(n, c, 2, dtype=torch.float32), _counting(s).T
     with torch.autocast("cpu", enabled=False):
-        for here in _rows(flat):
+        for here in _blocks(flat.transpose(1, 2)):
             found[here] = torch.matmul(_equal(flat[here], maximum[here][:, :, None]), counting)
     return _unique(found[:, :, 0], found[:, :, 1])
 
 
 def _counting(count: int) -> Tensor:
     """Rows whose product with the result of `_equal` is the sum of the matching indices, and their number."""
-    return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count)])
+    return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count, dtype=torch.float32)])
 
 
 def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
     """1 where they are equal, else 0, as float32."""
-    return torch.eq(block, maximum, out=torch.empty(block.shape) if out is None else out)
+    return torch.eq(block, maximum, out=torch.empty(block.shape, dtype=torch.float32) if out is None else out)
 
 
 def _unique(indices: Tensor, counts: Tensor) -> Tensor:
@@ -190,14 +190,3 @@ def _unique(indices: Tensor, counts: Tensor) -> Tensor:
 def no_places(x: Tensor) -> Tensor:
     """In place of the places of maxima, where no derivative wants them or it finds them again."""
     return torch.empty(0, dtype=torch.int64, device=x.device)
-
-
-def _rows(flat: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of samples and channels of (N, C, S), of all positions, that fit the cache where they can."""
-    n, c, s = flat.shape
-    size = flat.numel() * flat.element_size()
-    rows = max(1, (size if size < 2 * _CACHE else _CACHE) // max(1, s * flat.element_size()))
-    samples = max(1, rows // c)
-    for i in range(0, n, samples):
-        for j in range(0, c, rows):
-            yield slice(i, i + samples), slice(j, j + rows)
