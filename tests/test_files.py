@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cbam3d.errors import InputError
-from cbam3d.files import load_mapping, load_tensors
+from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -73,3 +73,15 @@ def test_an_archive_that_grows_is_refused_unread(tmp_path):
     assert (tmp_path / "small.pt").stat().st_size < 100_000
     with pytest.raises(InputError, match=r"small\.pt: not a readable checkpoint \(a compressed archive\)"):
         load_tensors(tmp_path / "small.pt", "checkpoint")
+
+
+def test_the_longest_names_are_written(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("whole")
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("text", ["1e5", "12e3", "-.5E-2", "010", "1_000", "0x1f", "yes", "null", "~", "1.5", "é"])
+def test_text_is_text_again(text):
+    assert parse_yaml(to_yaml({"key": text})) == {"key": text}

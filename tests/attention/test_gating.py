@@ -433,3 +433,18 @@ def test_the_convolution_of_planes_is_the_librarys(monkeypatch, kernel, bias, le
             torch.testing.assert_close(one, other)
     one = torch.randn(1, 2, *(2, 5, 6)[-ndim:], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: conv(x).square(), (one,), fast_mode=True)
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_another_default_dtype_changes_nothing(default):
+    block, x = CBAM(8, ndim=3), torch.randn(2, 8, 4, 6, 6, requires_grad=True)
+    expected = block(x)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    torch.set_default_dtype(default)
+    try:
+        found = block(x)
+        (other,) = torch.autograd.grad(found.square().sum(), x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+    assert torch.equal(other, gradient)

@@ -66,3 +66,7 @@ def test_inserted_blocks_are_reached():
     maps = attention_maps(model, torch.randn(1, 3, 4, 32, 32))
     assert list(maps) == [f"{one.where}.inserted_attention" for one in list_insertions(model)]
     assert all(list(views) == ["channel", "spatial"] for views in maps.values())
+
+
+def test_a_block_alone_is_one_entry():
+    assert set(attention_maps(create_attention("rga", 16, ndim=2), torch.randn(1, 16, 8, 8))) == {""}

@@ -179,3 +179,14 @@ def test_options_that_do_nothing_are_refused(capsys):
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def fill(arguments):
+        with open("/dev/full", "w") as file:
+            file.write("much")
+            file.flush()
+
+    monkeypatch.setattr("cbam3d.cli.list.run", fill)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "cbam3d: a file cannot be written: No space left on device\n"

@@ -29,3 +29,15 @@ def test_pictures_lie_in_the_folder_of_the_run(tiny_run, tmp_path, capsys):
     video = str(next((tiny_run.parent / "videos").rglob("*.avi")))
     assert main(["explain", str(tmp_path / "run/checkpoints/last.ckpt"), video, "--blocks", "layer4.*"]) == 0
     assert list((tmp_path / "run/explain").glob("*.png"))
+
+
+def test_what_is_explained_is_not_overwritten(tiny_run, picture_run, tmp_path, capsys):
+    video = next((tiny_run.parent / "videos").rglob("*.avi"))
+    shutil.copy(video, tmp_path / "v.mp4")
+    picture = shutil.copy(next((picture_run.parent / "pictures").rglob("*.png")), tmp_path / "p.png")
+    before = picture.read_bytes()
+    for run, path in ((tiny_run, tmp_path / "v.mp4"), (picture_run, picture)):
+        assert main(["explain", str(run), str(path), "--out", str(tmp_path)]) == 2
+        assert f"{path} would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "v.mp4").read_bytes() == video.read_bytes()
+    assert picture.read_bytes() == before

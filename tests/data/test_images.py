@@ -139,3 +139,41 @@ def test_links_that_lead_out_are_followed_where_that_is_allowed(tmp_path):
     assert problems == [("test/red/link.png", "a link that leads out of the folder (data.allow_outside accepts it)")]
     loaded, _, problems = load_folder(tmp_path / "data", RECIPE, 6, 0.2, allow_outside=True)
     assert (len(loaded["test"].names), problems) == (2, [])
+
+
+def test_grey_images_of_16_bits_keep_their_shades(tmp_path):
+    shades = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(shades).save(tmp_path / name)
+        assert np.array_equal(read_image(tmp_path / name, 8)[0].numpy(), shades >> 8)
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "real.tif")
+    with pytest.raises(InputError, match="its pixels are real numbers"):
+        read_image(tmp_path / "real.tif", 8)
+    save(tmp_path / "strip.png", (1, 33))
+    with pytest.raises(InputError, match="1x33 pixels: one side is too long"):
+        read_image(tmp_path / "strip.png", 8)
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    for name in ("train/a/1.png", "test/a/2.png", "train/.checkpoints/0.png", "train/a/._1.png"):
+        save(tmp_path / name)
+    loaded, classes, problems = load_folder(tmp_path, RECIPE, 6, 0.2)
+    assert (classes, problems, len(loaded["train"])) == (["a"], [], 1)
+
+
+def test_grey_images_of_torchvision_and_what_is_not_like_cifar(tmp_path, monkeypatch):
+    class Grey:
+        def __init__(self, root, train, download):
+            self.data, self.targets, self.classes = (
+                torch.arange(32).view(2, 4, 4).byte(),
+                torch.tensor([0, 1]),
+                ["a", "b"],
+            )
+
+    monkeypatch.setattr(datasets, "Grey", Grey, raising=False)
+    loaded, classes = load_torchvision(tmp_path, Recipe("grey", "image", ["{label}"], torchvision="Grey"), 4)
+    assert classes == ["a", "b"]
+    assert torch.equal(loaded["train"].images, torch.arange(32).view(2, 1, 4, 4).byte().expand(2, 3, 4, 4))
+    for name in ("STL10", "Nothing"):
+        with pytest.raises(InputError, match=rf"torchvision\.datasets\.{name} is not like CIFAR10"):
+            load_torchvision(tmp_path, Recipe("other", "image", ["{label}"], torchvision=name), 4)

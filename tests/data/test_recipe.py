@@ -61,6 +61,13 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
         ("kind: video\npatterns: ['{name}']", r"has no \{label\}"),
         ("kind: video\npatterns: ['{label}/{nam}']", "unknown field 'nam': did you mean 'name'"),
         ("kind: video\npatterns: ['{label}/{name}']\ngroup: '{group}'", "group names 'group'"),
+        ("kind: video\npatterns: ['{label}/{name}']\nvideo: '{nam}'", "video names 'nam'"),
+        ("kind: video\npatterns: ['{label}/{name}_{name}']", "has a field twice"),
+        ("kind: video\npatterns: [1]", "patterns: 1 is not text: put it in quotes"),
+        ("kind: image\npatterns: ['{label}/{name}']\nclasses: [0, 1]", "classes: 0 is not text"),
+        ("kind: video\npatterns: ['{label}/{name}']\ntest_groups: [a]", "test_groups must be a mapping"),
+        ("kind: video\npatterns: ['{label}/{name}']\ntest_groups: {1: [01]}", "test_groups: 1: 1 is not text"),
+        ("kind: video\npatterns: ['{name}']\nannotations: [a.csv]", "annotations must be a mapping"),
     ):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(InputError, match=message):

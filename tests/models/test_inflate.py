@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from cbam3d import create_model
@@ -41,3 +42,11 @@ def test_what_cannot_be_inflated_is_named():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match="1 is a InstanceNorm2d"):
         inflate(network)
+
+
+def test_what_is_frozen_stays_so_and_doubles_are_inflated():
+    network = torchvision.models.resnet18(num_classes=3).requires_grad_(False).double()
+    network.fc.requires_grad_()
+    inflated = inflate(network)
+    assert {name for name, p in inflated.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+    assert inflated(torch.randn(1, 3, 4, 32, 32).double()).dtype == torch.float64

@@ -47,7 +47,7 @@ def test_heads_of_a_probe_share_their_features(tiny_run, tmp_path):
 
 
 def test_each_training_has_its_place(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (alone,) = environments(None, RunConfig())

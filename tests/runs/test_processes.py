@@ -289,8 +289,11 @@ def test_a_batch_that_the_processes_do_not_divide_is_refused(videos, tmp_path):
 
 BUG = """
 import sys, time
+from torch.utils.data import _utils
 from cbam3d.cli import main
 from cbam3d.engine.train import Trainer
+
+_utils.MP_STATUS_CHECK_INTERVAL = 100.0  # seconds that PyTorch waits for each worker that does not end
 
 def step(self, batch):
     print("raised", time.time(), flush=True)
@@ -311,13 +314,13 @@ sys.exit(main(sys.argv[1:]))
 def test_a_bug_ends_the_run_with_its_traceback_and_without_waiting_for_the_workers(videos, tmp_path, error, shown):
     command = [sys.executable, "-c", BUG.replace("{error}", error)]
     given = arguments(videos, tmp_path / "run", "--data.num_workers", "2", "--train.epochs", "50")
-    done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=300, check=False)
     ended = time.time()
     assert done.returncode == 1, done.stderr
     assert shown in done.stderr
     assert "Traceback" in done.stderr
     (raised,) = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("raised")]
-    assert ended - raised < 9  # PyTorch waits 5 s for each worker that does not end
+    assert ended - raised < 60
 
 
 SHARE = """

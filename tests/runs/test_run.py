@@ -1,10 +1,12 @@
 """What a run can do from Python: networks of the user's own, code that is trusted or not, scripts, threads."""
 
 import logging
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from cbam3d import create_model, load_run, open_run, register_model, train
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 from cbam3d.models import zoo
+from cbam3d.runs.predictor import Predictor
 from cbam3d.runs.progress import show_progress
+from tests.conftest import pictures
 from tests.tiny import TINY, train_tiny
 
 
@@ -105,6 +109,11 @@ def test_code_that_a_checkpoint_names_is_imported_only_when_it_is_trusted(tiny_r
     (tmp_path / "run/config.yaml").write_text(config)
     with pytest.raises(InputError, match=r"which is code: give it as model\.name to trust it"):
         train(run_dir=tmp_path / "run", resume=True)
+    assert not (tmp_path / "imported").exists()
+    saved["config"]["run"] |= {"precision": "auto", "accelerator": "cpu"}  # which asks what the network consists of
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="its network is the class stranger_net:Own, which is code"):
+        open_run(tmp_path / "run").evaluate()
     assert not (tmp_path / "imported").exists()
     assert isinstance(open_run(tmp_path / "run", trust_code=True).model(), Own)
     assert (tmp_path / "imported").exists()
@@ -217,3 +226,25 @@ def test_a_notebook_shows_them_in_a_line_or_as_a_picture(tiny_run):
     explanation = run.explain(next((tiny_run.parent / "videos").rglob("*.avi")))
     assert len(repr(explanation)) < 300
     assert explanation._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_network_of_which_the_checkpoint_has_nothing_is_refused_before_it_is_built(tiny_run, tmp_path):
+    saved = load_tensors(tiny_run / "checkpoints/last.ckpt", "checkpoint")
+    saved["config"]["model"] |= {"name": "resnet152", "options": {"width": 4096}}  # more than 200 GiB
+    saved["model"] = {}
+    torch.save(saved, tmp_path / "huge.ckpt")
+    with pytest.raises(InputError, match=r"huge\.ckpt does not fit the network: \S+ is missing"):
+        load_run(tmp_path / "huge.ckpt")
+
+
+def test_threads_may_share_a_predictor(tiny_run):
+    """Networks on frames keep the number of frames for the length of a pass."""
+    model = create_model("resnet10", 8, width=8, as_video="frames", attention="tsm").eval()
+    run = open_run(tiny_run)
+    predictor = Predictor(model, run.classes, run.config, images=False)
+    views = [pictures(3, frames, 32, 32) for frames in (4, 6)]
+    expected = [predictor.score([one]) for one in views]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: predictor.score([views[i % 2]]), range(40)))
+    assert all(torch.equal(one, expected[i % 2]) for i, one in enumerate(found))
+    assert torch.equal(pickle.loads(pickle.dumps(predictor)).score([views[0]]), expected[0])

@@ -493,3 +493,54 @@ def test_a_checkpoint_that_is_none_is_one_line(tiny_run, tmp_path, key):
     for use in (open_run, load_run, lambda path: train(run_dir=path, resume=True)):
         with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of cbam3d train$"):
             use(folder)
+
+
+def test_scores_of_fewer_epochs_do_not_stay_beside_the_weights_of_more(videos):
+    run = short(videos, train__epochs=1)
+    with pytest.raises(Stopped):
+        train({"train.epochs": 3, "train.max_hours": 1e-7}, run_dir="run", resume=True)
+    with pytest.raises(InputError, match=r"training has not ended \(metrics\.json is missing\)"):
+        run.save_pretrained("pushed")
+    train({"train.epochs": 2, "train.max_hours": None}, run_dir="run", resume=True)
+    assert run.metrics["epoch"] == 2
+
+
+def test_a_class_that_was_renamed_is_refused_at_resume(picture_run, tmp_path):
+    shutil.copytree(picture_run.parent / "pictures", tmp_path / "pictures")
+    shutil.copytree(picture_run, tmp_path / "run")
+    for split in ("train", "test"):  # behind the other one now
+        (tmp_path / "pictures" / split / "dark").rename(tmp_path / "pictures" / split / "very dark")
+    with pytest.raises(InputError, match=r"very dark"):
+        train({"data.root": str(tmp_path / "pictures"), "train.epochs": 2}, run_dir=tmp_path / "run", resume=True)
+
+
+def test_the_latest_run_is_resumed_whatever_its_number(videos):
+    for _ in range(3):
+        short(videos, None, train__epochs=1)
+    shutil.rmtree("runs/folder-2")
+    short(videos, None, train__epochs=1)
+    run = train({**TINY, **TWO, "data.root": str(videos), "train.epochs": 1}, resume=True)
+    assert str(run.folder) == "runs/folder-2"
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(videos):
+    short(videos, train__epochs=1)
+    left = Path("run/checkpoints/.0123456789ab.part.ckpt")
+    left.touch()
+    train({"train.epochs": 1}, run_dir="run", resume=True)
+    assert not left.exists()
+
+
+def test_a_dry_run_refuses_what_a_probe_would(videos):
+    probe = {**TINY, "data.root": str(videos), "train.cached_views": 2}
+    with pytest.raises(InputError, match=r"train\.cached_views needs a model\.head"):
+        dry_run(probe)
+    with pytest.raises(InputError, match=r"is trained, so its features change: freeze it"):
+        dry_run({**probe, "model.head": "mean", "model.attention": "none"})
+
+
+def test_a_tilde_is_the_home(videos, monkeypatch):
+    monkeypatch.setenv("HOME", str(videos.parent))
+    run = train({**TINY, "data.root": f"~/{videos.name}", "run.dir": "~/at-home"})
+    assert run.folder == videos.parent / "at-home"
+    assert not Path("~").exists()

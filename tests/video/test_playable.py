@@ -1,10 +1,13 @@
+from fractions import Fraction
+
 import av
 import pytest
 
 from cbam3d.video import read_clip
 from cbam3d.video.container import VideoError
+from cbam3d.video.encode import write_video
 from cbam3d.video.playable import playable
-from tests.conftest import read_numbers
+from tests.conftest import numbered_frames, read_numbers
 
 
 def test_what_browsers_play_stays_and_other_files_are_copied(make_video, tmp_path):
@@ -22,3 +25,10 @@ def test_what_browsers_play_stays_and_other_files_are_copied(make_video, tmp_pat
     bad.write_bytes(b"nonsense")
     with pytest.raises(VideoError):
         playable(bad, target)
+
+
+def test_a_copy_lasts_as_long_as_the_video(tmp_path):
+    write_video(tmp_path / "slow.avi", numbered_frames(25), Fraction(25, 2), "mpeg4")
+    with av.open(playable(tmp_path / "slow.avi", tmp_path / "copy.mp4")) as container:
+        assert container.streams.video[0].average_rate == Fraction(25, 2)
+        assert container.duration / 1e6 == pytest.approx(2.0, abs=0.01)

@@ -109,3 +109,13 @@ def test_windows_begin_where_there_are_frames(gap):
     (whole,) = stream_windows(frames[:10], 0.5, 0.25, lambda timed: np.array(timed.seconds))
     assert whole[:2] == (0, pytest.approx(0.4))
     assert len(whole[3]) == 10
+
+
+def test_time_goes_on_where_a_stream_begins_again(make_video, tmp_path):
+    one = make_video("one.ts", 50)
+    (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)
+    frames = list(stream_frames(str(tmp_path / "two.ts")))
+    assert [timed.seconds for timed in frames] == pytest.approx([i / 25 for i in range(100)])
+    found = stream_windows(frames, 1, 1, lambda timed: timed.scaled(48))
+    numbers = [read_numbers(torch.from_numpy(np.stack(pixels, 1))) for _, _, _, pixels in found]
+    assert numbers == [[*range(25)], [*range(25, 50)]] * 2
