@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, positive, zero_
+from cbam3d.attention.gate import Gate, Init, expand_as, hidden_channels, one_of, positive, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, check_ndim, check_rank, per_frame, same_padding
 from cbam3d.attention.ops.gating import mean_positions
 
@@ -49,9 +49,7 @@ class BAM(Gate):
         combine: Literal["sum", "product"] = "sum",
     ) -> None:
         super().__init__(init)
-        if combine not in ("sum", "product"):
-            raise ValueError(f'combine must be "sum" or "product", got {combine!r}')
-        self.combine = combine
+        self.combine = one_of("combine", combine, "sum", "product")
         self.ndim = check_ndim(ndim)
         positive("dilation", dilation)
         hidden = hidden_channels(channels, reduction)

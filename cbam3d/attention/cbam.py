@@ -16,7 +16,7 @@ from typing import Literal, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, zero_
+from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, one_of, zero_
 from cbam3d.attention.nd import BATCH_NORM, as_tuple, check_channels, check_ndim, check_rank, same_padding
 from cbam3d.attention.ops.gating import multiply, pool_channels, pool_positions, scale
 from cbam3d.attention.ops.planes import PLANE_CONV
@@ -236,8 +236,7 @@ class CBAM(nn.Module):
         super().__init__()
         self.ndim = check_ndim(ndim)
         conv_bias = bias if conv_bias is None else conv_bias
-        if arrangement not in ("sequential", "parallel"):
-            raise ValueError(f'arrangement must be "sequential" or "parallel", got {arrangement!r}')
+        one_of("arrangement", arrangement, "sequential", "parallel")
         if residual and check_init(init):
             raise ValueError('residual=True with init="identity" would double the features: choose one')
         self.gates = _check_gates(gates, ndim)

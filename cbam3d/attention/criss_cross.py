@@ -8,7 +8,7 @@ Huang, Wang, Wei, Huang, Shi, Liu, Huang, ICCV 2019, https://arxiv.org/abs/1811.
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels, wide, without_float16
+from cbam3d.attention.gate import Init, check_init, hidden_channels, positive, wide, without_float16
 from cbam3d.attention.nd import CONV, check_ndim, check_rank
 
 
@@ -44,8 +44,7 @@ class CrissCross(nn.Module):
         super().__init__()
         check_init(init)
         self.ndim = check_ndim(ndim)
-        if recurrence < 1:
-            raise ValueError(f"recurrence must be at least 1, got {recurrence}")
+        positive("recurrence", recurrence)
         self.recurrence = recurrence
         hidden = hidden_channels(channels, reduction)
         self.query, self.key = (CONV[ndim](channels, hidden, 1) for _ in range(2))

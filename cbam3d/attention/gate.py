@@ -13,9 +13,7 @@ Init = Literal["paper", "identity"]
 
 def check_init(init: str) -> bool:
     """True for "identity", False for "paper"; raises ValueError for anything else."""
-    if init not in ("paper", "identity"):
-        raise ValueError(f'init must be "paper" or "identity", got {init!r}')
-    return init == "identity"
+    return one_of("init", init, "paper", "identity") == "identity"
 
 
 def hidden_channels(channels: int, reduction: int, least: int = 1) -> int:
@@ -23,6 +21,14 @@ def hidden_channels(channels: int, reduction: int, least: int = 1) -> int:
     if min(channels, reduction, least) < 1:
         raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
     return max(least, channels // reduction)
+
+
+def one_of(name: str, value: str, *known: str) -> str:
+    """The value of an option, where it is one of those; else raise ValueError."""
+    if value not in known:
+        listed = " or ".join(", ".join(f'"{one}"' for one in part) for part in (known[:-1], known[-1:]))
+        raise ValueError(f"{name} must be {listed}, got {value!r}")
+    return value
 
 
 def positive(name: str, *values: int) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels, run_wide, wide, without_float16, zero_
+from cbam3d.attention.gate import Init, check_init, hidden_channels, one_of, run_wide, wide, without_float16, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim, check_rank, per_frame
 from cbam3d.attention.tokens import as_features, as_tokens, attend
 
@@ -60,9 +60,7 @@ class NonLocal(nn.Module):
         super().__init__()
         check_init(init)
         self.ndim = check_ndim(ndim)
-        if mode not in ("gaussian", "dot_product"):
-            raise ValueError(f'mode must be "gaussian" or "dot_product", got {mode!r}')
-        self.mode = mode
+        self.mode = one_of("mode", mode, "gaussian", "dot_product")
         hidden = hidden_channels(channels, reduction)
         self.scale = hidden**-0.5 if scaled else 1.0
         self.theta, self.phi, self.g = (CONV[ndim](channels, hidden, 1) for _ in range(3))

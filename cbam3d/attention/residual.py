@@ -8,7 +8,7 @@ Wang, Jiang, Qian, Yang, Li, Zhang, Wang, Tang, CVPR 2017, https://arxiv.org/abs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Gate, Init, hidden_channels, zero_
+from cbam3d.attention.gate import Gate, Init, hidden_channels, positive, zero_
 from cbam3d.attention.nd import BATCH_NORM, CONV, LINEAR, MAX_POOL, check_ndim, check_rank, per_frame, same_padding
 
 
@@ -52,8 +52,7 @@ class ResidualAttention(Gate):
         super().__init__(init)
         self.align_corners = align_corners
         self.ndim = check_ndim(ndim)
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
+        positive("depth", depth)
         hidden = hidden_channels(channels, reduction)
         window = per_frame(3, ndim)
         self.pool = MAX_POOL[ndim](window, per_frame(2, ndim), same_padding(window, ndim))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Blend, Init
+from cbam3d.attention.gate import Blend, Init, one_of
 from cbam3d.attention.nd import BATCH_NORM, CONV, LINEAR, check_ndim, check_rank, per_frame, windowed_mean
 
 
@@ -51,9 +51,7 @@ class SC(Blend):
         upsampling: Literal["linear", "nearest"] = "linear",
     ) -> None:
         super().__init__(init)
-        if upsampling not in ("linear", "nearest"):
-            raise ValueError(f'upsampling must be "linear" or "nearest", got {upsampling!r}')
-        self.upsampling = upsampling
+        self.upsampling = one_of("upsampling", upsampling, "linear", "nearest")
         self.ndim = check_ndim(ndim)
         if channels < 2 or pooling < 1:
             raise ValueError(f"channels must be at least 2 and pooling at least 1, got {channels} and {pooling}")

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as, zero_
+from cbam3d.attention.gate import Gate, Init, channel_mlp, expand_as, one_of, zero_
 from cbam3d.attention.nd import CONV, check_ndim, check_rank
 from cbam3d.attention.ops.gating import mean_positions
 
@@ -53,9 +53,7 @@ class SCSE(Gate):
     ) -> None:
         super().__init__(init)
         self.ndim = check_ndim(ndim)
-        if combine not in ("sum", "max"):
-            raise ValueError(f'combine must be "sum" or "max", got {combine!r}')
-        self.combine = combine
+        self.combine = one_of("combine", combine, "sum", "max")
         self.channel = channel_mlp(channels, reduction, bias, self.identity_init)
         self.spatial = CONV[ndim](channels, 1, 1, bias=bias)
         if self.identity_init:

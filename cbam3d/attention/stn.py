@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbam3d.attention.gate import Init, check_init, hidden_channels, zero_
+from cbam3d.attention.gate import Init, check_init, hidden_channels, one_of, zero_
 from cbam3d.attention.nd import CONV, at_least_float32, check_ndim, check_rank, pool_to_grid
 
 Over = Literal["frame", "clip", "volume"]
@@ -51,9 +51,7 @@ class STN(nn.Module):
     ) -> None:
         super().__init__()
         check_init(init)
-        if over not in ("frame", "clip", "volume"):
-            raise ValueError(f'over must be "frame", "clip" or "volume", got {over!r}')
-        self.ndim, self.over = check_ndim(ndim), over
+        self.ndim, self.over = check_ndim(ndim), one_of("over", over, "frame", "clip", "volume")
         hidden = hidden_channels(channels, reduction)
         self.axes = 3 if (over, ndim) == ("volume", 3) else 2
         self.reduce = nn.Sequential(CONV[ndim](channels, hidden, 1), nn.ReLU())

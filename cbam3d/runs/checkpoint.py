@@ -46,6 +46,11 @@ class Checkpoint:
         return self.state["kind"] == "image"
 
     @property
+    def drawn(self) -> str:
+        """See `Source.drawn`; empty in what `Run.save_pretrained` wrote."""
+        return self.state.get("drawn", "")
+
+    @property
     def epoch(self) -> int:
         """Number of finished epochs."""
         return self.state["state"]["epoch"]

@@ -1,6 +1,8 @@
 """A configuration -> its data, split and ready to be loaded."""
 
+import hashlib
 import logging
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +49,14 @@ class Source:
         return self.recipe.kind == "image"
 
     @property
+    def drawn(self) -> str:
+        """A digest of the images that chance holds out (`data.test_fraction`); empty where folders or lists decide."""
+        if not self.images or (self.recipe.match(self.test.name(0)) or {}).get("split"):
+            return ""
+        names = sorted(self.test.name(i) for i in range(len(self.test)))
+        return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
+
+    @property
     def several(self) -> bool:
         """Whether items may have several labels."""
         return self.manifest is not None and self.manifest.several
@@ -84,6 +94,15 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
                 text += f"; of {number} the first is {': '.join(source.problems[0])}"
             raise InputError(text)
     return source
+
+
+def refuse_other_draw(source: Source, drawn: str, root: str) -> None:
+    """Raise InputError where chance holds out other images than those that it held out when a run began."""
+    if drawn and source.drawn and source.drawn != drawn:
+        raise InputError(
+            f"{root}: images came or went since the run began, so that others would be held out: divide them into "
+            "the folders train and test"
+        )
 
 
 def with_loss(config: Config, source: Source) -> Config:

@@ -17,7 +17,7 @@ from cbam3d.engine.scoring import score
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
-from cbam3d.runs.data import open_source
+from cbam3d.runs.data import open_source, refuse_other_draw
 from cbam3d.runs.dataset import create_loaders
 from cbam3d.runs.event_evaluation import score_segments, why_no_segments
 from cbam3d.runs.own_input import with_own_input
@@ -51,6 +51,8 @@ def evaluate(
     own_table = same_data and config.data.manifest == saved.config.data.manifest
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
     source = by_first_process(fabric, lambda: open_source(used, saved.classes))
+    if same_data:
+        refuse_other_draw(source, saved.drawn, config.data.root)
     if own_table and source.manifest is not None:
         refuse_changed(source.manifest, here)
     if split == "val" and source.validation is source.test:

@@ -177,7 +177,8 @@ def _facts(config: Config, source: Source, new: Collection[str]) -> dict[str, An
         "saved": datetime.now().isoformat(timespec="seconds"),
     }
     kind, classes = source.recipe.item, source.classes
-    return {"config": config.plain(), "kind": kind, "classes": classes, "versions": versions, "new_parameters": new}
+    facts = {"config": config.plain(), "kind": kind, "classes": classes, "drawn": source.drawn}
+    return {**facts, "versions": versions, "new_parameters": new}
 
 
 def freeze_layers(t: TrainConfig, model: nn.Module, new: Collection[str] = ()) -> None:

@@ -30,7 +30,7 @@ from cbam3d.models.download import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint
-from cbam3d.runs.data import Source, open_source, with_loss
+from cbam3d.runs.data import Source, open_source, refuse_other_draw, with_loss
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -108,8 +108,10 @@ def train(
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, begun and begun.classes, progress))
     settings = with_loss(settings, source)
-    if resume and source.manifest is not None:
-        refuse_changed(source.manifest, place_of(settings.data.root))
+    if begun is not None:
+        refuse_other_draw(source, begun.drawn, settings.data.root)
+        if source.manifest is not None:
+            refuse_changed(source.manifest, place_of(settings.data.root))
     if not resume:
         folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
         logger.info(f"run folder {folder}")

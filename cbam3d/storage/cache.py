@@ -62,7 +62,7 @@ class BlockCache:
         path = self.folder / digest[:2] / digest
         try:
             make_folder(path.parent)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except PermissionError:  # of another user
             yield None
             return
@@ -90,8 +90,7 @@ class BlockCache:
             for item in os.scandir(folder):
                 with suppress(OSError):  # another process has deleted it
                     state = item.stat(follow_symlinks=False)
-                    used = getattr(state, "st_blocks", None)
-                    found.append((state.st_mtime_ns, state.st_size if used is None else 512 * used, item.path))
+                    found.append((state.st_mtime_ns, 512 * state.st_blocks, item.path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self.most_bytes:

@@ -33,10 +33,6 @@ class Url(str):
         return self.rstrip("/").rpartition("/")[2]
 
     @property
-    def stem(self) -> str:
-        return os.path.splitext(self.name)[0]
-
-    @property
     def suffix(self) -> str:
         return os.path.splitext(self.name)[1]
 

@@ -544,3 +544,20 @@ def test_a_tilde_is_the_home(videos, monkeypatch):
     run = train({**TINY, "data.root": f"~/{videos.name}", "run.dir": "~/at-home"})
     assert run.folder == videos.parent / "at-home"
     assert not Path("~").exists()
+
+
+def test_images_that_came_later_do_not_move_others_into_the_test(picture_run, tmp_path):
+    for label in ("dark", "light"):
+        for split in ("train", "test"):
+            for path in (picture_run.parent / "pictures" / split / label).iterdir():
+                (tmp_path / "all" / label).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "all" / label / f"{split}_{path.name}")
+    config = yaml.safe_load((picture_run / "config.yaml").read_text())
+    config["data"] |= {"root": str(tmp_path / "all"), "test_fraction": 0.5}
+    run = train({"config": "cifar10", **config}, run_dir=tmp_path / "run")
+    assert run.evaluate().scores["top1"] == run.metrics["top1"]
+    for i in range(12):
+        shutil.copy(path, tmp_path / "all" / "light" / f"new_{i}.png")
+    for again in (run.evaluate, lambda: train({"train.epochs": 2}, run_dir=tmp_path / "run", resume=True)):
+        with pytest.raises(InputError, match="images came or went since the run began"):
+            again()
