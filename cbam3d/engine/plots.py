@@ -58,7 +58,7 @@ def plot_curves(table: EpochTable, score_names: list[str], chance: float | None 
         scores.plot(epochs, percent, **style, markevery=max(1, len(epochs) // 25), label=name)
     if chance is not None:
         scores.axhline(100 * chance, color="black", linestyle=":", linewidth=1, label="chance")
-    losses.set(xlabel="epoch", ylabel="cross-entropy", title="loss")
+    losses.set(xlabel="epoch", title="loss")
     scores.set(xlabel="epoch", ylabel="%", ylim=(0, 101), title="held-out scores")
     for axes in (losses, scores):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -82,7 +82,7 @@ def plot_steps(table: Path) -> Figure:
     if 1 < width <= len(losses):
         means = np.convolve(losses, np.ones(width) / width, mode="valid")
         axes.plot(steps[width - 1 :], means, label=f"mean of the last {width}")
-    axes.set(xlabel="step", ylabel="cross-entropy", title="training loss")
+    axes.set(xlabel="step", title="training loss")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 REPEATS = 2000  # of the bootstrap
@@ -74,6 +75,14 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: i
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def bounds(values: ArrayLike) -> tuple[float, float]:
+    """Of the middle 95 % of what a bootstrap found; unbounded where it found nothing."""
+    if not np.size(values):
+        return -math.inf, math.inf
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def interval(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of `values`, by bootstrap over units.
 
@@ -95,8 +104,7 @@ def interval(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
     for i in range(REPEATS):
         drawn = rng.integers(0, len(counts), len(counts))
         means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return bounds(means)
 
 
 def class_interval(hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_classes: int) -> tuple[float, float]:
@@ -122,8 +130,7 @@ def class_interval(hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_
         there = all_drawn > 0
         accuracies = np.divide(right_drawn, all_drawn, out=np.zeros_like(all_drawn), where=there)
         means.append(accuracies.sum(1) / there.sum(1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
+    return bounds(np.concatenate(means))
 
 
 @dataclass(frozen=True)
@@ -166,8 +173,7 @@ def compare_trainings(first: np.ndarray, second: np.ndarray, units: np.ndarray) 
         drawn = rng.integers(0, len(counts), len(counts))
         right = [sums[rng.integers(0, len(sums), max(1, len(sums) - 1))].mean(0)[drawn].sum() for sums in by_unit]
         differences[i] = (right[1] - right[0]) / counts[drawn].sum()
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(second.mean() - first.mean()), float(low), float(high)
+    return float(second.mean() - first.mean()), *bounds(differences)
 
 
 def compare_paired(first: np.ndarray, second: np.ndarray, units: np.ndarray) -> PairedComparison:

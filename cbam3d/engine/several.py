@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cbam3d.engine.scores import MIN_UNITS, REPEATS
+from cbam3d.engine.scores import MIN_UNITS, REPEATS, bounds
 
 
 class Ranking:
@@ -60,8 +60,7 @@ def map_intervals(
         return (-math.inf, math.inf), np.full((labels.shape[1], 2), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no item has
-        low, high = np.nanpercentile(np.nanmean(found, 1), [2.5, 97.5])
-        return (float(low), float(high)), np.nanpercentile(found, [2.5, 97.5], axis=0).T
+        return bounds(np.nanmean(found, 1)), np.nanpercentile(found, [2.5, 97.5], axis=0).T
 
 
 def compare_map(
@@ -88,7 +87,7 @@ def compare_map(
             of_seed = {number: side[number].mean(weights) for number in set(drawn.tolist())}
             means.append(np.mean([of_seed[number] for number in drawn.tolist()]))
         found.append(means[1] - means[0])
-    return after - before, *_bounds(found)
+    return after - before, *bounds(found)
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -117,10 +116,3 @@ def _resamples(units: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarr
     count = int(codes.max()) + 1
     for _ in range(REPEATS if count >= MIN_UNITS else 0):
         yield rng.multinomial(count, np.full(count, 1 / count))[codes].astype(np.float64)
-
-
-def _bounds(values: list[float]) -> tuple[float, float]:
-    if not values:
-        return -math.inf, math.inf
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)

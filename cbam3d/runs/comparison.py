@@ -292,7 +292,7 @@ def _train(
     if status is None:
         return None
     if status:
-        last = (log.read_text().strip().splitlines() or [f"status {status}"])[-1]
+        last = (log.read_text(errors="replace").strip().splitlines() or [f"status {status}"])[-1]
         logger.error(f"{name}: {last}")
         return f"{name} ({last}; all in {log})"
     if not training.done:

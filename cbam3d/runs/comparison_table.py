@@ -151,7 +151,7 @@ def measure(
 def write_comparison(out: Path, compared: Comparison) -> None:
     """Write `comparison.md`, `.csv` and `.png` into a folder."""
     rows = compared.rows
-    (out / "comparison.md").write_text(compared._repr_markdown_() + "\n")
+    (out / "comparison.md").write_text(compared._repr_markdown_() + "\n", "utf-8")
     _write_csv(out / "comparison.csv", compared)
     differences = [(row.difference, row.low, row.high) for row in rows]
     names, scores = [row.name for row in rows], [row.scores for row in rows]

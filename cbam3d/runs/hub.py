@@ -46,7 +46,7 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
     write_json(folder / METRICS, metrics)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     items = next(metrics[name] for name in ("num_videos", "num_images") if name in metrics)
-    card = environment.from_string(_TEMPLATE.read_text()).render(
+    card = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         name=repository.rpartition("/")[2],
         repository=repository,
         images=saved.images,
