@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 REPEATS = 2000  # of the bootstrap
@@ -75,7 +74,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: i
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def bounds(values: ArrayLike) -> tuple[float, float]:
+def bounds(values: np.ndarray | list[float]) -> tuple[float, float]:
     """Of the middle 95 % of what a bootstrap found; unbounded where it found nothing."""
     if not np.size(values):
         return -math.inf, math.inf

@@ -103,15 +103,7 @@ def compare(
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise InputError(f"compare: {name} must be at least 1, got {value}")
-    for choice in choices:
-        model = choice.config(base).model
-        parts = (("network", model.name, is_local_model), ("attention", model.attention, mechanisms.is_local))
-        for what, name, is_local in (*parts, ("head", model.head, known_heads.is_local)):
-            if name is not None and is_local(name):
-                raise InputError(
-                    f"compare: the {what} {name} is known in this process only, each training has its own: "
-                    "name a class as package.module:Class, or make it a plugin"
-                )
+    _refuse_local(choices, base)
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     _refuse_other_data(folder, base)
     # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
@@ -158,6 +150,19 @@ class IncompleteComparison(InputError):
 def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
     folder = out / variant.slug / f"seed{seed}"
     return Training(variant, seed, folder, variant.config(base).override({"run": {"seed": seed, "dir": str(folder)}}))
+
+
+def _refuse_local(choices: Sequence[Variant], base: Config) -> None:
+    """Raise InputError for a network, a mechanism or a head that other processes do not know."""
+    for choice in choices:
+        model = choice.config(base).model
+        parts = (("network", model.name, is_local_model), ("attention", model.attention, mechanisms.is_local))
+        for what, name, is_local in (*parts, ("head", model.head, known_heads.is_local)):
+            if name is not None and is_local(name):
+                raise InputError(
+                    f"compare: the {what} {name} is known in this process only, each training has its own: "
+                    "name a class as package.module:Class, or make it a plugin"
+                )
 
 
 def _refuse_other_data(folder: Path, base: Config) -> None:

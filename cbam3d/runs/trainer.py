@@ -73,18 +73,10 @@ def create_trainer(
     skipped.add(source.problems)
     logger.info(_summary(config, source, model, fabric.device, new))
     if config.train.cached_views:
-        kept = Path(config.train.cache) if config.train.cache else folder / "features"
         if begun is not None:  # features are those of the backbone that the run began with
             begun.fill(model, begun.state["model"])
-        model.to(fabric.device).eval()
-        try:
-            *loaders, problems = cached_loaders(config, model, images, loaders, fabric, kept, shown, source.classes)
-        except KeyboardInterrupt:
-            if not config.train.cache:
-                logger.info(f"the features so far are kept: --run.dir {folder} goes on from them")
-            raise
+        *loaders, problems = _features(config, source, model, loaders, fabric, folder, shown)
         skipped.add(problems)
-        model.takes_features = True  # type: ignore[assignment]
     train_loader, validation_loader, test_loader = loaders
     loss = _loss(config, source)
     if config.run.compile:
@@ -157,6 +149,28 @@ def _network(
     if begun is None and config.model.weights is None and hasattr(model, "init_from_data"):
         model.init_from_data(first_inputs(config, source))  # type: ignore[operator]
     return model
+
+
+def _features(
+    config: Config,
+    source: Source,
+    model: nn.Module,
+    loaders: tuple[Loader, Loader, Loader],
+    fabric: Fabric,
+    folder: Path,
+    shown: Progress,
+) -> tuple[FeatureLoader, FeatureLoader, FeatureLoader, list[tuple[str, str]]]:
+    """Loaders of the features before the head, which the network then takes, and the files that could not be read."""
+    kept = Path(config.train.cache) if config.train.cache else folder / "features"
+    model.to(fabric.device).eval()
+    try:
+        found = cached_loaders(config, model, source.images, loaders, fabric, kept, shown, source.classes)
+    except KeyboardInterrupt:
+        if not config.train.cache:
+            logger.info(f"the features so far are kept: --run.dir {folder} goes on from them")
+        raise
+    model.takes_features = True  # type: ignore[assignment]
+    return found
 
 
 def _loss(config: Config, source: Source) -> Loss:
