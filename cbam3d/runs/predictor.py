@@ -35,7 +35,7 @@ from cbam3d.video.stream import TimedFrame, stream_frames, stream_windows
 
 
 class Predictor:
-    """Maps a file to class names and probabilities: `predictor("clip.mp4")`.
+    """Maps a file to class names and probabilities: `predictor("clip.mp4")`. Threads may share it.
 
     Args:
         model: (N, C, *S) -> (N, K), in evaluation mode.

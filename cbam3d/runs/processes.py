@@ -19,7 +19,7 @@ from cbam3d.errors import InputError, Stopped, counted
 from cbam3d.runs.hardware import precision_of, with_precision
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=1)
+_PATIENCE = timedelta(hours=3)
 
 
 def create_fabric(config: Config, network: nn.Module | None = None) -> tuple[Fabric, Config]:
