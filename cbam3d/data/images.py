@@ -174,8 +174,7 @@ def read_image(path: Path, size: int) -> Tensor:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            size_of_file = image.size
-            if max(size_of_file) > MOST_ELONGATED * min(size_of_file):
+            if max(image.size) > MOST_ELONGATED * min(image.size):
                 raise ValueError(f"{image.width}x{image.height} pixels: one side is too long for the other")
             picture = F.pil_to_tensor(_of_eight_bits(_upright(image)).convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
