@@ -9,7 +9,16 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Invalid input: a key, a path, a file. Its text is one line that states what and where."""
+    """Invalid input: a key, a path, a file. Its text is one line that states what and where.
+
+    Examples:
+        >>> import cbam3d
+        >>> try:
+        ...     cbam3d.load_config({"train.epohcs": 3})
+        ... except cbam3d.errors.InputError as error:
+        ...     print(error)
+        unknown key 'train.epohcs': did you mean 'train.epochs'?
+    """
 
     def __init__(self, text: str = "") -> None:
         super().__init__(" ".join(text.splitlines()))
@@ -21,6 +30,14 @@ class Stopped(Exception):
     Args:
         message: one line that states how to resume.
         status: of the process.
+
+    Examples:
+        >>> import cbam3d
+        >>> try:
+        ...     cbam3d.train({"config": "folder", "data.root": "videos", "train.max_hours": 1e-9}, run_dir="runs/short")
+        ... except cbam3d.errors.Stopped as stopped:
+        ...     stopped.status
+        0
     """
 
     def __init__(self, message: str, status: int) -> None:

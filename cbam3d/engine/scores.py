@@ -134,7 +134,15 @@ def class_interval(hits: np.ndarray, labels: np.ndarray, units: np.ndarray, num_
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two sets of predictions of the same items, the second minus the first."""
+    """Two sets of predictions of the same items, the second minus the first.
+
+    Examples:
+        >>> import cbam3d
+        >>> run = cbam3d.open_run("runs/mine")
+        >>> found = cbam3d.compare_runs(run.evaluate({"eval.num_clips": 1}), run.evaluate({"eval.num_clips": 2}))
+        >>> found.low <= found.difference <= found.high
+        True
+    """
 
     difference: float  # of the accuracy, or of the mean average precision
     low: float  # of its 95 % interval

@@ -33,6 +33,12 @@ class Explanation:
         maps: of each block: "channel" (C,), "spatial" (T', H', W'), "temporal" (T',).
         grad_cam: at least 0, (T', H', W'); None without captum.
         layer: whose features Grad-CAM weighs.
+
+    Examples:
+        >>> import cbam3d
+        >>> found = cbam3d.open_run("runs/mine").explain("clip.mp4")
+        >>> [file.suffix for file in found.save("shown/clip")]
+        ['.png', '.gif', '.mp4', '.npz']
     """
 
     frames: np.ndarray
