@@ -28,7 +28,8 @@ def export(saved: Checkpoint, format: str, path: Path | None = None, **options: 
     if path.suffix != suffix:
         raise InputError(f"{path}: --format {format} writes files that end in {suffix}")
     make_folder(path.parent)
-    model = saved.model(**options)
+    # weights in channels-last format are saved right, with a warning that they are incomplete
+    model = saved.model(**options).to(memory_format=torch.contiguous_format)
     shape = input_shape(saved.config, saved.images)
     write = {"torch": write_program, "onnx": write_onnx}[format]
     with atomic_write(path) as unfinished:

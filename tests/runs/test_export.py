@@ -9,6 +9,7 @@ import torch
 from cbam3d import load_run, open_run
 from cbam3d.data import motion
 from cbam3d.errors import InputError
+from tests.tiny import train_tiny
 
 
 def test_a_program_that_knows_nothing_of_this_package(tiny_run):
@@ -24,6 +25,13 @@ def test_a_program_that_knows_nothing_of_this_package(tiny_run):
     assert facts["input"]["shape"] == ["batch", 3, 4, 32, 32]
     assert facts["classes"] == sorted(motion.CLASSES)
     assert (facts["size"], facts["num_frames"], facts["mean"]) == (32, 4, [0.432, 0.395, 0.376])
+
+
+def test_weights_in_channels_last_format_are_exported_without_a_warning(tiny_run, tmp_path):
+    run = train_tiny(tiny_run.parent / "videos", tmp_path / "run", {"run.channels_last": True})
+    path, _ = run.export()  # warnings are errors
+    x = torch.randn(2, 3, 4, 32, 32)
+    torch.testing.assert_close(torch.export.load(path).module()(x), run.model()(x), rtol=1e-4, atol=1e-5)
 
 
 def test_onnx(tiny_run, tmp_path):
