@@ -3,13 +3,12 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cbam3d.video.encode import video_writer
+from cbam3d.video.encode import rate_of_file, video_writer
 from cbam3d.video.stream import TimedFrame
 
 _MOST_PIXELS = 480  # of the shorter side
@@ -35,8 +34,7 @@ class AnnotatedVideo:
     def see(self, timed: TimedFrame) -> None:
         """The next frame."""
         if self.write is None:
-            rate = Fraction(timed.fps).limit_denominator(1001)
-            self.write = self.stack.enter_context(video_writer(self.path, rate))
+            self.write = self.stack.enter_context(video_writer(self.path, rate_of_file(timed.fps)))
         short_side = min(_MOST_PIXELS, *timed.size)
         self.waiting.append((timed.seconds, timed.scaled(short_side)))
 

@@ -250,7 +250,7 @@ class _Json(JSONResponse):
     """In ASCII: names of classes may hold bytes that are no UTF-8."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode()
+        return json.dumps(content, allow_nan=False).encode()
 
 
 class _WithHeaders:

@@ -19,6 +19,11 @@ _OPTIONS = {
 }
 
 
+def rate_of_file(fps: float | Fraction) -> Fraction:
+    """A frame rate as a file can hold it."""
+    return max(Fraction(1, 1001), Fraction(fps).limit_denominator(1001))
+
+
 @contextmanager
 def video_writer(
     path: Path, fps: int | Fraction, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: str

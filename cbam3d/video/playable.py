@@ -8,7 +8,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input, reason_of
-from cbam3d.video.encode import write_video
+from cbam3d.video.encode import rate_of_file, write_video
 from cbam3d.video.stream import stream_frames
 
 _CODECS = {"mp4": ("h264", "vp9", "av1"), "webm": ("vp8", "vp9", "av1")}  # by container
@@ -33,7 +33,7 @@ def playable(path: Path, target: Path, go_on: Callable[[], None] = lambda: None)
             return path
         rate = frame_rate(stream) or Fraction(25)
     try:
-        write_video(target, _pictures(path, go_on), min(Fraction(120), rate.limit_denominator(1001)))
+        write_video(target, _pictures(path, go_on), min(Fraction(120), rate_of_file(rate)))
     except FFmpegError as error:
         raise VideoError(path, reason_of(error)) from None
     return target

@@ -27,6 +27,12 @@ def test_what_browsers_play_stays_and_other_files_are_copied(make_video, tmp_pat
         playable(bad, target)
 
 
+def test_a_frame_an_hour_is_copied(tmp_path):
+    write_video(tmp_path / "rare.avi", numbered_frames(2), Fraction(1, 3600), "mpeg4")
+    with av.open(playable(tmp_path / "rare.avi", tmp_path / "copy.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 2
+
+
 def test_a_copy_lasts_as_long_as_the_video(tmp_path):
     write_video(tmp_path / "slow.avi", numbered_frames(25), Fraction(25, 2), "mpeg4")
     with av.open(playable(tmp_path / "slow.avi", tmp_path / "copy.mp4")) as container:
