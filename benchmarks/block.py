@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from tables import table
-from timing import medians, ratio, take_turns
 from timm.layers.create_attn import create_attn
 from torch import Tensor, nn
 from usual import UsualCBAM
@@ -27,6 +26,7 @@ from cbam3d import CBAM, create_attention, list_attentions
 from cbam3d.attention import attention_options
 from cbam3d.data.malloc import keep_freed_memory
 from cbam3d.engine.memory import peak_memory_gib
+from cbam3d.runs.timing import medians, ratio, take_turns
 
 CLIP = (4, 64, 16, 56, 56)
 SMALL = (2, 64, 8, 14, 14)  # for what compares all positions with all

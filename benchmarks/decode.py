@@ -22,9 +22,9 @@ import av
 import numpy as np
 import torch
 from tables import table
-from timing import medians, take_turns
 from torch.nn import functional as F
 
+from cbam3d.runs.timing import medians, take_turns
 from cbam3d.video import decode, probe_video, read_clip
 from cbam3d.video.container import Deadline, open_video, video_file
 from cbam3d.video.encode import write_video

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from block import CLIP, copying, created, job
 from tables import table
-from timing import medians, ratio, take_turns
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from cbam3d.data.malloc import keep_freed_memory
+from cbam3d.runs.timing import medians, ratio, take_turns
 
 ARITHMETIC = ("convolution", "convolve_planes", "mm", "addmm", "bmm", "baddbmm", "max_pool", "avg_pool", "upsample")
 

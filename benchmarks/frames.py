@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import torch
 from tables import table
-from timing import medians, ratio, take_turns
 from torch import nn
 from torch.nn import functional as F
 
 from cbam3d import create_model
 from cbam3d.attention import attention_options
 from cbam3d.data.malloc import keep_freed_memory
+from cbam3d.runs.timing import medians, ratio, take_turns
 
 CLASSES = 101
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from tables import table
-from timing import medians, ratio, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.video import r3d_18
@@ -31,6 +30,7 @@ from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.train import Trainer
 from cbam3d.runs.processes import create_fabric
+from cbam3d.runs.timing import medians, ratio, take_turns
 
 CLASSES = 101
 

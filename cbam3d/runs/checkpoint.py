@@ -61,9 +61,8 @@ class Checkpoint:
         on validation data for this network, which the folder of the run has, or else 0.5."""
         if not self.config.classes_apart:
             return None
-        path = self.folder / METRICS
         try:
-            metrics = json.loads(path.read_text()) if path.is_file() else {}
+            metrics = read_metrics(self.folder)
             known = metrics["thresholds"] if metrics.get("epoch") == self.epoch else {}
             return np.array([known.get(name, 0.5) for name in self.classes], float)
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -135,6 +134,18 @@ def folder_of(path: Path) -> Path:
     if path.name == WEIGHTS:
         return path.parent
     return path.parent.parent if path.parent.name == "checkpoints" else path.with_suffix("")
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The scores of the end of training.
+
+    Raises:
+        InputError: it has not ended.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise InputError(f"{folder}: training has not ended ({METRICS} is missing)")
+    return json.loads(path.read_text())
 
 
 def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:

@@ -1,7 +1,5 @@
 """What a network costs: parameters, multiply-adds, and the time of a training step."""
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cbam3d.engine.losses import Loss
 from cbam3d.runs.network import count_parameters
+from cbam3d.runs.timing import medians, ratio, take_turns
 
 ROUNDS = 12
 
@@ -46,10 +45,10 @@ def measure_cost(model: nn.Module, shape: Sequence[int], num_classes: int = 10, 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     training = model.training
     operations = multiply_adds(model, inputs[:1].to(device))
-    seconds = statistics.median(_times(fabric, [model], inputs, num_classes)[0])
+    times = take_turns({"step": _step(fabric, model, inputs, num_classes)}, ROUNDS, fabric.device)
     model.to(device).load_state_dict(before)
     model.train(training)
-    return Cost(count_parameters(model), operations, seconds)
+    return Cost(count_parameters(model), operations, medians(times)["step"])
 
 
 def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
@@ -78,26 +77,15 @@ def paired_steps(
 
     Returns: median seconds of a step of the second network, and the median ratio of second to first.
     """
-    a, b = _times(fabric, [first, second], inputs, num_classes)
-    return statistics.median(b), statistics.median(y / x for x, y in zip(a, b, strict=True))
+    models = {"first": first, "second": second}
+    steps = {name: _step(fabric, model, inputs, num_classes) for name, model in models.items()}
+    times = take_turns(steps, ROUNDS, fabric.device)
+    return medians(times)["second"], ratio(times["second"], times["first"])
 
 
-def _times(fabric: Fabric, models: Sequence[nn.Module], inputs: Tensor, num_classes: int) -> list[list[float]]:
-    """Seconds of each step of each network, the steps taken in turn."""
+def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, num_classes: int) -> Callable[[], None]:
     inputs = inputs.to(fabric.device)
     labels = torch.arange(len(inputs), device=fabric.device) % num_classes
-    steps = [_step(fabric, model, inputs, labels) for model in models]
-    times: list[list[float]] = [[] for _ in models]
-    for i in range(2 + ROUNDS):
-        order = range(len(models)) if i % 2 else reversed(range(len(models)))  # each goes first in every second round
-        for number in order:
-            seconds = _seconds(steps[number], fabric.device)
-            if i >= 2:  # the first steps allocate memory and choose kernels
-                times[number].append(seconds)
-    return times
-
-
-def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], None]:
     network, optimizer = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=1e-4))
 
     def step() -> None:
@@ -107,11 +95,3 @@ def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, labels: Tensor) -> C
         optimizer.zero_grad()
 
     return step
-
-
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
-    begin = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin

@@ -1,6 +1,5 @@
 """Runs on the Hugging Face Hub: weights, plain data and a card, without code."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +15,7 @@ from cbam3d.errors import InputError, reason_of
 from cbam3d.files import make_folder, printable, to_yaml
 from cbam3d.models.download import CONFIG, METRICS, WEIGHTS, hub
 from cbam3d.models.ours import attention_of
-from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint
+from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint, read_metrics
 from cbam3d.runs.report import score_rows
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -35,10 +34,7 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
     Raises:
         InputError: training has not ended.
     """
-    path = saved.folder / METRICS
-    if not path.is_file():
-        raise InputError(f"{saved.folder}: training has not ended ({METRICS} is missing)")
-    metrics, config = json.loads(path.read_text("utf-8")), _public(saved.config)
+    metrics, config = read_metrics(saved.folder), _public(saved.config)
     make_folder(folder)
     save_file({key: value.contiguous() for key, value in weights_of(saved.state).items()}, folder / WEIGHTS)
     facts = {"cbam3d": __version__, "format": PRETRAINED, "kind": saved.state["kind"], "classes": saved.classes}

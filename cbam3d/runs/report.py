@@ -23,7 +23,7 @@ from cbam3d.errors import InputError
 from cbam3d.files import make_folder, printable, writing
 from cbam3d.models.download import METRICS
 from cbam3d.models.ours import attention_of
-from cbam3d.runs.checkpoint import Checkpoint
+from cbam3d.runs.checkpoint import Checkpoint, read_metrics
 from cbam3d.runs.data import open_source
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation, layers, overlay
@@ -74,7 +74,7 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
 
 def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
     """What the page shows, except for the mistakes."""
-    config, metrics = saved.config, json.loads((folder / METRICS).read_text())
+    config, metrics = saved.config, read_metrics(folder)
     pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
     again = folder / "evaluation.json"
     evaluated = json.loads(again.read_text()) if again.is_file() else None

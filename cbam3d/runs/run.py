@@ -1,6 +1,5 @@
 """A run: the folder that training left, and what can be done with it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.errors import InputError
-from cbam3d.models.download import METRICS
-from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint
+from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint, read_metrics
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
 from cbam3d.runs.explanation import Explanation
@@ -56,10 +54,11 @@ class Run:
     result: Result | None = None
 
     def __repr__(self) -> str:
-        path = self.folder / METRICS
-        score = ""
-        if path.is_file():
+        try:
             metrics = self.metrics
+        except InputError:
+            score = ""
+        else:
             leading = metrics["leading_score"]
             score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
         return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"
@@ -76,10 +75,7 @@ class Run:
         Raises:
             InputError: training has not ended.
         """
-        path = self.folder / METRICS
-        if not path.is_file():
-            raise InputError(f"{self.path}: training has not ended (metrics.json is missing)")
-        return json.loads(path.read_text())
+        return read_metrics(self.folder)
 
     def checkpoint(self, checkpoint: Which = "last") -> Checkpoint:
         """One of its checkpoints, as it was saved."""

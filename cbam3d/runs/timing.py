@@ -1,4 +1,4 @@
-"""How the benchmarks measure: jobs take turns, as a machine is seldom equally fast for long."""
+"""Times of jobs that take turns, as a machine is seldom equally fast for long."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ Times = dict[str, list[float]]
 WARM_UP = 2  # rounds, in which memory is allocated and kernels are chosen
 
 
-def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> Times:
+def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | str = "cpu") -> Times:
     """Seconds of each call of each job, `repeats` each, after some that warm up. The order alternates from round to
     round."""
     times: Times = {name: [] for name in jobs}
@@ -18,8 +18,8 @@ def take_turns(jobs: Mapping[str, Callable[[], object]], repeats: int, device: s
         for name in jobs if repeat % 2 else reversed(list(jobs)):
             begin = time.perf_counter()
             jobs[name]()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)
             if repeat >= WARM_UP:
                 times[name].append(time.perf_counter() - begin)
     return times
