@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cbam3d.errors import InputError
-from cbam3d.models.download import CONFIG, WEIGHTS, download, hub
+from cbam3d.models.repository import CONFIG, WEIGHTS, check_name, download, upload
 from cbam3d.models.weights import load_weights
 from cbam3d.models.zoo import create_model, needs_import
 
@@ -69,9 +69,12 @@ def from_pretrained(source: str | Path) -> nn.Module:
 
 
 def push_to_hub(model: nn.Module, repository: str, **arguments: Any) -> None:
-    """Upload what `save_pretrained` writes to a repository "owner/name", created if missing."""
-    api = hub().HfApi()
-    api.create_repo(repository, exist_ok=True)
+    """Upload what `save_pretrained` writes to a repository "owner/name", created if missing.
+
+    Raises:
+        InputError: no such name, no access, no network, or no huggingface_hub.
+    """
+    check_name(repository)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, **arguments)
-        api.upload_folder(repo_id=repository, folder_path=folder)
+        upload(folder, repository)

@@ -9,10 +9,10 @@ from torch import nn
 
 from cbam3d.attention import CBAM, list_insertions
 from cbam3d.errors import InputError
-from cbam3d.models.download import PREFIX, WEIGHTS, download
 from cbam3d.models.headed import HeadedNetwork
 from cbam3d.models.libraries import LIBRARIES
 from cbam3d.models.libraries.own_input import OwnInput
+from cbam3d.models.repository import PREFIX, WEIGHTS, download
 from cbam3d.models.weights import WeightsReport
 
 # equivalent networks of torchvision, for their weights: (ndim, name) -> torchvision's name

@@ -16,7 +16,7 @@ from cbam3d.engine.checkpoint import checkpoint_path
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
-from cbam3d.models.download import CONFIG, METRICS, PREFIX, WEIGHTS, download
+from cbam3d.models.repository import CONFIG, METRICS, PREFIX, WEIGHTS, download
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.network import build_model
 

@@ -25,7 +25,7 @@ from cbam3d.engine.checkpoint import changed_keys, checkpoint_path
 from cbam3d.engine.stop import exits_on_sigterm
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder
-from cbam3d.models.download import METRICS
+from cbam3d.models.repository import METRICS
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison

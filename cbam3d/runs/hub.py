@@ -11,10 +11,10 @@ from cbam3d import __version__
 from cbam3d.config import Config
 from cbam3d.engine.records import write_json
 from cbam3d.engine.train import weights_of
-from cbam3d.errors import InputError, reason_of
+from cbam3d.errors import InputError
 from cbam3d.files import make_folder, printable, to_yaml
-from cbam3d.models.download import CONFIG, METRICS, WEIGHTS, hub
 from cbam3d.models.ours import attention_of
+from cbam3d.models.repository import CONFIG, METRICS, WEIGHTS, check_name, upload
 from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint, read_metrics
 from cbam3d.runs.report import score_rows
 
@@ -67,22 +67,12 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
 
 def push(saved: Checkpoint, repository: str, private: bool = False, **options: Any) -> str:
     """See `Run.push_to_hub`; `options` are those of `save_pretrained`."""
-    owner, _, name = repository.partition("/")
-    if not owner or not name or "/" in name:
-        raise InputError(f"push: a repository is called owner/name, got {repository!r}")
+    check_name(repository)
     if (source := saved.config.model.name).startswith("hf/") and Path(source.removeprefix("hf/")).is_dir():
         raise InputError(f"push: the network {source} is a folder of this machine, others could not load the run")
     with TemporaryDirectory() as folder:
         save_pretrained(saved, Path(folder), repository, **options)
-        try:
-            api = hub().HfApi()
-            address = api.create_repo(repository, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"cbam3d {__version__}")
-        except InputError:
-            raise
-        except Exception as error:  # of many types: no token, no network, no such owner
-            raise InputError(f"{repository}: cannot be pushed ({reason_of(error)})") from None
-    return str(address)
+        return upload(folder, repository, private)
 
 
 def _public(config: Config) -> Config:

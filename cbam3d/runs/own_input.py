@@ -4,9 +4,9 @@ import logging
 
 from cbam3d.config import Config, DataConfig
 from cbam3d.errors import InputError
-from cbam3d.models.download import WEIGHTS
 from cbam3d.models.libraries.own_input import OwnInput
 from cbam3d.models.pretrained import own_input, weights_file
+from cbam3d.models.repository import WEIGHTS
 from cbam3d.runs.checkpoint import open_checkpoint
 from cbam3d.runs.network import GIVEN, has_images
 

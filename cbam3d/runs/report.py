@@ -21,8 +21,8 @@ from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder, printable, writing
-from cbam3d.models.download import METRICS
 from cbam3d.models.ours import attention_of
+from cbam3d.models.repository import METRICS
 from cbam3d.runs.checkpoint import Checkpoint, read_metrics
 from cbam3d.runs.data import open_source
 from cbam3d.runs.explainer import Explainer

@@ -26,7 +26,7 @@ from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import UNFINISHED, make_folder
-from cbam3d.models.download import METRICS
+from cbam3d.models.repository import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint

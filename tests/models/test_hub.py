@@ -19,10 +19,12 @@ def fake_hub(tmp_path, monkeypatch):
     store = tmp_path / "hub"
 
     class HfApi:
-        def create_repo(self, repository, exist_ok):
+        def create_repo(self, repository, private, exist_ok):
+            if repository == "stranger/network":
+                raise OSError("403 Forbidden\nrequest id …")
             (store / repository).mkdir(parents=True, exist_ok=exist_ok)
 
-        def upload_folder(self, repo_id, folder_path):
+        def upload_folder(self, repo_id, folder_path, commit_message):
             shutil.copytree(folder_path, store / repo_id, dirs_exist_ok=True)
 
     def snapshot_download(repository, allow_patterns):
@@ -63,6 +65,10 @@ def test_pushed_and_pulled(fake_hub):
     with pytest.raises(InputError, match="someone/else: neither a folder nor a repository") as error:
         hub.from_pretrained("someone/else")
     assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"stranger/network: cannot be pushed \(.*403"):
+        hub.push_to_hub(model, "stranger/network", **ARGUMENTS)
+    with pytest.raises(InputError, match="called owner/name, got 'network'"):
+        hub.push_to_hub(model, "network", **ARGUMENTS)
 
 
 @pytest.mark.parametrize(
