@@ -106,18 +106,7 @@ def compare(
     _refuse_local(choices, base)
     folder = make_folder(f"runs/compare-{name_of(config)}" if out is None else out)
     _refuse_other_data(folder, base)
-    # errors in the data are raised now; scans and downloads happen once, and every run has the same videos
-    source = open_source(with_manifest_of(folder, base))
-    if source.manifest is not None:
-        if not (folder / TABLE_NAME).is_file():
-            write_config(base, folder / "recipe.yaml")
-        write_manifest(source.manifest, folder / TABLE_NAME)
-        base = with_manifest_of(folder, base)
-    base = with_loss(base, source)
-    if base.train.cached_views and base.train.cache is None:
-        base = base.override({"train": {"cache": str(folder / "features")}})
-    images, num_classes = source.images, len(source.classes)
-    del source  # images fill the memory
+    base, images, num_classes = _with_shared_data(base, folder)
     numbers = range(base.run.seed, base.run.seed + seeds)
     trainings = [_training(choice, seed, base, folder) for choice in choices for seed in numbers]
     for training in trainings:
@@ -145,6 +134,24 @@ class IncompleteComparison(InputError):
     def __init__(self, text: str, compared: Comparison | None) -> None:
         super().__init__(f"compare: {text}")
         self.compared = compared
+
+
+def _with_shared_data(base: Config, folder: Path) -> tuple[Config, bool, int]:
+    """The recipe with what all trainings share: the table of the videos, and the features of a frozen network. Errors in
+    the data are raised now, and scans and downloads happen once.
+
+    Returns: the recipe, whether its items are images, and the number of classes.
+    """
+    source = open_source(with_manifest_of(folder, base))
+    if source.manifest is not None:
+        if not (folder / TABLE_NAME).is_file():
+            write_config(base, folder / "recipe.yaml")
+        write_manifest(source.manifest, folder / TABLE_NAME)
+        base = with_manifest_of(folder, base)
+    base = with_loss(base, source)
+    if base.train.cached_views and base.train.cache is None:
+        base = base.override({"train": {"cache": str(folder / "features")}})
+    return base, source.images, len(source.classes)
 
 
 def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
