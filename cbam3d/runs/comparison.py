@@ -137,8 +137,8 @@ class IncompleteComparison(InputError):
 
 
 def _with_shared_data(base: Config, folder: Path) -> tuple[Config, bool, int]:
-    """The recipe with what all trainings share: the table of the videos, and the features of a frozen network. Errors in
-    the data are raised now, and scans and downloads happen once.
+    """The recipe with what all trainings share: the table of the videos, and the features of a frozen network. Errors
+    in the data are raised now, and scans and downloads happen once.
 
     Returns: the recipe, whether its items are images, and the number of classes.
     """
