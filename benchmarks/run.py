@@ -1,4 +1,5 @@
-"""Run benchmarks and keep what they print: each has its section in docs/BENCHMARKS.md, which is replaced.
+"""Run benchmarks and keep what they print: each has its section in docs/BENCHMARKS.md, insertion in docs/INSERTION.md,
+which is replaced.
 
 python benchmarks/run.py [block floors train_step frames cifar decode index storage loader start ucf101 insertion]
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "BENCHMARKS.md"
+DOCS = HERE.parent / "docs"
 ARGUMENTS = {"block": ["--figure", "docs/growth.png"]}
 NAMES = ["block", "floors", "train_step", "frames", "cifar", "decode", "index", "storage", "loader", "start", "ucf101"]
 NAMES += ["insertion"]
@@ -31,13 +32,14 @@ def machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Benchmarks into docs/BENCHMARKS.md")
+    parser = argparse.ArgumentParser(description="Benchmarks into docs")
     parser.add_argument("names", nargs="*", default=NAMES, help=f"of {', '.join(NAMES)} (default: all)")
     failed = []
     for name in parser.parse_args().names:
         place = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
-        if not place.search(PAGE.read_text()):
-            raise SystemExit(f"{PAGE}: no place for {name}")
+        page = DOCS / ("INSERTION.md" if name == "insertion" else "BENCHMARKS.md")
+        if not place.search(page.read_text()):
+            raise SystemExit(f"{page}: no place for {name}")
         command = [f"benchmarks/{name}.py", *ARGUMENTS.get(name, [])]
         print(f"python {' '.join(command)} …", flush=True)
         done = subprocess.run([sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True)
@@ -48,7 +50,7 @@ def main() -> None:
         figure = "![How the cost grows](growth.png)\n\n" if name == "block" else ""
         lines = [f"<!-- {name} -->", f"`python {' '.join(command)}`, {machine()}", "", done.stdout.strip()]
         section = "\n".join([*lines, "", f"{figure}<!-- end of {name} -->"])
-        PAGE.write_text(place.sub(lambda _, section=section: section, PAGE.read_text()))
+        page.write_text(place.sub(lambda _, section=section: section, page.read_text()))
     if failed:
         raise SystemExit(f"failed, their sections as before: {', '.join(failed)}")
 
