@@ -20,7 +20,8 @@ class ECA(Gate):
     Args:
         channels: number of input channels C.
         kernel_size: odd; channels covered by the convolution; None for the paper's rule, from C, γ and b.
-        gamma, b: of that rule.
+        gamma: of that rule.
+        b: of that rule.
         init: "paper", or "identity" to start as the exact identity (see `Gate`).
 
     Shapes: (N, C, *S) -> the same, of any rank; `attention_map` is (N, C, 1, …).
