@@ -377,6 +377,15 @@ def test_one_pass_may_be_derived_twice():
     assert torch.equal(first[0], torch.autograd.grad(out, x)[0])
 
 
+@pytest.mark.parametrize("name", ["cbam", "eca", "srm"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_many_gradients_at_once(name, ndim):
+    block = create_attention(name, 6, ndim=ndim).double().eval()
+    x = torch.randn(2, 6, *(3, 4, 5)[-ndim:], dtype=torch.float64)
+    one_by_one = torch.autograd.functional.jacobian(block, x)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(block, x, vectorize=True), one_by_one)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # in torch.func.jvp itself
 def test_functorch():
     block, x = build("channel+spatial"), torch.randn(3, 8, 2, 6, 5, dtype=torch.float64)

@@ -111,6 +111,12 @@ def must_be_plain(x: Tensor) -> bool:
     return functorch or forward_mode or type(x) not in (Tensor, nn.Parameter) or not x.is_floating_point()
 
 
+def _derives_plainly(*grads: Tensor) -> bool:
+    """Whether to derive by ordinary operations: for second derivatives, and for many gradients at once
+    (`is_grads_batched`)."""
+    return torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
+
+
 class _PoolPositions(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
@@ -121,7 +127,7 @@ class _PoolPositions(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         dx, *of_pooled = grads
-        if torch.is_grad_enabled():  # for second derivatives
+        if _derives_plainly(*grads):
             x, maximum, _ = ctx.saved_tensors
             return dx + reference.pool_positions_backward(x, maximum, *of_pooled)
         dx = cpu.dense(dx)
@@ -139,7 +145,7 @@ class _PoolChannels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         dx, *of_pooled = grads
-        if torch.is_grad_enabled():
+        if _derives_plainly(*grads):
             x, a, maximum, _ = ctx.saved_tensors
             more, da = reference.pool_channels_backward(x, a, maximum, *of_pooled)
             dx = dx + more
@@ -157,7 +163,7 @@ class _Scale(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        derive: Any = reference.scale_backward if torch.is_grad_enabled() else _OPERATORS.scale_backward
+        derive: Any = reference.scale_backward if _derives_plainly(*grads) else _OPERATORS.scale_backward
         dx, da, db = derive(*ctx.saved_tensors, grads[0])
         _, has_a, has_b = ctx.needs_input_grad
         return dx, da if has_a else None, db if has_b else None

@@ -31,7 +31,7 @@ def pool_channels_backward(
     """The gradients of x and a (empty without a)."""
     at_maximum = (_times(x, a) == maximum).to(x.dtype)
     d_gated = at_maximum * (d_maximum / at_maximum.sum(1, keepdim=True)) + d_mean / x.shape[1]
-    d_a = x.new_empty(0) if a is None else (x * d_gated).flatten(2).sum(2)
+    d_a = x.new_empty(0) if a is None else (x * d_gated).sum(tuple(range(2, x.ndim)))
     return _times(d_gated, a), d_a
 
 
@@ -44,7 +44,7 @@ def scale(x: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
 def scale_backward(x: Tensor, a: Tensor | None, b: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, a and b (empty without them)."""
     product = x * grad
-    d_a = x.new_empty(0) if a is None else (product if b is None else product * b).flatten(2).sum(2)
+    d_a = x.new_empty(0) if a is None else (product if b is None else product * b).sum(tuple(range(2, x.ndim)))
     d_b = x.new_empty(0) if b is None else _times(product, a).sum(1, keepdim=True)
     return scale(grad, a, b), d_a, d_b
 
