@@ -114,7 +114,7 @@ def must_be_plain(x: Tensor) -> bool:
 def _derives_plainly(*grads: Tensor) -> bool:
     """Whether to derive by ordinary operations: for second derivatives, and for many gradients at once
     (`is_grads_batched`)."""
-    return torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
+    return torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))  # pyright: ignore
 
 
 class _PoolPositions(torch.autograd.Function):
