@@ -20,7 +20,7 @@ from cbam3d.data.split import split_by_group
 from cbam3d.data.workers import num_cores
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import leads_out
-from cbam3d.video.probe import MOST_ELONGATED
+from cbam3d.video.pixels import is_elongated
 
 
 class ImageDataset:
@@ -174,7 +174,7 @@ def read_image(path: Path, size: int) -> Tensor:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            if max(image.size) > MOST_ELONGATED * min(image.size):
+            if is_elongated(image.size):
                 raise ValueError(f"{image.width}x{image.height} pixels: one side is too long for the other")
             picture = F.pil_to_tensor(_of_eight_bits(_upright(image)).convert("RGB"))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
@@ -152,32 +153,43 @@ def draw_sheet(found: Explanation, title: str, path: Path | BytesIO) -> None:
             if column == 0:
                 axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         if name in maps:
-            one = maps[name]
-            axes = figure.add_subplot(grid[row, -1])
-            margin = float(np.abs(one).max()) if _is_flat(one) else 0.0
-            limits = {"vmin": one.min() - margin, "vmax": one.max() + margin}
-            image = axes.imshow(one[len(one) // 2], cmap="turbo", **limits)
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(f"frame {len(one) // 2} of {' x '.join(map(str, one.shape))}", fontsize=7)
-            figure.colorbar(image, ax=axes).ax.tick_params(labelsize=6)
+            _draw_map(figure, figure.add_subplot(grid[row, -1]), maps[name])
     for row, (name, weights) in enumerate(temporal.items(), start=len(rows)):
-        axes = figure.add_subplot(grid[row, :-1])
-        axes.bar(np.arange(len(weights)) + 0.5, weights, width=0.9, color="tab:blue")
-        axes.set(xlim=(0, len(weights)), ylim=(0, 1.1 * float(weights.max())), xticks=[])
-        axes.tick_params(labelsize=7)
-        label = f"temporal weights\n{name}\n{_span(weights)}"
-        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+        _draw_temporal(figure.add_subplot(grid[row, :-1]), name, weights)
     if channel:
-        axes = figure.add_subplot(grid[-1, :-1])
-        for name in _spread(list(channel)):
-            weights = np.sort(channel[name])[::-1]
-            axes.plot(np.linspace(0, 100, len(weights)), weights, label=f"{name} ({len(weights)} channels)")
-        axes.set_xlabel("share of the channels, %, by weight", fontsize=8)
-        axes.set_ylabel("channel weights", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        _draw_channels(figure.add_subplot(grid[-1, :-1]), channel)
     figure.savefig(path, dpi=110)
+
+
+def _draw_map(figure: Figure, axes: Axes, values: np.ndarray) -> None:
+    """The middle frame of a map as it is, with its scale."""
+    middle = len(values) // 2
+    margin = float(np.abs(values).max()) if _is_flat(values) else 0.0
+    image = axes.imshow(values[middle], cmap="turbo", vmin=values.min() - margin, vmax=values.max() + margin)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(f"frame {middle} of {' x '.join(map(str, values.shape))}", fontsize=7)
+    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=6)
+
+
+def _draw_temporal(axes: Axes, name: str, weights: np.ndarray) -> None:
+    """The weights of frames, (T,)."""
+    axes.bar(np.arange(len(weights)) + 0.5, weights, width=0.9, color="tab:blue")
+    axes.set(xlim=(0, len(weights)), ylim=(0, 1.1 * float(weights.max())), xticks=[])
+    axes.tick_params(labelsize=7)
+    label = f"temporal weights\n{name}\n{_span(weights)}"
+    axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+
+
+def _draw_channels(axes: Axes, channel: dict[str, np.ndarray]) -> None:
+    """The weights of channels, sorted, of some of the blocks."""
+    for name in _spread(list(channel)):
+        weights = np.sort(channel[name])[::-1]
+        axes.plot(np.linspace(0, 100, len(weights)), weights, label=f"{name} ({len(weights)} channels)")
+    axes.set_xlabel("share of the channels, %, by weight", fontsize=8)
+    axes.set_ylabel("channel weights", rotation=0, ha="right", va="center", fontsize=8, labelpad=24)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
 
 
 def write_moving(found: Explanation, paths: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from av import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
+MOST_ELONGATED = 32  # times the shorter side, the longer one
 _local = threading.local()
 
 
@@ -25,6 +26,11 @@ def scaled_size(height: int, width: int, short_side: int, least: tuple[int, int]
     least so much height and width."""
     scale = max(short_side / min(height, width), least[0] / height, least[1] / width)
     return max(round(height * scale), least[0]), max(round(width * scale), least[1])
+
+
+def is_elongated(size: tuple[int, int]) -> bool:
+    """Whether a frame of that height and width, scaled to the usual shorter side, would fill the memory."""
+    return max(size) > MOST_ELONGATED * min(size)
 
 
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:

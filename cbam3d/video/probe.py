@@ -26,12 +26,11 @@ from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
 from cbam3d.video.frames import frames_of, list_frames
 from cbam3d.video.index import encode
 from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
-from cbam3d.video.pixels import grey_thumbnail, upright_size, write_rgb
+from cbam3d.video.pixels import MOST_ELONGATED, grey_thumbnail, is_elongated, upright_size, write_rgb
 from cbam3d.video.timing import encode_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
-MOST_ELONGATED = 32  # times the shorter side, the longer one of a video
 _MOST_TICKS = 65_535  # a second, in MPEG-4 Part 2
 
 
@@ -190,7 +189,7 @@ def _consume(
     if first is None:
         return None, b""
     size = upright_size(first)
-    if max(size) > MOST_ELONGATED * min(size):  # scaled to the usual shorter side, a frame would fill the memory
+    if is_elongated(size):
         raise VideoError(name, f"{size[1]}x{size[0]} pixels: one side is more than {MOST_ELONGATED} times the other")
     if copies is None:
         deque(frames, maxlen=0)
@@ -219,7 +218,7 @@ def _measure_file(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo
                 return None
         with open_video(file, deadline) as (container, stream):
             height, width = upright_size(next(all_frames(container, stream, deadline)))
-    if max(height, width) > MOST_ELONGATED * min(height, width):
+    if is_elongated((height, width)):
         return None
     count = len(table.places)
     return VideoInfo(count, rate, width, height, count / rate if rate else 0.0, "", file.num_bytes, file.changed_ns)
