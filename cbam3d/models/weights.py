@@ -16,6 +16,7 @@ from cbam3d.models.headed import HeadedNetwork
 
 Inflation = Literal["repeat", "centre"]
 Match = Literal["name", "order"]
+_FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.|(^|\.)(hw|cw|hc)\.conv\.")
 
 
 @dataclass
@@ -130,6 +131,38 @@ def load_weights(
     parts = {re.sub(r"^((module|model|_orig_mod)\.)+", "", key).partition(".")[0] for key in state}
     if isinstance(model, HeadedNetwork) and not {"backbone", "head"} <= parts:
         open_keys = {key: value for key, value in own.items() if key.startswith("backbone.")}  # its head is another
+    report, filled = _fill(model, own, open_keys, state, inflation)
+    # The batch counter is bookkeeping: older files lack it.
+    report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
+    if match == "order":
+        report = report.by_order(sources)
+    if not filled:
+        hint = "" if match == "order" else ' (where only its names differ, match="order", model.weights_match, helps)'
+        raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}{hint}")
+    if require_complete and not report.complete:
+        raise InputError(_incomplete(origin, report))
+    model.load_state_dict(filled, strict=False)
+    return report
+
+
+def _fill(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    open_keys: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    inflation: Inflation,
+) -> tuple[WeightsReport, dict[str, Tensor]]:
+    """Find a place for every entry of the source.
+
+    Args:
+        model: the network.
+        own: its entries.
+        open_keys: those of them that the source may name in another layout.
+        state: the entries of the source.
+        inflation: see `load_weights`.
+
+    Returns: what was done, and the network's new entries.
+    """
     by_layout, source_layout = _unambiguous(open_keys), _unambiguous(state)
     first_conv = next((key for key, value in own.items() if value.ndim >= 4), None)
     report, filled = WeightsReport(), {}
@@ -155,20 +188,7 @@ def load_weights(
                     filled[bias] = torch.zeros_like(own[bias])
                     change = ", ".join(filter(None, [change, "with a bias of 0"]))
             report.note(key, target, change)
-    # The batch counter is bookkeeping: older files lack it.
-    report.new = [key for key in own if key not in filled and not key.endswith("num_batches_tracked")]
-    if match == "order":
-        report = report.by_order(sources)
-    if not filled:
-        hint = "" if match == "order" else ' (where only its names differ, match="order", model.weights_match, helps)'
-        raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}{hint}")
-    if require_complete and not report.complete:
-        raise InputError(_incomplete(origin, report))
-    model.load_state_dict(filled, strict=False)
-    return report
-
-
-_FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.|(^|\.)(hw|cw|hc)\.conv\.")
+    return report, filled
 
 
 def _scale_of(model: nn.Module, key: str) -> dict[str, Tensor]:
