@@ -203,9 +203,10 @@ class ModelConfig(Section):
     attention: Fixed[str | None] = "cbam"
     """Attention mechanism in every block, one of `cbam3d list`; none for a plain network, null for the network's
     default (cbam for cbam_cnn, none for the others)."""
-    as_video: Fixed[Literal["frames", "inflate"] | None] = None
-    """How an image network takes clips: frames runs it on every frame and averages the logits, inflate makes its
-    layers three-dimensional; null for frames, and for the three-dimensional form of a network that has one."""
+    as_video: Fixed[Literal["frames", "differences", "inflate"] | None] = None
+    """How an image network takes clips: frames runs it on every frame and averages the logits, differences likewise on
+    what changes from frame to frame, inflate makes its layers three-dimensional; null for frames, and for the
+    three-dimensional form of a network that has one."""
     head: Fixed[str | None] = None
     """What ends the network: mean, statistics (mean, deviation and change along time), attention (pooling with
     learned queries), csra, gltr, rstan, sta or stgcn; null for its own head."""

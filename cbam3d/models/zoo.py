@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from cbam3d.models.pretrained import check_filled, find_weights, inner_name, spl
 from cbam3d.models.weights import Match, load_weights
 from cbam3d.plugins import Registry
 
-AsVideo = Literal["frames", "inflate"]
+AsVideo = Literal["frames", "differences", "inflate"]
 networks = Registry("models", "network", {}, reserved=OURS)  # beside this package's and the libraries'
 
 
@@ -119,9 +119,9 @@ def create_model(
             lists what was loaded.
         weights_match: "name", or "order" for a file whose names differ (see `load_weights`).
         as_video: how an image network takes clips, with ndim=3: "frames" runs it on every frame and averages the
-            logits (`FrameNetwork`); "inflate" turns its layers into three-dimensional ones (`inflate`); of this
-            package's ResNets it is the three-dimensional form, with the stem of images. None selects frames, but the
-            three-dimensional form of this package's own networks.
+            logits (`FrameNetwork`); "differences" likewise, on what changes from frame to frame; "inflate" turns its
+            layers into three-dimensional ones (`inflate`); of this package's ResNets it is the three-dimensional form,
+            with the stem of images. None selects frames, but the three-dimensional form of this package's own networks.
         head: one of `list_heads()`, in place of the network's own; None keeps that.
         head_options: keyword arguments of the head; and grid, see `HeadedNetwork`.
         options: keyword arguments of the network (`ResNet`'s width, stem_pool, …).
@@ -167,8 +167,8 @@ def create_model(
         model = inflate(model)
     channels = 0 if head is None else cut(model, own_head)
     removed = before - set(model.state_dict())
-    if as_video == "frames":
-        model = FrameNetwork(model)
+    if as_video in ("frames", "differences"):
+        model = FrameNetwork(model, as_video == "differences")
     if head is not None:
         others = dict(head_options or {})
         grid = others.pop("grid", None)
@@ -189,12 +189,12 @@ def _rank(name: str, ndim: int | None, as_video: AsVideo | None) -> tuple[int | 
     Raises:
         ValueError: no such network, or a rank that it does not have.
     """
-    if as_video not in (None, "frames", "inflate"):
-        raise ValueError(f'as_video must be "frames" or "inflate", got {as_video!r}')
+    if as_video not in (None, *get_args(AsVideo)):
+        raise ValueError(f"as_video must be one of {', '.join(get_args(AsVideo))}, got {as_video!r}")
     library, short = split_name(name)
     if name in OURS:
         ndim = usual_ndim(name) if ndim is None else ndim
-        return ndim, as_video if (as_video, ndim) == ("frames", 3) else None  # they have a three-dimensional form
+        return ndim, as_video if as_video != "inflate" and ndim == 3 else None  # they have a three-dimensional form
     if library not in LIBRARIES:
         if as_video is not None:
             raise ValueError(f"{name} takes what its code takes: as_video is for image networks")

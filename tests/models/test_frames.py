@@ -9,7 +9,7 @@ from torch import nn
 
 from cbam3d import attention_maps, create_model, insert_attention, list_insertions, remove_attention
 from cbam3d.attention import attention_ranks, list_attentions
-from cbam3d.models.frames import FrameNetwork
+from cbam3d.models.frames import FrameNetwork, changes
 
 NETWORKS = [("resnet10", {"width": 8}), ("torchvision/resnet18", {}), ("timm/tf_efficientnet_lite0", {})]
 CLIP = (2, 3, 4, 64, 64)
@@ -77,6 +77,22 @@ def test_without_attention_the_order_makes_no_difference():
     torch.testing.assert_close(clips(x), clips(x[:, :, [2, 0, 3, 1]]))
 
 
+def test_differences_are_the_grey_frame_and_twice_its_changes():
+    clips = create_model("resnet10", 5, ndim=3, as_video="differences", width=8).eval()
+    images = create_model("resnet10", 5, ndim=2, width=8).eval()
+    images.load_state_dict(clips.backbone.state_dict())
+    x = torch.randn(2, 3, 4, 32, 32)
+    frames = []
+    for sample in x:
+        for t in range(4):
+            grey, before, after = (sample[:, i].mean(0) for i in (t, max(t - 1, 0), min(t + 1, 3)))
+            frames.append(torch.stack([grey, 2 * (grey - before), 2 * (after - grey)]))
+    torch.testing.assert_close(clips(x), images(torch.stack(frames)).unflatten(0, (2, 4)).mean(1))
+    still = x[:, :, :1].expand(-1, -1, 4, -1, -1)
+    torch.testing.assert_close(changes(still)[:, 1:], torch.zeros(2, 2, 4, 32, 32))
+    assert clips(x[:, :, :1]).shape == (2, 5)  # one frame
+
+
 def test_copies_and_pickles_keep_their_own_number_of_frames():
     _, clips = pair("torchvision/resnet18", {}, attention="cbam", attention_options={"init": "paper"})
     x = torch.randn(CLIP)
@@ -131,5 +147,5 @@ def test_ranks_are_refused_by_name():
         create_model("torchvision/r3d_18", 5, ndim=3, as_video="frames")
     with pytest.raises(ValueError, match="is a network of clips"):
         create_model("torchvision/r3d_18", 5, ndim=2)
-    with pytest.raises(ValueError, match='as_video must be "frames" or "inflate"'):
+    with pytest.raises(ValueError, match="as_video must be one of frames, differences, inflate, got 'frame'"):
         create_model("resnet10", 5, as_video="frame")
