@@ -35,8 +35,11 @@ class HeadedNetwork(nn.Module):
         self.takes_features = False
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head takes, (N, C, *S)."""
+        """What the head takes, (N, C, *S); tokens of a network of clips are positions of one frame, (N, C, 1, L, 1), as
+        their order tells nothing of time."""
         features = self.backbone(x)
+        if features.ndim == 3 and x.ndim == 5:
+            features = features[:, :, None, :, None]
         if self.grid is None or features.ndim < 4:
             return features
         return pool_to_grid(features, (*features.shape[2:-2], self.grid, self.grid))

@@ -170,7 +170,7 @@ def _extractor(model: nn.Module, layer: str | None, per: Per) -> Callable[[Tenso
     """Inputs (N, C, *S) -> features (N, C), or (N, T, C)."""
     if layer is None:
         if isinstance(model, HeadedNetwork):
-            network: Callable[[Tensor], Tensor] = model.features
+            network: Callable[[Tensor], Tensor] = model.backbone
         else:
             network = deepcopy(model)
             inner = network

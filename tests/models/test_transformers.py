@@ -56,12 +56,20 @@ def test_its_features_take_another_head(saved, head):
     options = {"num_heads": 2} if head == "attention" else {}
     model = create_model(f"hf/{folder}", 5, weights="pretrained", head=head, head_options=options)
     features = model.features(clip)
-    assert features.shape[:2] == (2, 32)
-    assert features.shape[2] in (8, 9, 17)  # tokens, and a class token where there is one
+    assert features.shape[:3] == (2, 32, 1)
+    assert features.shape[3] in (8, 9, 17)  # tokens, and a class token where there is one
     model(clip).sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
     frozen = {name.split(".")[3] for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen <= {"predictor", "query_tokens"}  # of V-JEPA 2's pretraining, and of its own head
+
+
+def test_tokens_are_not_taken_for_frames(saved):
+    folder, clip, _ = saved
+    model = create_model(f"hf/{folder}", 5, weights="pretrained", head="statistics", head_options={"grid": 1}).eval()
+    features = model.features(clip)
+    assert features.shape == (2, 32, 1, 1, 1)
+    torch.testing.assert_close(features.flatten(1), model.backbone(clip).mean(2))
 
 
 def test_its_files_tell_what_it_wants(saved):
