@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cbam3d.config import Config
@@ -10,7 +11,7 @@ from cbam3d.config.bundled import find_recipe
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import load_recipe
-from cbam3d.engine.events import FORMATS
+from cbam3d.engine.events import FORMATS, Event
 from cbam3d.engine.progress import no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.scoring import score
@@ -74,17 +75,22 @@ def evaluate(
             predictor = Predictor(model, source.classes, config, source.images, fabric.device, saved.thresholds)
             segments, events = score_segments(predictor, loader.data, show_progress)  # type: ignore[arg-type]
             result = replace(result, scores=result.scores | segments)
-        target = make_folder(saved.folder / "evaluation")
         facts = {"split": split, "checkpoint": saved.path.stem, "epoch": saved.epoch, "config": config.plain()}
-        (target / "events.csv").unlink(missing_ok=True)
-        if events is not None:
-            with open(target / "events.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                start, line = FORMATS["csv"]
-                file.writelines(f"{text}\n" for text in (start, *(line(*one) for one in events)))
-        result.write(target, saved.folder / "evaluation.json", result.facts() | facts)
-        (target / "skipped.csv").unlink(missing_ok=True)
-        SkippedFiles(target / "skipped.csv", config.data.max_bad_videos).add(problems)
+        _write(saved.folder, result, events, facts)
+        (saved.folder / "evaluation" / "skipped.csv").unlink(missing_ok=True)
+        SkippedFiles(saved.folder / "evaluation" / "skipped.csv", config.data.max_bad_videos).add(problems)
     return result
+
+
+def _write(folder: Path, result: Result, events: list[tuple[str, Event]] | None, facts: dict[str, Any]) -> None:
+    """Write `evaluation.json`, and tables into the folder `evaluation`."""
+    target = make_folder(folder / "evaluation")
+    (target / "events.csv").unlink(missing_ok=True)
+    if events is not None:
+        with open(target / "events.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            start, line = FORMATS["csv"]
+            file.writelines(f"{text}\n" for text in (start, *(line(*one) for one in events)))
+    result.write(target, folder / "evaluation.json", result.facts() | facts)
 
 
 def _wants_events(config: Config, items: Samples) -> bool:

@@ -32,7 +32,6 @@ def score_segments(
         predictor: finds them, with its own settings.
         items: the parts of a split; videos without parts are left out.
         progress: shows the reading.
-
     """
     table = items.manifest.select(items.manifest.parts)
     truth, paths = truth_of(table), list(dict.fromkeys(table.path))
