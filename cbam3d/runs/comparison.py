@@ -32,7 +32,7 @@ from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
 from cbam3d.runs.data import open_source, with_loss
 from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
-from cbam3d.runs.processes import create_fabric, environments
+from cbam3d.runs.processes import environments
 from cbam3d.runs.table import with_manifest_of
 from cbam3d.runs.variants import OF_ITEMS, Variant, read_choices
 
@@ -118,9 +118,8 @@ def compare(
     folders = {word: [one.folder for one in group] for word, group in of.items() if all(one.done for one in group)}
     compared = None
     if choices[0].word in folders and len(folders) > 1:
-        configs = {choice.word: choice.config(base) for choice in choices}
-        alone = base.override({"run": {"devices": 1, "strategy": "replicate"}})
-        compared = measure(create_fabric(alone)[0], folders, configs, num_classes, images, part)
+        configs = {choice.word: _config(choice, base) for choice in choices}
+        compared = measure(folders, configs, num_classes, images, part)
         write_comparison(folder, compared)
     if failures or compared is None:
         text = f"{len(failures)} of {len(trainings)} runs did not end, the first: {failures[0]}"
@@ -156,7 +155,14 @@ def _with_shared_data(base: Config, folder: Path) -> tuple[Config, bool, int]:
 
 def _training(variant: Variant, seed: int, base: Config, out: Path) -> Training:
     folder = out / variant.slug / f"seed{seed}"
-    return Training(variant, seed, folder, variant.config(base).override({"run": {"seed": seed, "dir": str(folder)}}))
+    config = _config(variant, base).override({"run": {"seed": seed, "dir": str(folder)}})
+    return Training(variant, seed, folder, config)
+
+
+def _config(variant: Variant, base: Config) -> Config:
+    """The recipe of a variant, with the precision that it finds here."""
+    config = variant.config(base)
+    return with_precision(config, precision_of(config))
 
 
 def _refuse_local(choices: Sequence[Variant], base: Config) -> None:

@@ -2,22 +2,27 @@
 
 import csv
 import json
+import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from cbam3d.config import Config
 from cbam3d.engine.plots import plot_comparison
 from cbam3d.engine.scores import MIN_UNITS, compare_trainings
 from cbam3d.engine.several import Ranking, compare_map
 from cbam3d.engine.tables import read_predictions
-from cbam3d.errors import InputError
-from cbam3d.runs.cost import multiply_adds, paired_steps
+from cbam3d.errors import InputError, reason_of
+from cbam3d.runs.cost import multiply_adds, paired_steps, training_step
 from cbam3d.runs.network import build_model, count_parameters, input_shape, memory_format
+from cbam3d.runs.processes import create_fabric
+from cbam3d.runs.trainer import freeze_layers, new_parameters
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Compared:
     low: float
     high: float
     parameters: int
-    multiply_adds: int  # of one input
+    multiply_adds: float  # of one input; NaN where it cannot be measured, as the next two
     step_seconds: float
     step_ratio: float  # to the first mechanism's
     memory_gib: float  # its maximum while training
@@ -97,7 +102,6 @@ class Comparison:
 
 
 def measure(
-    fabric: Fabric,
     folders: dict[str, list[Path]],
     configs: dict[str, Config],
     num_classes: int,
@@ -107,7 +111,6 @@ def measure(
     """Compare trainings with those of the first mechanism.
 
     Args:
-        fabric: where the time of a step is measured.
         folders: of the runs of each mechanism, one per seed.
         configs: of each mechanism.
         num_classes: of the data.
@@ -136,7 +139,7 @@ def measure(
             found = compare_map(a, b, labels, units)
         else:
             found = compare_trainings(np.stack(a), np.stack(b), units)
-        costs = _costs(fabric, configs[first], configs[name], num_classes, images)
+        costs = _costs(configs[first], configs[name], num_classes, images, name)
         memory = max(_memory_gib(folder / "metrics.csv") for folder in runs)
         rows.append(Compared(name, scores, *found, *costs, memory))
     items = f"{len(names):,} {'images' if images else 'videos'}"
@@ -158,20 +161,36 @@ def write_comparison(out: Path, compared: Comparison) -> None:
     plot_comparison(out / "comparison.png", names, scores, differences, compared.score)
 
 
-def _costs(
-    fabric: Fabric, first: Config, config: Config, num_classes: int, images: bool
-) -> tuple[int, int, float, float]:
-    """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's."""
-    reference, network = (build_model(each, num_classes, images) for each in (first, config))
-    inputs = torch.randn(config.train.batch_size // config.train.accumulate, *input_shape(config, images))
+def _costs(first: Config, config: Config, num_classes: int, images: bool, name: str) -> tuple[int, float, float, float]:
+    """Parameters, multiply-adds of an input, seconds of a training step, and its ratio to the first mechanism's; NaN
+    for what cannot be measured, as scores matter more."""
+    network = build_model(config, num_classes, images)
+    parameters, operations, nan = count_parameters(network), float("nan"), float("nan")
+    try:
+        operations = multiply_adds(network, torch.randn(1, *input_shape(config, images)))
+        (reference, _), (step, device) = (_step(each, num_classes, images) for each in (first, config))
+        return parameters, operations, *paired_steps(reference, step, device)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        logger.warning(f"{name}: its costs cannot be measured ({reason_of(error)})")
+        return parameters, operations, nan, nan
+
+
+def _step(config: Config, num_classes: int, images: bool) -> tuple[Callable[[], None], torch.device]:
+    """A training step as a training of the configuration takes it, and its device."""
+    fabric, _ = create_fabric(config.override({"run": {"devices": 1, "strategy": "replicate"}}))
+    network, t = build_model(config, num_classes, images), config.train
+    inputs = torch.randn(t.batch_size // t.accumulate, *input_shape(config, images))
     inputs = inputs.contiguous(memory_format=memory_format(config, images))
-    parameters = count_parameters(network)
-    operations = multiply_adds(network, inputs[:1])
-    if config.run.compile:  # as it is trained
-        reference.compile()
+    if t.freeze or t.freeze_norms:
+        freeze_layers(t, network, new_parameters(network))
+    if t.cached_views:  # the head alone learns, from features
+        with torch.no_grad():
+            features = network.eval().features(inputs[:1])  # type: ignore[operator]
+        inputs = features.expand(len(inputs), *features.shape[1:]).contiguous()
+        network.takes_features = True  # type: ignore[assignment]
+    if config.run.compile:
         network.compile()
-    seconds, ratio = paired_steps(fabric, reference, network, inputs, num_classes)
-    return parameters, operations, seconds, ratio
+    return training_step(fabric, network, inputs, num_classes), fabric.device
 
 
 def _memory_gib(metrics: Path) -> float:
@@ -196,9 +215,10 @@ def _all_costs(compared: Comparison) -> list[list[str]]:
     """Header and rows of the table of costs."""
     table = [[compared.part, "parameters", "multiply-adds", "training step", "ratio", "memory"]]
     for row in compared.rows:
-        operations, step = f"{row.multiply_adds / 1e9:.3f} G", f"{1000 * row.step_seconds:.0f} ms"
-        costs = [f"{row.parameters:,}", operations, step, f"{row.step_ratio:.2f}", f"{row.memory_gib:.2f} GiB"]
-        table.append([row.name, *costs])
+        costs = ((row.multiply_adds / 1e9, ".3f", " G"), (1000 * row.step_seconds, ".0f", " ms"))
+        costs += ((row.step_ratio, ".2f", ""), (row.memory_gib, ".2f", " GiB"))
+        shown = ["" if math.isnan(value) else f"{value:{form}}{unit}" for value, form, unit in costs]
+        table.append([row.name, f"{row.parameters:,}", *shown])
     return table
 
 

@@ -45,7 +45,7 @@ def measure_cost(model: nn.Module, shape: Sequence[int], num_classes: int = 10, 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     training = model.training
     operations = multiply_adds(model, inputs[:1].to(device))
-    times = take_turns({"step": _step(fabric, model, inputs, num_classes)}, ROUNDS, fabric.device)
+    times = take_turns({"step": training_step(fabric, model, inputs, num_classes)}, ROUNDS, fabric.device)
     model.to(device).load_state_dict(before)
     model.train(training)
     return Cost(count_parameters(model), operations, medians(times)["step"])
@@ -60,30 +60,29 @@ def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def paired_steps(
-    fabric: Fabric, first: nn.Module, second: nn.Module, inputs: Tensor, num_classes: int
-) -> tuple[float, float]:
-    """Seconds of a training step of each of two networks, and how they compare.
-
-    The steps (forward, backward, SGD) are taken in turn on the same inputs, as machines are seldom equally fast for
-    long.
+def paired_steps(first: Callable[[], None], second: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Compare two training steps, taken in turn.
 
     Args:
-        fabric: decides device and precision.
-        first: (N, C, *S) -> (N, num_classes).
+        first: see `training_step`.
         second: likewise.
-        inputs: (N, C, *S).
-        num_classes: size of the logits.
+        device: where both compute.
 
-    Returns: median seconds of a step of the second network, and the median ratio of second to first.
+    Returns: median seconds of the second step, and the median ratio of second to first.
     """
-    models = {"first": first, "second": second}
-    steps = {name: _step(fabric, model, inputs, num_classes) for name, model in models.items()}
-    times = take_turns(steps, ROUNDS, fabric.device)
+    times = take_turns({"first": first, "second": second}, ROUNDS, device)
     return medians(times)["second"], ratio(times["second"], times["first"])
 
 
-def _step(fabric: Fabric, model: nn.Module, inputs: Tensor, num_classes: int) -> Callable[[], None]:
+def training_step(fabric: Fabric, model: nn.Module, inputs: Tensor, num_classes: int) -> Callable[[], None]:
+    """A step on the same batch each time: forward, backward, SGD.
+
+    Args:
+        fabric: decides device and precision.
+        model: (N, C, *S) -> (N, K).
+        inputs: (N, C, *S).
+        num_classes: labels are of so many classes, at most K.
+    """
     inputs = inputs.to(fabric.device)
     labels = torch.arange(len(inputs), device=fabric.device) % num_classes
     network, optimizer = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=1e-4))

@@ -18,9 +18,10 @@ import yaml
 
 from cbam3d import compare, measure_cost
 from cbam3d.attention import catalog, create_head
-from cbam3d.config import RunConfig
+from cbam3d.config import RunConfig, load_config
 from cbam3d.errors import InputError
 from cbam3d.models import create_model, zoo
+from cbam3d.runs import comparison_table
 from cbam3d.runs.comparison import IncompleteComparison, _Processes
 from cbam3d.runs.cost import multiply_adds
 from cbam3d.runs.processes import environments
@@ -124,6 +125,36 @@ def test_what_is_done_is_not_done_again(compared):
         compare({**recipe, "train.epochs": 2}, "none,se", seeds=1, out=out)
     with pytest.raises(InputError, match=r"was begun with data\.groups None, now it is other\.csv; take another --out"):
         compare({**recipe, "data.groups": "other.csv"}, "none,se", seeds=1, out=out)
+
+
+def test_each_variant_is_timed_as_it_is_trained_and_the_second_call_goes_on(tiny_run, tmp_path, monkeypatch, caplog):
+    recipe = {**TINY, "data.root": str(tiny_run.parent / "videos"), "model.attention": "tam"}
+    variants = {"short": {"data.num_frames": 2}, "long": {"data.num_frames": 6, "run.precision": "auto"}}
+    (short, long) = compare(recipe, variants=variants, seeds=1, out=tmp_path / "out").rows
+    assert long.multiply_adds > 2 * short.multiply_adds
+    assert long.step_ratio > 1
+
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(comparison_table, "paired_steps", fail)
+    again = compare(recipe, variants=variants, seeds=1, out=tmp_path / "out")
+    assert [row.scores for row in again.rows] == [short.scores, long.scores]
+    assert "long: its costs cannot be measured (out of memory)" in caplog.text
+    assert again.tables()[1][2][3:5] == ["", ""]
+
+
+def test_the_step_of_a_probe_is_that_of_its_head(monkeypatch):
+    config = load_config(
+        {**TINY, "model.as_video": "frames", "model.attention": "none", "model.head": "mean", "train.cached_views": 2}
+        | {"train.freeze": ["backbone.*"]}
+    )
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(comparison_table, "training_step", lambda fabric, network, inputs, k: seen.append(inputs))
+    comparison_table._step(config, 8, images=False)
+    (inputs,) = seen
+    assert len(inputs) == config.train.batch_size
+    assert inputs.shape[1:3] == (64, config.data.num_frames)  # features of frames, not pictures
 
 
 def test_a_training_that_ran_out_of_time_is_said(tiny_run, compared_here, tmp_path):
