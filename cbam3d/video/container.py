@@ -52,8 +52,12 @@ class VideoError(InputError):
         return VideoError, (self.path, self.reason)
 
 
+# Formats whose files do not tell how many frames a second they have: FFmpeg's mean is that of the first packets.
+RATE_IS_GUESSED = {"matroska,webm", "flv", "mpegts"}
+
+
 def frame_rate(stream: VideoStream) -> Fraction | None:
-    """Frames a second: the mean of the file, or else FFmpeg's guess."""
+    """Frames a second: the mean that the file tells, or else FFmpeg's guess."""
     return stream.average_rate or stream.guessed_rate
 
 

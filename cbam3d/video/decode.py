@@ -23,11 +23,20 @@ from av.packet import Packet
 from torch import Tensor
 
 from cbam3d.storage import BlockCache, OpenFile, Source, is_local, place_of
-from cbam3d.video.container import Deadline, VideoError, open_video, reason_of, video_file
+from cbam3d.video.container import (
+    RATE_IS_GUESSED,
+    Deadline,
+    VideoError,
+    frame_rate,
+    open_video,
+    reason_of,
+    video_file,
+)
 from cbam3d.video.frames import read_sequence
 from cbam3d.video.index import PacketIndex
 from cbam3d.video.packets import PacketTable, Span, entry_of, plan, seek_time, tabulate
 from cbam3d.video.pixels import upright_size, write_rgb
+from cbam3d.video.timing import rate_by_times
 from cbam3d.video.torchcodec import read_frames
 
 
@@ -211,6 +220,21 @@ def read_packets(path: str | os.PathLike[str], timeout_seconds: float = 60.0) ->
         open_video(file, deadline, trust_header=True) as (container, stream),
     ):
         return _table_of(container, stream, deadline)
+
+
+def file_rate(path: Source, timeout_seconds: float = 60.0) -> float:
+    """Frames a second, the mean of a file, for which packets are read where the format does not tell; 0 if unknown.
+
+    Raises:
+        VideoError: a file that cannot be read.
+    """
+    deadline = Deadline(path, timeout_seconds)
+    with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
+        known, base = float(frame_rate(stream) or 0), stream.time_base
+        if container.format.name not in RATE_IS_GUESSED or base is None:
+            return known
+        shown = (packet.pts for packet in demux(container, stream, deadline))
+        return rate_by_times(known, [float(pts * base) for pts in shown if pts is not None])
 
 
 def _table_of(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> PacketTable | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from av.error import FFmpegError
 
-from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input, reason_of
+from cbam3d.video.container import Deadline, VideoError, open_input, reason_of
+from cbam3d.video.decode import file_rate
 from cbam3d.video.encode import rate_of_file, write_video
 from cbam3d.video.stream import stream_frames
 
@@ -31,9 +32,8 @@ def playable(path: Path, target: Path, go_on: Callable[[], None] = lambda: None)
         codecs = next((codecs for kind, codecs in _CODECS.items() if kind in container.format.name), ())
         if any(codec in context.name for codec in codecs) and context.pix_fmt in ("yuv420p", "yuvj420p"):
             return path
-        rate = frame_rate(stream) or Fraction(25)
     try:
-        write_video(target, _pictures(path, go_on), min(Fraction(120), rate_of_file(rate)))
+        write_video(target, _pictures(path, go_on), min(Fraction(120), rate_of_file(file_rate(path) or 25)))
     except FFmpegError as error:
         raise VideoError(path, reason_of(error)) from None
     return target

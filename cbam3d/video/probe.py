@@ -19,15 +19,15 @@ from av.packet import Packet
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.storage import Place, state_of, written
-from cbam3d.video.container import Deadline, VideoError, frame_rate, open_video, reason_of, video_file
-from cbam3d.video.decode import ReadingLog, all_frames, demux, read_packets, stream_facts
+from cbam3d.video.container import RATE_IS_GUESSED, Deadline, VideoError, frame_rate, open_video, reason_of, video_file
+from cbam3d.video.decode import ReadingLog, all_frames, demux, file_rate, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
 from cbam3d.video.frames import frames_of, list_frames
 from cbam3d.video.index import encode
 from cbam3d.video.packets import Entry, PacketTable, entry_of, tabulate
 from cbam3d.video.pixels import MOST_ELONGATED, grey_thumbnail, is_elongated, upright_size, write_rgb
-from cbam3d.video.timing import encode_times
+from cbam3d.video.timing import encode_times, rate_by_times
 from cbam3d.video.truncation import cut_off
 
 _THUMBNAIL_EVERY = 8  # frames
@@ -152,13 +152,16 @@ def probe_video(
             deadline = Deadline(path, timeout_seconds)
             with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
                 log = _Log(container, stream)
-                known = frame_rate(stream)
-                rate = Fraction(known.numerator, known.denominator) if known else Fraction(0)
+                is_guess = container.format.name in RATE_IS_GUESSED
+                known = frame_rate(stream) or 0 if not (is_guess and copies) else file_rate(path, timeout_seconds)
+                rate = Fraction(known).limit_denominator(_MOST_TICKS)
                 frames = count.over(all_frames(container, stream, deadline, log))
                 size, copied = _consume(frames, rate, copies, name)
                 if size is None:
                     reason = f" ({log.errors[0]})" if log.errors else ""
                     return VideoInfo(problem=f"no frame can be decoded{reason}")
+                if is_guess and len(count.times) == count.frames:
+                    rate = Fraction(rate_by_times(float(rate), count.times)).limit_denominator(_MOST_TICKS)
                 problems = log.problems(count.frames)
                 problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
                 problems += [ending] if (ending := cut_off(file, container.format.name) or log.early_end()) else []
@@ -214,6 +217,8 @@ def _measure_file(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo
             for packet in demux(container, stream, deadline):
                 log.packet(packet)
             table, rate = log.table(), float(frame_rate(stream) or 0)
+            if container.format.name in RATE_IS_GUESSED:
+                rate = rate_by_times(rate, log.times)
             if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
                 return None
         with open_video(file, deadline) as (container, stream):
@@ -256,6 +261,7 @@ class _Log(ReadingLog):
         self.errors: list[str] = []
         self.cut = 0
         self.entries: list[Entry] = []
+        self.times: list[float] = []  # seconds
         self.start, self.end = math.inf, -math.inf  # seconds
         self.facts = stream_facts(container, stream)
         self.promised = 0.0  # seconds; in MP4 and MOV edit lists make a duration hard to compare
@@ -274,6 +280,7 @@ class _Log(ReadingLog):
         self.entries.append(entry_of(packet, *self.facts))
         if packet.pts is not None and packet.time_base is not None:
             start = float(packet.pts * packet.time_base)
+            self.times.append(start)
             self.start, self.end = min(self.start, start), max(self.end, start + self._duration(packet))
 
     def problems(self, num_frames: int) -> list[str]:

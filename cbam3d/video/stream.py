@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from av import VideoFrame
 
-from cbam3d.storage import is_stored
+from cbam3d.storage import is_local, is_stored
 from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input
-from cbam3d.video.decode import all_frames
+from cbam3d.video.decode import all_frames, file_rate
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
 from cbam3d.video.timing import EXACT
 
@@ -52,8 +52,9 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
     deadline = Deadline(source, timeout_seconds)
     place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
     first: tuple[float, tuple[int, int]] | None = None  # time and size
+    known = file_rate(source, timeout_seconds) if is_local(source) and Path(source).is_file() else 0.0
     with open_input(place, deadline, format=format) as (container, stream):
-        rate, last, jumps = float(frame_rate(stream) or 25), -math.inf, 0.0
+        rate, last, jumps = known or float(frame_rate(stream) or 25), -math.inf, 0.0
         for number, frame in enumerate(all_frames(container, stream, deadline)):
             time = (number / rate if frame.time is None else frame.time) + jumps
             if time < last:  # the stream has begun again, or another file follows: time goes on
@@ -83,10 +84,10 @@ def stream_windows(
     def until(stop: float) -> list[np.ndarray]:
         return [one for seconds, one in seen if start - EXACT <= seconds < stop - EXACT]
 
-    for timed in frames:
-        seen.append((timed.seconds, pixels(timed)))
-        fps, end = timed.fps, timed.seconds + 1 / timed.fps
-        while end >= start + window - EXACT:
+    def whole(time: float) -> Iterator[tuple[float, float, float, list[np.ndarray]]]:
+        """The windows that end by then."""
+        nonlocal start, count
+        while time >= start + window - EXACT:
             if chosen := until(start + window):  # else a gap
                 yield start, start + window, fps, chosen
             count += 1
@@ -95,6 +96,12 @@ def stream_windows(
             if seen:  # windows within a gap would be empty
                 count = max(count, math.floor((seen[0][0] - window) / step))
             start = count * step
+
+    for timed in frames:
+        seen.append((timed.seconds, pixels(timed)))
+        fps, end = timed.fps, timed.seconds + 1 / timed.fps
+        yield from whole(timed.seconds)
+    yield from whole(end)
     if count == 0 and (chosen := until(end)):
         yield start, end, fps, chosen
 

@@ -27,6 +27,24 @@ def encode_times(times: Sequence[float], fps: float) -> bytes:
     return zlib.compress(seen.astype("<f4").tobytes())
 
 
+def rate_by_times(known: float, times: Sequence[float]) -> float:
+    """Frames a second as a container tells, or the mean by the times of frames, seconds, where these contradict it.
+
+    Times may be in the order of coding, and may begin again, as those of streams that were joined.
+    """
+    parts: list[list[float]] = []  # first and last time, and number of frames
+    for time in times:
+        first, last, count = parts[-1] if parts else (time, time, 0)
+        if not parts or (time < last - 0.5 and time < first + (last - first) / 4):  # more than a change of order
+            parts.append([time, time, 0])
+            first, last, count = parts[-1]
+        parts[-1] = [min(first, time), max(last, time), count + 1]
+    length, steps = sum(last - first for first, last, _ in parts), sum(count - 1 for _, _, count in parts)
+    if not length or abs(known - steps / length) <= 0.05 * steps / length:
+        return known
+    return steps / length
+
+
 def frames_between(start: float, end: float, num_frames: int, fps: float, times: bytes = b"") -> tuple[int, int]:
     """The first frame of a span of time, and how many there are: 0 if it has none.
 

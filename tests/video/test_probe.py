@@ -1,3 +1,6 @@
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -5,12 +8,41 @@ from cbam3d.errors import InputError
 from cbam3d.video import probe_video
 from cbam3d.video.encode import write_video
 from cbam3d.video.probe import Copies, measure_video
+from cbam3d.video.stream import stream_frames
 
 
 def test_probe_tells_size_rate_and_length(make_video):
     info = probe_video(make_video("v.mp4", 50))
     assert (info.num_frames, info.width, info.height, info.fps, info.problem) == (50, 64, 48, 25.0, "")
     assert info.duration_seconds == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("webm", "libvpx"), ("mkv", "libx264"), ("ts", "libx264"), ("flv", "libx264")]
+)
+def test_a_rate_that_the_container_does_not_tell_is_that_of_its_frames(tmp_path, suffix, codec):
+    """As a browser records: FFmpeg takes the first frames for the whole, or milliseconds for frames."""
+    path = tmp_path / f"v.{suffix}"
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.09, 60)).round(3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx" if suffix == "webm" else "libx264", rate=1000)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for i, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    mean = 59 / (times[-1] - times[0])
+    info = probe_video(path)
+    assert (info.num_frames, info.problem) == (60, "")
+    assert info.fps == pytest.approx(mean, rel=1e-3)
+    assert measure_video(path).fps == pytest.approx(mean, rel=1e-3)
+    assert info.duration_seconds == pytest.approx(60 / mean, rel=1e-3)
+    assert next(stream_frames(str(path))).fps == pytest.approx(mean, rel=1e-3)
+    copies = Copies(tmp_path / "copies", short_side=32, gop=5)
+    assert probe_video(path, copies=copies, name="v.avi").fps == pytest.approx(mean, rel=1e-3)
+    assert probe_video(tmp_path / "copies" / "v.avi").fps == pytest.approx(mean, rel=1e-2)
 
 
 def test_a_copy_that_cannot_be_written_stops_with_its_name(tmp_path, make_video):

@@ -111,6 +111,13 @@ def test_windows_begin_where_there_are_frames(gap):
     assert len(whole[3]) == 10
 
 
+def test_frames_that_follow_faster_than_the_mean_are_in_a_window():
+    times = [0.0, 0.3, 0.6, 0.9, 0.92, 0.94, 0.96, 0.98, 1.2, 1.5, 1.8]
+    frames = [TimedFrame(cast(Any, None), seconds, 11 / 1.9, (8, 8)) for seconds in times]
+    found = [[float(x) for x in chosen] for *_, chosen in stream_windows(frames, 1, 1, lambda t: np.array(t.seconds))]
+    assert found[0] == times[:8]
+
+
 def test_time_goes_on_where_a_stream_begins_again(make_video, tmp_path):
     one = make_video("one.ts", 50)
     (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from cbam3d.video.timing import encode_times, end_of, frames_between
+from cbam3d.video.timing import encode_times, end_of, frames_between, rate_by_times
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_a_constant_rate_needs_no_times_and_others_keep_them():
     assert end_of(6, 2.5, times) == pytest.approx(2.7)
     assert frames_between(1, 2, 6, 0.0, encode_times(uneven, 0.0)) == (3, 1)
     assert end_of(50, 25.0) == 2
+
+
+def test_times_tell_the_rate_where_they_contradict_it():
+    jittered = [0.0, 0.1, 0.15, 0.3, 0.5]  # four steps in half a second
+    assert rate_by_times(1000.0, jittered) == 8
+    assert rate_by_times(8.2, jittered) == 8.2  # rounding
+    assert rate_by_times(1000.0, [0.0, 0.3, 0.1, 0.2]) == pytest.approx(10)  # in the order of coding
+    again = [i / 25 for i in range(100)]
+    assert rate_by_times(1000.0, again + again) == pytest.approx(25)
+    assert [rate_by_times(30.0, times) for times in ([], [2.0], [2.0, 2.0])] == [30, 30, 30]
