@@ -78,6 +78,8 @@ def pool_to_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
         return ADAPTIVE_AVG_POOL[len(grid)](x, list(grid))
     for axis, side in enumerate(grid, start=2):  # separable: average over T, H and W in turn
         length = x.shape[axis]
+        if side is length or side == length:  # of an axis of any length nothing is asked
+            continue
         starts = [i * length // side for i in range(side)]
         stops = [-(-(i + 1) * length // side) for i in range(side)]
         means = torch.zeros(length, side)

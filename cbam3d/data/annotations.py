@@ -245,7 +245,11 @@ def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
             elif path.suffix == ".csv":
                 yield from csv.DictReader(file, restval="", skipinitialspace=True)
             else:
-                yield from (dict(zip(columns, line.split(), strict=False)) for line in file if line.strip())
+                for line in filter(str.strip, file):
+                    if len(fields := line.split()) > len(columns):
+                        text = f"{len(fields)} fields for the columns {', '.join(columns)}"
+                        raise InputError(f"{path}: {line.strip()!r} has {text}: a .csv may quote what has spaces")
+                    yield dict(zip(columns, fields, strict=False))
     except InputError:
         raise
     except (OSError, csv.Error, ValueError, RecursionError) as error:  # ValueError: JSON, text decoding

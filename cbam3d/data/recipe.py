@@ -25,10 +25,11 @@ and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
 from cbam3d.data.annotations import Annotations, without_suffix
@@ -117,11 +118,16 @@ def load_recipe(folder: Path) -> Recipe:
         raise InputError(f"{path}: annotations must be a mapping, got {lists!r}")
     for key, texts in (("patterns", patterns), ("classes", facts.get("classes") or [])):
         _check_texts(f"{path}: {key}", texts)
+        if len(set(texts)) < len(texts):
+            raise InputError(f"{path}: {key} has an entry twice")
     test_groups = facts.get("test_groups", {})
     if not isinstance(test_groups, dict):
         raise InputError(f"{path}: test_groups must be a mapping, of numbers of splits to groups, got {test_groups!r}")
     for number, groups in test_groups.items():
+        if not isinstance(number, int):
+            raise InputError(f"{path}: test_groups: {number!r} is not the number of a split")
         _check_texts(f"{path}: test_groups: {number}", groups)
+    _check_templates(str(path), facts, ("group", "video"))
     for pattern in patterns:
         named = re.findall(r"\{(\w+)\}", pattern)
         if len(set(named)) < len(named):
@@ -134,7 +140,16 @@ def load_recipe(folder: Path) -> Recipe:
             if missing := set(re.findall(r"\{(\w+)\}", facts.get(key) or "")) - set(named):
                 raise InputError(f"{path}: {key} names {missing.pop()!r}, which is not in {pattern!r}")
     if "annotations" in facts:
-        _check_keys(f"{path}: annotations", facts["annotations"], {f.name for f in fields(Annotations)})
+        where = f"{path}: annotations"
+        _check_keys(where, lists, {f.name for f in fields(Annotations)})
+        for key in ("files", "columns"):
+            _check_texts(f"{where}: {key}", lists.get(key) or [])
+        _check_templates(where, lists, [key for key in lists if key not in ("files", "columns", "splits", "remove")])
+        if not isinstance(lists.get("remove", ""), str):
+            raise InputError(f"{where}: remove must be text, got {lists['remove']!r}")
+        splits = lists.get("splits", {})
+        if not isinstance(splits, dict) or not set(map(str, splits.values())) <= {*SPLITS, "unused"}:
+            raise InputError(f"{where}: splits must map names to train, val, test or unused, got {splits!r}")
         try:
             facts["annotations"] = Annotations(**facts["annotations"])
         except TypeError as error:
@@ -148,6 +163,18 @@ def _check_texts(where: str, values: Any) -> None:
     for value in values:
         if not isinstance(value, str):
             raise InputError(f"{where}: {value!r} is not text: put it in quotes")
+
+
+def _check_templates(where: str, facts: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raise InputError for what is no text with {fields}."""
+    for key in keys:
+        value = facts.get(key)
+        if value is None:
+            continue
+        try:
+            list(Formatter().parse(value))
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: {key} must be text with {{fields}}, got {value!r}") from None
 
 
 def _check_keys(where: str, given: Iterable[str], known: set[str]) -> None:

@@ -37,6 +37,8 @@ def inflate(model: nn.Module) -> nn.Module:
         torch.Size([2, 10])
     """
     refusal = f"{type(model).__name__} cannot be inflated"
+    training = {name: module.training for name, module in model.named_modules()}
+    layers: dict[str, nn.Module] = {}
     with evaluating(model):
         example, of_image = _first_accepted(model)
         kernels: list[Tensor] = []
@@ -49,7 +51,7 @@ def inflate(model: nn.Module) -> nn.Module:
                 done = name
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, layer := inflated(module))
-                layer.train(module.training)
+                layers[name] = layer.eval()
                 for new, old in zip(layer.parameters(), module.parameters(), strict=True):
                     new.requires_grad = old.requires_grad
                 kernels += [layer.weight] if isinstance(layer, nn.Conv3d) else []
@@ -62,6 +64,8 @@ def inflate(model: nn.Module) -> nn.Module:
             raise ValueError(f"{refusal}: {str(error).partition(chr(10))[0]}; frames is the other way") from None
         if of_clip.shape != of_image.shape or not torch.allclose(of_clip, of_image, rtol=1e-3, atol=1e-4):
             raise ValueError(f"{refusal}, as it computes in two dimensions outside its layers; frames is the other way")
+    for name, layer in layers.items():
+        layer.train(training[name])
     for kernel in kernels:
         middle = kernel[:, :, kernel.shape[2] // 2].clone()
         kernel.copy_(middle.unsqueeze(2).expand_as(kernel) / kernel.shape[2])

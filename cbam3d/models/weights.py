@@ -1,7 +1,7 @@
 """Load weights from other networks: matched, renamed, inflated, adapted, and every key accounted for."""
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +141,8 @@ def load_weights(
         raise InputError(f"{origin}: none of its {len(state)} tensors fits {type(model).__name__}{hint}")
     if require_complete and not report.complete:
         raise InputError(_incomplete(origin, report))
+    filled = OrderedDict(filled)
+    filled._metadata = own._metadata  # type: ignore[attr-defined]  # versions, which some networks ask for
     model.load_state_dict(filled, strict=False)
     return report
 
@@ -255,6 +257,10 @@ _LAYOUTS = [
     (r"^stem\.1\.", "bn1."),
     (r"(\.conv(\d))\.0\.weight$", r"\1.weight"),
     (r"\.conv(\d)\.1\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r".bn\1.\2"),
+    # torchvision's older names, which its checkpoints have
+    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
+    (r"\.mlp\.linear_1\.", ".mlp.0."),
+    (r"\.mlp\.linear_2\.", ".mlp.3."),
     # attention inserted after the last norm of a branch, where ResNet here has a slot
     (r"\.(bn[23]|conv[23]\.1|branch2)\.inserted_attention\.", ".attention."),
     # the official CBAM, https://github.com/Jongchan/attention-module

@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import chain, dropwhile, islice
+from operator import index as index_of
 from threading import Lock
 from typing import Any, Literal, cast
 
@@ -83,8 +84,14 @@ def read_clip(
         >>> read_clip("clip.mp4", frames=[0, 4, 8], size=(32, 32)).shape
         torch.Size([3, 3, 32, 32])
     """
+    try:
+        frames = [index_of(frame) for frame in frames]
+    except TypeError:
+        raise ValueError(f"frames must be whole numbers, got {list(frames)}") from None
     if len(frames) == 0 or min(frames) < 0:
-        raise ValueError(f"frames must be numbers from 0, at least one, got {list(frames)}")
+        raise ValueError(f"frames must be numbers from 0, at least one, got {frames}")
+    if size is not None and (len(pair := list(size)) != 2 or min(pair) < 1):
+        raise ValueError(f"size must be height and width, at least 1, got {tuple(size)}")
     order = sorted(set(frames))
     if isinstance(path, str) and path.startswith("file:"):
         path = place_of(path)

@@ -165,7 +165,10 @@ def probe_video(
                 problems = log.problems(count.frames)
                 problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
                 problems += [ending] if (ending := cut_off(file, container.format.name) or log.early_end()) else []
-            packets = b"" if problems else encode(read_packets(path, timeout_seconds))
+            table = None if problems else read_packets(path, timeout_seconds)
+            if table is not None and len(table.places) > count.frames:  # seeking would count others than decoding
+                problems.append(f"{counted(len(table.places) - count.frames, 'packet')} without a frame")
+            packets = encode(table if table is not None and len(table.places) == count.frames else None)
     except VideoError as error:
         return VideoInfo(problem=error.reason)
     height, width = size or (0, 0)

@@ -268,6 +268,17 @@ def test_two_processes_train_the_same_attention(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+class SharedWithVectors(nn.Module):
+    """One activation for feature maps and for vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.act(self.fc(self.act(self.conv(x)).mean((2, 3))))
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
@@ -278,6 +289,7 @@ def test_two_processes_train_the_same_attention(tmp_path):
         (lambda: build("resnet18")[0], {"position": "fc"}, "fc does not output a feature map"),
         (lambda: build("resnet18")[0], {"init": "zero"}, "init must be"),
         (lambda: torchvision.models.resnet50(), {"position": "layer1.0.relu"}, "layer1.0.relu is used 3 times"),
+        (SharedWithVectors, {"position": "act", "example": torch.zeros(1, 3, 9, 8)}, "act is used 2 times"),
         (lambda: torchvision.models.densenet121(), {"position": "stage"}, "runs its children itself"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), {}, "nothing to attach to: no position 'residual' in Sequential"),
         (

@@ -52,6 +52,9 @@ def test_ucf101_has_its_classes_and_splits():
     assert len({group for groups in ucf101.test_groups.values() for group in groups}) == 21
 
 
+LISTS = "kind: video\npatterns: ['{label}/{name}']\nannotations:\n  video: '{path}'\n  "
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     for text, message in (
         ('kind: video\npatterns: ["{label}/{name}"]\nannotations: list.csv', "annotations must be a mapping"),
@@ -68,6 +71,18 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
         ("kind: video\npatterns: ['{label}/{name}']\ntest_groups: [a]", "test_groups must be a mapping"),
         ("kind: video\npatterns: ['{label}/{name}']\ntest_groups: {1: [01]}", "test_groups: 1: 1 is not text"),
         ("kind: video\npatterns: ['{name}']\nannotations: [a.csv]", "annotations must be a mapping"),
+        (f"{LISTS}files: '{{split}}.csv'", "annotations: files must be a list"),
+        (f"{LISTS}files: [a.csv]\n  columns: a b", "annotations: columns must be a list"),
+        (
+            f"{LISTS}files: [a.csv]\n  splits: {{a: training}}",
+            "splits must map names to train, val, test or unused",
+        ),
+        (f"{LISTS}files: [a.csv]\n  splits: [train]", "splits must map names"),
+        (f"{LISTS}files: [a.csv]\n  remove: 5", "remove must be text"),
+        (f"{LISTS}files: [a.csv]\n  label: '{{label'", "annotations: label must be text with {fields}"),
+        ("kind: video\npatterns: ['{label}/{name}']\ngroup: 5", "group must be text with {fields}, got 5"),
+        ("kind: video\npatterns: ['{label}/{name}']\nclasses: [a, b, a]", "classes has an entry twice"),
+        ("kind: video\npatterns: ['{label}/{name}']\ntest_groups: {'1': [a]}", "'1' is not the number of a split"),
     ):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -50,3 +50,14 @@ def test_what_is_frozen_stays_so_and_doubles_are_inflated():
     inflated = inflate(network)
     assert {name for name, p in inflated.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
     assert inflated(torch.randn(1, 3, 4, 32, 32).double()).dtype == torch.float64
+
+
+def test_every_layer_keeps_its_mode():
+    for training in (True, False):
+        clips = inflate(torchvision.models.resnet18(num_classes=5).train(training))
+        assert {module.training for module in clips.modules()} == {training}
+    images = torchvision.models.resnet18(num_classes=5).train()
+    images.layer1.eval()  # of some one's own
+    clips = inflate(images)
+    assert {module.training for module in clips.layer1.modules()} == {False}
+    assert {module.training for module in clips.layer2.modules()} == {True}

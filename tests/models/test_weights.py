@@ -511,3 +511,32 @@ def test_an_order_that_does_not_fit_is_named():
         load_weights(model, renamed(swapped), match="order")
     with pytest.raises(InputError, match='match must be "name" or "order"'):
         load_weights(model, source, match="size")
+
+
+def test_networks_that_ask_for_the_version_of_their_weights_are_filled():
+    source = torchvision.models.mnasnet0_5(num_classes=5).state_dict()
+    model = torchvision.models.mnasnet0_5(num_classes=5)
+    assert load_weights(model, source).complete
+    assert all(torch.equal(value, source[key]) for key, value in model.state_dict().items())
+
+
+def test_torchvisions_older_names_are_known():
+    densenet = torchvision.models.densenet121(num_classes=5)
+    older = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): value + 1
+        for key, value in densenet.state_dict().items()
+    }
+    assert len(set(older) - set(densenet.state_dict())) > 500
+    report = load_weights(densenet, older)
+    assert report.complete
+    assert not report.matched or all(key in older for key in report.matched)
+    vit = torchvision.models.VisionTransformer(32, 16, 1, 1, 16, 32, num_classes=5)
+    older = {
+        key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): value + 1
+        for key, value in vit.state_dict().items()
+    }
+    assert load_weights(vit, older).complete
+    assert torch.equal(
+        vit.state_dict()["encoder.layers.encoder_layer_0.mlp.3.bias"],
+        older["encoder.layers.encoder_layer_0.mlp.linear_2.bias"],
+    )

@@ -245,6 +245,18 @@ def test_asking_for_nothing_is_refused(make_video):
     for frames in ([], [-1]):
         with pytest.raises(ValueError, match="frames must be numbers from 0"):
             read_clip(path, frames)
+    with pytest.raises(ValueError, match="frames must be whole numbers"):
+        read_clip(path, [1.5])
+    with pytest.raises(ValueError, match="size must be height and width, at least 1"):
+        read_clip(path, [0], size=(-1, 4))
+
+
+def test_numbers_may_be_tensors(make_video):
+    path = make_video()
+    expected = read_clip(path, [3, 3, 0])
+    for numbers in (torch.tensor([3, 3, 0]), np.array([3, 3, 0])):
+        assert torch.equal(read_clip(path, numbers), expected)
+        assert torch.equal(read_clip(path, numbers, seek=False), expected)
 
 
 def test_real_files_equal_a_sequential_decode(shared_data):

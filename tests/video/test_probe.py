@@ -70,3 +70,13 @@ def test_a_picture_that_scaling_would_blow_up_is_named(tmp_path, measure):
 def test_a_long_file_is_given_up_in_time(make_video):
     info = probe_video(make_video(), timeout_seconds=1e-9)
     assert (info.num_frames, info.problem) == (0, "timeout (not read within 1e-09 seconds)")
+
+
+def test_a_packed_avi_with_lost_packets_is_not_intact(tmp_path, shared_data):
+    whole = (shared_data / "ucf101" / "v_ApplyEyeMakeup_g01_c01.avi").read_bytes()
+    path = tmp_path / "damaged.avi"
+    path.write_bytes(whole[:39946] + whole[41546:])
+    info = probe_video(path)
+    assert info.num_frames < 164
+    assert info.problem
+    assert not info.packets

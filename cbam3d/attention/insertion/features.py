@@ -1,5 +1,6 @@
 """Module outputs of a network: channels, size, and the channel axis."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,11 +37,13 @@ def run(model: nn.Module, inputs: Any) -> Pass:
     """Run the network once, in evaluation mode and without gradients."""
     features: dict[str, Features] = {}
     others: dict[str, tuple[int, ...]] = {}
+    calls: Counter[str] = Counter()
 
     def note(name: str):
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            calls[name] += 1
             if (found := describe(module, output)) is not None:
-                features[name] = replace(found, calls=features[name].calls + 1 if name in features else 1)
+                features[name] = found
             elif isinstance(output, Tensor):
                 others[name] = tuple(output.shape)
 
@@ -55,7 +58,7 @@ def run(model: nn.Module, inputs: Any) -> Pass:
     finally:
         for handle in handles:
             handle.remove()
-    return Pass(features, others, None)
+    return Pass({name: replace(found, calls=calls[name]) for name, found in features.items()}, others, None)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from torch import nn
 from cbam3d.errors import unknown
 from cbam3d.models.libraries.own_input import OwnInput
 
+_SEVERAL_OUTPUTS = ("googlenet", "inception_v3")  # while training; timm's inception_v3 has one
+
 
 def _models() -> Any:
     """`torchvision.models`, whose import takes a second."""
@@ -18,7 +20,8 @@ def _models() -> Any:
 @cache
 def _by_rank() -> dict[int, list[str]]:
     models = _models()
-    return {2: models.list_models(module=models), 3: models.list_models(module=models.video)}
+    images = [name for name in models.list_models(module=models) if name not in _SEVERAL_OUTPUTS]
+    return {2: images, 3: models.list_models(module=models.video)}
 
 
 def names() -> list[str]:

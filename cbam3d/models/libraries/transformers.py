@@ -62,7 +62,9 @@ def find_weights(name: str, member: str) -> dict[str, Tensor]:
     if member != "pretrained":
         raise ValueError(f'weights of hf/{name} are "pretrained", or a file; got {member!r}')
     auto = _transformers(name).AutoModelForVideoClassification
-    return {f"model.{key}": value for key, value in _read(name, auto.from_pretrained).state_dict().items()}
+    model, found = _read(name, auto.from_pretrained, output_loading_info=True)
+    random = {*found["missing_keys"], *(key if isinstance(key, str) else key[0] for key in found["mismatched_keys"])}
+    return {f"model.{key}": value for key, value in model.state_dict().items() if key not in random}
 
 
 def own_input(name: str, member: str | None) -> OwnInput:
