@@ -59,7 +59,8 @@ def run(arguments: list[str]) -> None:
             found = compare_runs(results[0], result)
         except InputError as error:
             raise InputError(f"{runs[0].folder} and {one.folder}: {error}") from None
-        console().print(f"{one.folder} against {runs[0].folder}: {in_words(found)}")
+        score = next(iter(result.intervals))  # accuracy, or mean average precision
+        console().print(f"{one.folder} against {runs[0].folder}, {score}: {in_words(found)}")
 
 
 def _views(text: str) -> tuple[int, int]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cbam3d.runs.windows import Prediction
 
 _STREAM_WINDOW = 2.0  # seconds, where none is asked for
-_MIN_SECONDS = 0.001  # of a window and a step
 _OF_EVENTS = ("threshold", "keep", "smooth", "min_length", "merge")
 
 
@@ -67,13 +66,13 @@ def run(arguments: list[str]) -> None:
     """Run the command."""
     given, _ = parser().parse(arguments)
     from cbam3d.runs.inputs import find_files, targets_of
-    from cbam3d.runs.predictor import load_run
+    from cbam3d.runs.predictor import MIN_SECONDS, load_run
     from cbam3d.runs.windows import predict_windows
     from cbam3d.video.stream import is_stream
 
     for name in ("top", "window", "step"):
         value = getattr(given, name)
-        if value is not None and not _MIN_SECONDS <= value < math.inf:
+        if value is not None and not MIN_SECONDS <= value < math.inf:
             raise InputError(f"predict: --{name} must be above 0, got {value}")
     streams = [path for path in given.paths if is_stream(path)]
     if given.step and not given.window and not streams and not given.events:

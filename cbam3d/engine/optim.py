@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 from cbam3d.errors import InputError, check_options, unknown
 
 _SHORT = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-_UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}  # without groups of parameters, or for sparse gradients only
+# without groups of parameters, for sparse gradients only, or with rates of its own, which follow no schedule
+_UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Rprop"}
 
 
 def create_optimizer(

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cbam3d.errors import InputError
-from cbam3d.models.repository import CONFIG, WEIGHTS, check_name, download, upload
+from cbam3d.models.repository import CONFIG, WEIGHTS, check_name, download, separate, upload
 from cbam3d.models.weights import load_weights
 from cbam3d.models.zoo import create_model, needs_import
 
@@ -34,7 +34,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **arguments: Any) -> N
     arguments = {key: value for key, value in arguments.items() if key not in ("weights", "weights_match")}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)
+    save_file(separate(model.state_dict()), folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(arguments, indent=2) + "\n")
 
 

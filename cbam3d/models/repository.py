@@ -1,8 +1,12 @@
 """Repositories of the Hugging Face Hub: download, upload; needs the extra `hub` (huggingface_hub)."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from cbam3d import __version__
 from cbam3d.errors import InputError, reason_of
@@ -23,6 +27,11 @@ def download(repository: str) -> Path:
     except Exception as error:  # of many types: no network, no such repository, no access
         reason = reason_of(error)
         raise InputError(f"{repository}: neither a folder nor a repository that can be read ({reason})") from None
+
+
+def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries each with memory of its own, as safetensors wants them: weights may be tied."""
+    return {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
 def check_name(repository: str) -> None:

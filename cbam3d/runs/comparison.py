@@ -29,7 +29,7 @@ from cbam3d.models.repository import METRICS
 from cbam3d.models.zoo import is_local_model
 from cbam3d.runs.cluster import Cluster, cluster_of
 from cbam3d.runs.comparison_table import Comparison, measure, write_comparison
-from cbam3d.runs.data import open_source, with_loss
+from cbam3d.runs.data import as_decided, open_source
 from cbam3d.runs.hardware import precision_of, with_precision
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import environments
@@ -147,7 +147,7 @@ def _with_shared_data(base: Config, folder: Path) -> tuple[Config, bool, int]:
             write_config(base, folder / "recipe.yaml")
         write_manifest(source.manifest, folder / TABLE_NAME)
         base = with_manifest_of(folder, base)
-    base = with_loss(base, source)
+    base = as_decided(base, source)
     if base.train.cached_views and base.train.cache is None:
         base = base.override({"train": {"cache": str(folder / "features")}})
     return base, source.images, len(source.classes)

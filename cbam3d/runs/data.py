@@ -105,12 +105,14 @@ def refuse_other_draw(source: Source, drawn: str, root: str) -> None:
         )
 
 
-def with_loss(config: Config, source: Source) -> Config:
-    """The configuration with the loss that the data decides, where it names none.
+def as_decided(config: Config, source: Source) -> Config:
+    """The configuration with what the data decides where it says nothing: the loss, and whether to mirror.
 
     Raises:
         InputError: cross-entropy, of which one class holds, for items that may have several.
     """
+    if config.augment.flip is None:
+        config = config.override({"augment": {"flip": source.recipe.flip_keeps_label is True}})
     chosen = config.train.loss
     if source.several and chosen == "cross_entropy":
         raise InputError(f"train.loss cross_entropy is for one label a video, those of {config.data.root} have several")

@@ -144,30 +144,42 @@ def create_loaders(
     crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
     transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
-    test_crops = EvalCrops(data.sides, config.eval.num_crops, config.scores_mirrored)
-    views = (1 if source.images else config.eval.num_clips) * config.eval.num_crops * (1 + config.scores_mirrored)
-
-    def loader(
-        items: Samples,
-        batches: TrainBatches | EvalBatches,
-        crops: Sequence[Transform],
-        transforms: Sequence[Transform] = (),
-        mix: Mix | None = None,
-    ) -> Loader:
-        if isinstance(items, ImageDataset) and data.on_device:
-            items = items.to(device)
-        transform = BatchTransform(crops, transforms, *data.scaling, seed)
-        num_workers = 0 if source.images else data.num_workers  # images are in memory already
-        return Loader(items, batches, transform, num_workers, device, mix)
-
-    def held_out(items: Samples) -> Loader:
-        batches = EvalBatches(items, max(1, config.eval.batch_size // views), rank, world_size)
-        return loader(items, batches, [test_crops])
-
     indices = train_batches(config, source.train, source.classes, per_visit, rank, world_size)
-    train = loader(source.train, indices, crops, transforms, mix)
-    test = held_out(source.test)
-    return train, test if source.validation is source.test else held_out(source.validation), test
+    train = _loader(config, source, device, source.train, indices, crops, transforms, mix)
+    return train, *held_out_loaders(config, source, device, rank, world_size)
+
+
+def held_out_loaders(
+    config: Config, source: Source, device: torch.device, rank: int = 0, world_size: int = 1
+) -> tuple[Loader, Loader]:
+    """The loaders of the validation and test data; they may be one."""
+    mirrored, e = config.scores_mirrored, config.eval
+    crops = EvalCrops(config.data.sides, e.num_crops, mirrored)
+    views = (1 if source.images else e.num_clips) * e.num_crops * (1 + mirrored)
+
+    def loader(items: Samples) -> Loader:
+        batches = EvalBatches(items, max(1, e.batch_size // views), rank, world_size)
+        return _loader(config, source, device, items, batches, [crops])
+
+    test = loader(source.test)
+    return test if source.validation is source.test else loader(source.validation), test
+
+
+def _loader(
+    config: Config,
+    source: Source,
+    device: torch.device,
+    items: Samples,
+    batches: TrainBatches | EvalBatches,
+    crops: Sequence[Transform],
+    transforms: Sequence[Transform] = (),
+    mix: Mix | None = None,
+) -> Loader:
+    if isinstance(items, ImageDataset) and config.data.on_device:
+        items = items.to(device)
+    transform = BatchTransform(crops, transforms, *config.data.scaling, config.run.seed)
+    num_workers = 0 if source.images else config.data.num_workers  # images are in memory already
+    return Loader(items, batches, transform, num_workers, device, mix)
 
 
 def train_batches(

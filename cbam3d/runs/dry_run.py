@@ -13,7 +13,7 @@ from cbam3d.config import ConfigSource, load_config
 from cbam3d.engine.memory import peak_memory_gib
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.runs.cost import multiply_adds
-from cbam3d.runs.data import open_source, with_loss
+from cbam3d.runs.data import as_decided, open_source
 from cbam3d.runs.feature_cache import headed
 from cbam3d.runs.network import check_names, count_parameters
 from cbam3d.runs.own_input import with_own_input
@@ -37,7 +37,7 @@ def dry_run(config: ConfigSource) -> dict[str, str]:
     settings = with_own_input(settings)
     fabric, settings = create_fabric(settings)
     source = by_first_process(fabric, lambda: open_source(settings))
-    settings = with_loss(settings, source)
+    settings = as_decided(settings, source)
     with TemporaryDirectory() as folder:
         place, limit = Path(folder) / "skipped.csv", settings.data.max_bad_videos
         skipped = SkippedFiles(place, limit, fabric.is_global_zero, keeps=False)

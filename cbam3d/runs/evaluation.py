@@ -19,7 +19,7 @@ from cbam3d.errors import InputError
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source, refuse_other_draw
-from cbam3d.runs.dataset import create_loaders
+from cbam3d.runs.dataset import held_out_loaders
 from cbam3d.runs.event_evaluation import score_segments, why_no_segments
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.predictor import Predictor
@@ -59,7 +59,7 @@ def evaluate(
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config, **options).to(fabric.device)
-    _, validation, test = create_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
+    validation, test = held_out_loaders(config, source, fabric.device, fabric.global_rank, fabric.world_size)
     loader = validation if split == "val" else test
     apart = config.classes_apart
     if source.several and not apart:

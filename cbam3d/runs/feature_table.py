@@ -203,13 +203,15 @@ def _output_of(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
         raise InputError(f"features: {unknown('layer', layer, names)}")
-    module, kept = model.get_submodule(layer), []
-    module.register_forward_hook(lambda module, args, output: kept.append(output))
-    frames = clip_frames_of(model, layer)
+    module, frames = model.get_submodule(layer), clip_frames_of(model, layer)
 
     def network(x: Tensor) -> Tensor:
-        kept.clear()
-        model(x)
+        kept: list[Any] = []
+        handle = module.register_forward_hook(lambda module, args, output: kept.append(output))
+        try:
+            model(x)
+        finally:
+            handle.remove()
         if not kept or not isinstance(kept[-1], Tensor):
             raise InputError(f"features: {layer} is not called, or returns something other than a tensor")
         output = kept[-1]

@@ -14,7 +14,7 @@ from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
 from cbam3d.files import make_folder, printable, to_yaml
 from cbam3d.models.ours import attention_of
-from cbam3d.models.repository import CONFIG, METRICS, WEIGHTS, check_name, upload
+from cbam3d.models.repository import CONFIG, METRICS, WEIGHTS, check_name, separate, upload
 from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint, read_metrics
 from cbam3d.runs.report import score_rows
 
@@ -32,11 +32,14 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
         citation: BibTeX.
 
     Raises:
-        InputError: training has not ended.
+        InputError: training has not ended, or its scores are not those of this checkpoint.
     """
     metrics, config = read_metrics(saved.folder), _public(saved.config)
+    if (scored := metrics.get("epoch", saved.epoch)) != saved.epoch:
+        text = f"the scores of its run are those of epoch {scored}, not of {saved.epoch}: name the folder of the run"
+        raise InputError(f"{saved.path}: {text}")
     make_folder(folder)
-    save_file({key: value.contiguous() for key, value in weights_of(saved.state).items()}, folder / WEIGHTS)
+    save_file(separate(weights_of(saved.state)), folder / WEIGHTS)
     facts = {"cbam3d": __version__, "format": PRETRAINED, "kind": saved.state["kind"], "classes": saved.classes}
     write_json(folder / CONFIG, {**facts, "epoch": saved.epoch, "config": config.plain()})
     write_json(folder / METRICS, metrics)

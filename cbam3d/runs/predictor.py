@@ -1,5 +1,6 @@
 """A trained network, ready for files: decoded, cropped and scored as in evaluation, in full precision."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -32,6 +33,8 @@ from cbam3d.video.decode import read_clip
 from cbam3d.video.pixels import scaled_size
 from cbam3d.video.probe import VideoInfo, measure_video, probe_video
 from cbam3d.video.stream import TimedFrame, stream_frames, stream_windows
+
+MIN_SECONDS = 0.001  # of a window and a step
 
 
 class Predictor:
@@ -96,6 +99,8 @@ class Predictor:
 
     def best(self, probabilities: Tensor, top: int) -> list[tuple[str, float]]:
         """The `top` most probable classes of probabilities (K,), best first."""
+        if top < 1:
+            raise InputError(f"top must be at least 1, got {top}")
         values, classes = probabilities.topk(min(top, len(self.classes)))
         return [(self.classes[int(i)], float(value)) for i, value in zip(classes, values, strict=True)]
 
@@ -137,8 +142,8 @@ class Predictor:
             InputError: a source that cannot be read.
         """
         with self._frames(source) as (frames, usual):
-            window = window or usual
-            yield from self._windows(frames, window, step or window, on_frame)
+            window, step = self._seconds(window, step, usual, 1.0)
+            yield from self._windows(frames, window, step, on_frame)
 
     def events(
         self,
@@ -163,8 +168,7 @@ class Predictor:
             InputError: a source that cannot be read.
         """
         with self._frames(source) as (frames, usual):
-            window = window or usual
-            step = step or window / 4
+            window, step = self._seconds(window, step, usual, 0.25)
             windows = ((start, end, found.numpy()) for start, end, found in self._windows(frames, window, step))
             yield from self.events_of(windows, step, settings)
 
@@ -180,6 +184,20 @@ class Predictor:
         """Seconds of a video of this frame rate that a clip covers; 2 where clips are taken from segments."""
         sampling = sampling_of(self.config.data)
         return 2.0 if sampling.segments else sampling.needed_frames(fps) / fps
+
+    @staticmethod
+    def _seconds(window: float | None, step: float | None, usual: float, share: float) -> tuple[float, float]:
+        """A window, and a step, of which the usual one is a share of it.
+
+        Raises:
+            InputError: not a positive time.
+        """
+        window = usual if window is None else window
+        step = share * window if step is None else step
+        for name, value in (("window", window), ("step", step)):
+            if not MIN_SECONDS <= value < math.inf:
+                raise InputError(f"{name} must be at least {MIN_SECONDS} seconds, got {value:g}")
+        return window, step
 
     @contextmanager
     def _frames(self, source: str | Path) -> Iterator[tuple[Iterator[TimedFrame], float]]:

@@ -78,6 +78,8 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
     pictures = {name: _picture(folder / f"{name}.png") for name in ("curves", "steps", "confusion")}
     again = folder / "evaluation.json"
     evaluated = json.loads(again.read_text()) if again.is_file() else None
+    if evaluated and evaluated["checkpoint"] == "last" and evaluated["epoch"] != metrics.get("epoch"):
+        evaluated = None  # of the network before training went on
     versions = saved.state.get("versions", {})
     return {
         "name": folder.resolve().name,
@@ -88,7 +90,8 @@ def _facts(folder: Path, saved: Checkpoint) -> dict[str, Any]:
         "scores": score_rows(metrics),
         "counts": {key.removeprefix("num_"): n for key, n in metrics.items() if key.startswith("num_")},
         "metrics": metrics,
-        "evaluated": evaluated and {"facts": evaluated, "scores": score_rows(evaluated), "way": _way(evaluated)},
+        "evaluated": evaluated
+        and {"facts": evaluated, "scores": score_rows(evaluated), "way": _way(evaluated, config)},
         "pictures": pictures,
         "classes": sorted(_class_rows(folder / "classes.csv"), key=lambda row: float(row["score"] or 2)),
         "confused": _confused(_rows(folder / "confusion.csv")),
@@ -114,12 +117,14 @@ def score_rows(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _way(evaluated: dict[str, Any]) -> str:
+def _way(evaluated: dict[str, Any], trained: Config) -> str:
     config = Config(**evaluated["config"])
     flip = ", mirrored too" if config.scores_mirrored else ""
     order = "" if config.eval.frame_order == "natural" else f", frames {config.eval.frame_order}"
     views = f"{config.eval.num_clips} clips x {config.eval.num_crops} crops{flip}{order}"
-    return f"{views}; {evaluated['checkpoint']} checkpoint, {evaluated['split']} split"
+    other = "" if config.data.root == trained.data.root else f" of {config.data.root}"
+    checkpoint = f"{evaluated['checkpoint']} checkpoint of epoch {evaluated['epoch']}"
+    return f"{views}; {checkpoint}, {evaluated['split']} split{other}"
 
 
 def _confused(rows: list[dict[str, str]]) -> list[tuple[str, str, int, float]]:

@@ -207,7 +207,7 @@ def compare_runs(first: Result, other: Result) -> PairedComparison:
 
 @dataclass(frozen=True)
 class SplitMean:
-    """The leading score on several splits of one data set."""
+    """The accuracy, or mean average precision, on several splits of one data set."""
 
     score: str  # its name
     values: dict[int, float]  # by split
@@ -218,6 +218,6 @@ class SplitMean:
 
 
 def mean_over_splits(results: Sequence[tuple[int, Result]]) -> SplitMean:
-    """The mean of the leading score over splits, given their numbers and evaluations."""
+    """The mean of the accuracy, or mean average precision, over splits, given their numbers and evaluations."""
     score = next(iter(results[0][1].intervals))
     return SplitMean(score, {split: result.scores[score] for split, result in results})

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cbam3d.config import Config
-from cbam3d.errors import InputError
+from cbam3d.models.repository import METRICS
 from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint, read_metrics
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
@@ -54,11 +54,9 @@ class Run:
     result: Result | None = None
 
     def __repr__(self) -> str:
-        try:
-            metrics = self.metrics
-        except InputError:
-            score = ""
-        else:
+        score = ""
+        if self.path.name in (self.folder.name, "last.ckpt") and (self.folder / METRICS).is_file():
+            metrics = self.metrics  # of the last checkpoint
             leading = metrics["leading_score"]
             score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
         return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"

@@ -63,6 +63,7 @@ def create_trainer(
     """
     _check_values(config, source, fabric, begun is None)
     images, shown = source.images, progress if fabric.is_global_zero else no_progress
+    stop = StopRequest(config.train.max_hours)  # hours count from here, those for features too
     model = _network(config, source, fabric.device, begun, network)
     new = new_parameters(model) if begun is None else begun.state.get("new_parameters", [])
     freeze_layers(config.train, model, new)
@@ -103,7 +104,7 @@ def create_trainer(
         facts=_facts(config, source, new),
         loss=loss.to(fabric.device),
         average=average,
-        stop=StopRequest(config.train.max_hours),
+        stop=stop,
         progress=shown,
         primary="video_map" if source.several else "top1" if images else "video_top1",
         memory_format=memory_format(config, images),
@@ -142,6 +143,8 @@ def _network(
     if model is None:
         filled = config if begun is None else config.override({"model.weights": None})
         model = build_model(filled, num_classes, images)
+    elif config.run.sync_batchnorm:
+        raise InputError("run.sync_batchnorm is for networks by name: convert yours (SyncBatchNorm), and leave it out")
     if given is not None or is_class_path(config.model.name):
         check_logits(model, config, num_classes, images)
     if config.run.precision == "bf16-mixed" and device.type == "cpu":
@@ -234,6 +237,12 @@ def create_training(
     optimizer = create_optimizer(
         model, t.optimizer, rate, t.weight_decay, options, new, t.new_rate_factor, t.layer_decay, fused
     )
+    if t.warmup_epochs >= t.epochs:
+        logger.warning(
+            f"train.warmup_epochs {t.warmup_epochs:g} takes all {t.epochs} epochs: the rate is never reached"
+        )
+    if late := [epoch for epoch in t.milestones if epoch >= t.epochs]:
+        logger.warning(f"train.milestones {late[0]:g} lies beyond the {t.epochs} epochs, and has no effect")
     schedule = Schedule(
         optimizer,
         t.schedule,

@@ -30,7 +30,7 @@ from cbam3d.models.repository import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import read_checkpoint
-from cbam3d.runs.data import Source, open_source, refuse_other_draw, with_loss
+from cbam3d.runs.data import Source, as_decided, open_source, refuse_other_draw
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -83,6 +83,7 @@ def train(
     placed: dict[str, Any] = {} if run_dir is None else {"run.dir": str(run_dir)}
     check_network(model)
     if model is not None:
+        _refuse_unused(given)
         placed |= {"model": ModelConfig(name=GIVEN, attention=None).model_dump()}
     begun = None
     if resume:
@@ -102,12 +103,14 @@ def train(
         settings = with_own_input(settings, begun.config.data, whole)
         if settings.train.loss is None:  # decided when the run began
             settings = settings.override({"train": {"loss": begun.config.train.loss}})
+        if settings.augment.flip is None:
+            settings = settings.override({"augment": {"flip": begun.config.augment.flip}})
         _report_changes(begun.config, settings)
     else:
         settings = with_own_input(settings)
     found = with_manifest_of(folder, settings) if resume else settings
     source = by_first_process(fabric, lambda: open_source(found, begun and begun.classes, progress))
-    settings = with_loss(settings, source)
+    settings = as_decided(settings, source)
     if begun is not None:
         refuse_other_draw(source, begun.drawn, settings.data.root)
         if source.manifest is not None:
@@ -226,6 +229,16 @@ def _begun_folder(config: Config, name: str) -> Path:
     if not runs:
         raise InputError(f"runs/{name}: nothing to resume")
     return max(runs, key=lambda folder: checkpoint_path(folder).stat().st_mtime)
+
+
+def _refuse_unused(given: ConfigSource) -> None:
+    """Raise InputError for what is asked of a network, where one is given in place of that of `model.name`."""
+    asked = dict(given) if isinstance(given, Mapping) else {}
+    if isinstance(asked.get("model"), Mapping):
+        asked |= {f"model.{key}": value for key, value in asked["model"].items()}
+    for key in ("weights", "attention", "as_video", "head"):
+        if asked.get(f"model.{key}") not in (None, "none"):
+            raise InputError(f"model.{key} has no effect on a network of your own (model=…): leave it out")
 
 
 def new_folder(config: Config, name: str) -> Path:

@@ -70,9 +70,7 @@ def test_ucf101_reads_the_official_lists(tmp_path):
         "Archery/v_Archery_g01_c01": "test",
     }
     (tmp_path / "testlist01.txt").write_text("Archery/v_Archery g01 c01.avi 3\n")
-    with pytest.raises(
-        InputError, match=r"testlist01\.txt: .* has 4 fields for the columns video, class_number"
-    ):
+    with pytest.raises(InputError, match=r"testlist01\.txt: .* has 4 fields for the columns video, class_number"):
         lists_of(recipe("ucf101"), tmp_path, None, 1)
 
 

@@ -56,7 +56,7 @@ def test_refusals():
         create_optimizer(network(), "adam", 0.1, 0.0, {"betas": (2.0, 0.9)})
     with pytest.raises(InputError, match=r"train\.freeze: no parameter fits 'stem\.\*'; there are 0\.weight, 0\.bias"):
         freeze(network(), ["stem.*"])
-    for unfit in ("LBFGS", "SparseAdam"):
+    for unfit in ("LBFGS", "SparseAdam", "Rprop"):
         with pytest.raises(InputError, match="unknown optimiser"):
             create_optimizer(network(), unfit, 0.1, 0.0)
     with pytest.raises(InputError, match=r"train\.optimizer adam: "):

@@ -91,6 +91,13 @@ def test_any_network_on_any_data(videos, tmp_path):
     assert len(table["features"][0]) == 512
 
 
+def test_a_network_keeps_no_hook(videos, tmp_path):
+    network = create_model("resnet10", 8, width=8)
+    hooks = {name: len(module._forward_hooks) for name, module in network.named_modules()}
+    features(network, {**TINY, "data.root": str(videos)}, output=tmp_path / "a.parquet", layer="layer1")
+    assert {name: len(module._forward_hooks) for name, module in network.named_modules()} == hooks
+
+
 def test_it_goes_on_where_it_was(run, tmp_path, monkeypatch):
     original, count = feature_cache.FeatureCache.write, 0
 

@@ -127,3 +127,20 @@ def test_damage_that_packets_do_not_show_is_met_when_it_is_read(tiny_run, shared
     path = shared_data / "odd" / "decord_corrupted.mp4"
     assert probe.measure_video(path).num_frames > probe_video(path).num_frames
     assert len(load_run(tiny_run)(path, top=1)) == 1
+
+
+def test_times_and_numbers_that_make_no_sense_are_refused(tiny_run, make_video):
+    predictor, path = load_run(tiny_run), make_video()
+    for values, message in (
+        ({"window": -1.0}, "window must be at least 0.001 seconds, got -1"),
+        ({"window": 0.0}, "window must be at least"),
+        ({"window": 0.5, "step": -0.1}, "step must be at least"),
+        ({"step": float("inf")}, "step must be at least"),
+    ):
+        with pytest.raises(InputError, match=message):
+            next(predictor.windows(path, **values))
+        with pytest.raises(InputError, match=message):
+            next(predictor.events(path, **values))
+    for top in (0, -1):
+        with pytest.raises(InputError, match=f"top must be at least 1, got {top}"):
+            predictor(path, top=top)

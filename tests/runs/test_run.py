@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import cbam3d
@@ -34,6 +35,18 @@ class Own(nn.Module):
 
     def forward(self, x):
         return self.head(self.conv(x).relu().mean((2, 3, 4)))
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, num_classes)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x.mean((2, 3, 4)))))
 
 
 @pytest.fixture
@@ -61,6 +74,36 @@ def test_a_network_with_other_logits_is_refused_before_training(videos, tmp_path
     with pytest.raises(InputError, match=r"logits \(2, 8\), got \(2, 7\)"):
         train_tiny(videos, tmp_path / "run", model=Own(7))
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_what_has_no_effect_on_a_network_that_is_given_is_refused(videos, tmp_path):
+    for values, message in (
+        ({"model.weights": "weights.pt"}, r"model\.weights has no effect on a network of your own"),
+        ({"model": {"head": "attention"}}, r"model\.head has no effect"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_tiny(videos, tmp_path / "run", values, model=Own(8))
+
+
+def test_a_checkpoint_before_the_last_is_not_published_with_its_scores(videos, tmp_path):
+    run = train_tiny(videos, tmp_path / "run", {"train.epochs": 2})
+    first = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    state = torch.load(first, weights_only=True)
+    state["state"]["epoch"] = 1
+    torch.save(state, first)
+    assert "video_top1" in repr(run)
+    assert "video_top1" not in repr(open_run(first))
+    with pytest.raises(InputError, match="the scores of its run are those of epoch 2, not of 1"):
+        open_run(first).save_pretrained(tmp_path / "out")
+
+
+def test_tied_weights_are_saved(videos, tmp_path):
+    network = Tied(8)
+    run = train_tiny(videos, tmp_path / "run", model=network)
+    folder = run.save_pretrained(tmp_path / "out")
+    saved = load_file(folder / "model.safetensors")
+    assert torch.equal(saved["second.weight"], saved["first.weight"])
+    assert torch.equal(saved["first.weight"], network.first.weight.detach())
 
 
 @pytest.mark.parametrize("model", [Own, "resnet10", len])
