@@ -18,7 +18,7 @@ from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.data.parameters import Transform
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
-from cbam3d.runs.data import Source, open_source
+from cbam3d.runs.data import Source, as_decided, open_source
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.progress import show_progress
 
@@ -119,7 +119,7 @@ def open_dataset(
         logger.warning(f"skipped {name}: {reason}")
     if source.validation is source.test:
         logger.warning("no val split beside test: val is test, and an epoch chosen by it has too good a score there")
-    loaders = create_loaders(settings, source, torch.device(device))
+    loaders = create_loaders(as_decided(settings, source), source, torch.device(device))
     return Splits(*(Split(loader, source.classes) for loader in loaders))
 
 

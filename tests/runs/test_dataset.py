@@ -49,6 +49,16 @@ def test_held_out_videos_are_mirrored_where_training_is(values):
         assert clip.shape == (3, 4, 32, 32)
 
 
+def test_a_recipe_decides_where_nothing_is_said_of_mirroring(values, tmp_path):
+    for keeps, shape in (("true", (2, 3, 4, 32, 32)), ("false", (3, 4, 32, 32))):
+        text = f"kind: video\npatterns: ['{{label}}/{{name}}']\nflip_keeps_label: {keeps}\n"
+        (tmp_path / "recipe.yaml").write_text(text)
+        clips, _ = open_dataset({**values, "data.recipe": str(tmp_path), "eval.flip": None, "augment.flip": None}).test[
+            0
+        ]
+        assert clips.shape == shape
+
+
 def test_batches_hold_every_item_once_an_epoch_in_a_new_order(values):
     train = open_dataset({**values, "train.batch_size": 4}).train
     epochs = [[name for batch in train.batches(epoch) for name in batch.names] for epoch in (0, 1, 0)]
