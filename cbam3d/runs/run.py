@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cbam3d.config import Config
-from cbam3d.models.repository import METRICS
+from cbam3d.models.repository import METRICS, WEIGHTS
 from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint, read_metrics
 from cbam3d.runs.evaluation import evaluate
 from cbam3d.runs.explainer import Explainer
@@ -55,8 +55,9 @@ class Run:
 
     def __repr__(self) -> str:
         score = ""
-        if self.path.name in (self.folder.name, "last.ckpt") and (self.folder / METRICS).is_file():
-            metrics = self.metrics  # of the last checkpoint
+        of_last = self.path == self.folder or self.path.name in ("last.ckpt", WEIGHTS)  # which the scores are of
+        if of_last and (self.folder / METRICS).is_file():
+            metrics = self.metrics
             leading = metrics["leading_score"]
             score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
         return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"
