@@ -105,14 +105,18 @@ def refuse_other_draw(source: Source, drawn: str, root: str) -> None:
         )
 
 
+def mirrors(config: Config, source: Source) -> bool:
+    """Whether clips are mirrored in training: as said, or else where the recipe declares that labels stay."""
+    return source.recipe.flip_keeps_label is True if config.augment.flip is None else config.augment.flip
+
+
 def as_decided(config: Config, source: Source) -> Config:
     """The configuration with what the data decides where it says nothing: the loss, and whether to mirror.
 
     Raises:
         InputError: cross-entropy, of which one class holds, for items that may have several.
     """
-    if config.augment.flip is None:
-        config = config.override({"augment": {"flip": source.recipe.flip_keeps_label is True}})
+    config = config.override({"augment": {"flip": mirrors(config, source)}})
     chosen = config.train.loss
     if source.several and chosen == "cross_entropy":
         raise InputError(f"train.loss cross_entropy is for one label a video, those of {config.data.root} have several")

@@ -18,7 +18,7 @@ from cbam3d.data.loader import Batch, EvalBatches, Loader, Samples, TrainBatches
 from cbam3d.data.parameters import Transform
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
-from cbam3d.runs.data import Source, as_decided, open_source
+from cbam3d.runs.data import Source, as_decided, mirrors, open_source
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.progress import show_progress
 
@@ -140,9 +140,8 @@ def create_loaders(
     share = config.train.batch_size // world_size
     if config.train.accumulate > share:
         raise InputError(f"train.accumulate must not exceed the {share} clips a process, got {config.train.accumulate}")
-    flip = source.recipe.flip_keeps_label is True if augment.flip is None else augment.flip
     crops = train_crops(data.sides, augment.crop_scale, augment.crop_padding, augment.rand_augment)
-    transforms = train_transforms(flip, augment.color_jitter, augment.rotation, augment.erasing)
+    transforms = train_transforms(mirrors(config, source), augment.color_jitter, augment.rotation, augment.erasing)
     mix = Mix(len(source.classes), augment.mixup, augment.cutmix, seed) if augment.mixup or augment.cutmix else None
     indices = train_batches(config, source.train, source.classes, per_visit, rank, world_size)
     train = _loader(config, source, device, source.train, indices, crops, transforms, mix)
