@@ -1,11 +1,12 @@
 """A clip of a long file that the process has not read before: with and without the index of packets.
 
-    python benchmarks/index.py [VIDEO …]        # without videos: two of ten minutes, rendered (a minute)
+    python benchmarks/index.py [VIDEO …] [--repeats 10]        # without videos: two of ten minutes, rendered (a minute)
 
 Job: 16 frames at a random start, scaled to 112x112, on one thread, each in a process of its own that has read another
 file before; and then another clip, with the table that the process has by then. Medians.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -23,7 +24,6 @@ from cbam3d.video import read_clip
 from cbam3d.video.decode import read_packets
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, encode, write_index
 
-REPEATS = 10
 FORMATS = {
     "MPEG-4, GOP 12, in AVI": ("a.avi", "-c:v mpeg4 -q:v 5 -g 12"),
     "H.264, GOP 250, in MP4": ("a.mp4", "-c:v libx264 -preset veryfast -g 250"),
@@ -47,9 +47,13 @@ def measure(path: Path, other: Path, starts: list[int], indexed: bool) -> list[f
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="The index of packets")
+    parser.add_argument("videos", nargs="*")
+    parser.add_argument("--repeats", type=int, default=10)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder, files = Path(temporary), {}
-        for number, video in enumerate(sys.argv[1:]):  # linked, as the index is written beside it
+        for number, video in enumerate(given.videos):  # linked, as the index is written beside it
             files[video] = folder / f"{number}" / Path(video).name
             files[video].parent.mkdir()
             files[video].symlink_to(Path(video).resolve(strict=True))
@@ -64,7 +68,7 @@ def main() -> None:
             packets = encode(found := read_packets(path))
             count = len(found.places) if found else 0
             write_index(path.parent / INDEX_NAME, [Indexed(path.name, *state_of(path), packets)])
-            starts = np.random.default_rng(0).integers(0, count - 16, (REPEATS, 2)).tolist()
+            starts = np.random.default_rng(0).integers(0, count - 16, (given.repeats, 2)).tolist()
             starts += [pair[::-1] for pair in starts]  # each clip is the first one once
             medians = []
             for indexed in (False, True):

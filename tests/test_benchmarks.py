@@ -16,10 +16,10 @@ SMALLEST = {
     "frames": "--batch-size 1 --frames 2 --size 32 --repeats 1",
     "cifar": "--images 300",
     "decode": "{video} --repeats 1",
-    "index": "{video}",
+    "index": "{video} --repeats 1",
     "storage": "{folder}",
     "loader": None,  # pytorchvideo's loader and torchcodec's are what it compares with
-    "start": "--rows 100",
+    "start": "--rows 1000",
     "ucf101": "--videos 3 --batch-size 2",
     "insertion": "torchvision/r3d_18 --count-only",
 }
