@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from cbam3d.config import Config
 from cbam3d.engine.plots import plot_comparison
@@ -168,17 +169,20 @@ def _costs(first: Config, config: Config, num_classes: int, images: bool, name: 
     parameters, operations, nan = count_parameters(network), float("nan"), float("nan")
     try:
         operations = multiply_adds(network, torch.randn(1, *input_shape(config, images)))
-        (reference, _), (step, device) = (_step(each, num_classes, images) for each in (first, config))
+        reference, _ = _step(build_model(first, num_classes, images), first, num_classes, images)
+        step, device = _step(network, config, num_classes, images)
         return parameters, operations, *paired_steps(reference, step, device)
     except (RuntimeError, ValueError, MemoryError) as error:
         logger.warning(f"{name}: its costs cannot be measured ({reason_of(error)})")
         return parameters, operations, nan, nan
 
 
-def _step(config: Config, num_classes: int, images: bool) -> tuple[Callable[[], None], torch.device]:
-    """A training step as a training of the configuration takes it, and its device."""
+def _step(
+    network: nn.Module, config: Config, num_classes: int, images: bool
+) -> tuple[Callable[[], None], torch.device]:
+    """A training step of the network as a training of the configuration takes it, and its device."""
     fabric, _ = create_fabric(config.override({"run": {"devices": 1, "strategy": "replicate"}}))
-    network, t = build_model(config, num_classes, images), config.train
+    t = config.train
     inputs = torch.randn(t.batch_size // t.accumulate, *input_shape(config, images))
     inputs = inputs.contiguous(memory_format=memory_format(config, images))
     if t.freeze or t.freeze_norms:

@@ -39,7 +39,7 @@ def evaluate(
     if split not in ("val", "test"):
         raise InputError(f"split must be val or test, got {split!r}")
     saved.refuse_untrusted(**options)
-    make_folder(saved.folder / "evaluation")
+    folder = make_folder(saved.folder / "evaluation")
     config = with_own_input(saved.config.override(overrides or {}), saved.config.data)
     if config.train.loss is None:  # decided when the run began
         config = config.override({"train": {"loss": saved.config.train.loss}})
@@ -76,21 +76,20 @@ def evaluate(
             segments, events = score_segments(predictor, loader.data, show_progress)  # type: ignore[arg-type]
             result = replace(result, scores=result.scores | segments)
         facts = {"split": split, "checkpoint": saved.path.stem, "epoch": saved.epoch, "config": config.plain()}
-        _write(saved.folder, result, events, facts)
-        (saved.folder / "evaluation" / "skipped.csv").unlink(missing_ok=True)
-        SkippedFiles(saved.folder / "evaluation" / "skipped.csv", config.data.max_bad_videos).add(problems)
+        _write(folder, result, events, facts)
+        (folder / "skipped.csv").unlink(missing_ok=True)
+        SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos).add(problems)
     return result
 
 
 def _write(folder: Path, result: Result, events: list[tuple[str, Event]] | None, facts: dict[str, Any]) -> None:
-    """Write `evaluation.json`, and tables into the folder `evaluation`."""
-    target = make_folder(folder / "evaluation")
-    (target / "events.csv").unlink(missing_ok=True)
+    """Write tables into the folder, and `evaluation.json` beside it."""
+    (folder / "events.csv").unlink(missing_ok=True)
     if events is not None:
-        with open(target / "events.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(folder / "events.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             start, line = FORMATS["csv"]
             file.writelines(f"{text}\n" for text in (start, *(line(*one) for one in events)))
-    result.write(target, folder / "evaluation.json", result.facts() | facts)
+    result.write(folder, folder.with_name("evaluation.json"), result.facts() | facts)
 
 
 def _wants_events(config: Config, items: Samples) -> bool:

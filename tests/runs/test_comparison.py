@@ -24,6 +24,7 @@ from cbam3d.models import create_model, zoo
 from cbam3d.runs import comparison_table
 from cbam3d.runs.comparison import IncompleteComparison, _Processes
 from cbam3d.runs.cost import multiply_adds
+from cbam3d.runs.network import build_model
 from cbam3d.runs.processes import environments
 from tests.tiny import TINY, as_arguments
 
@@ -151,7 +152,7 @@ def test_the_step_of_a_probe_is_that_of_its_head(monkeypatch):
     )
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(comparison_table, "training_step", lambda fabric, network, inputs, k: seen.append(inputs))
-    comparison_table._step(config, 8, images=False)
+    comparison_table._step(build_model(config, 8, images=False), config, 8, images=False)
     (inputs,) = seen
     assert len(inputs) == config.train.batch_size
     assert inputs.shape[1:3] == (64, config.data.num_frames)  # features of frames, not pictures
