@@ -118,7 +118,7 @@ def create_model(
             except for a head with other classes and attention that they lack. The attribute `weights_report`
             lists what was loaded.
         weights_match: "name", or "order" for a file whose names differ (see `load_weights`).
-        as_video: how an image network takes clips, with ndim=3: "frames" runs it on every frame and averages the
+        as_video: how an image network takes clips (ndim=3): "frames" runs it on every frame and averages the
             logits (`FrameNetwork`); "differences" likewise, on what changes from frame to frame; "inflate" turns its
             layers into three-dimensional ones (`inflate`); of this package's ResNets it is the three-dimensional form,
             with the stem of images. None selects frames, but the three-dimensional form of this package's own networks.
@@ -191,6 +191,10 @@ def _rank(name: str, ndim: int | None, as_video: AsVideo | None) -> tuple[int | 
     """
     if as_video not in (None, *get_args(AsVideo)):
         raise ValueError(f"as_video must be one of {', '.join(get_args(AsVideo))}, got {as_video!r}")
+    if as_video is not None:
+        if ndim == 2:
+            raise ValueError(f"as_video {as_video!r} is for clips (ndim=3), got ndim=2")
+        ndim = 3
     library, short = split_name(name)
     if name in OURS:
         ndim = usual_ndim(name) if ndim is None else ndim

@@ -147,5 +147,14 @@ def test_ranks_are_refused_by_name():
         create_model("torchvision/r3d_18", 5, ndim=3, as_video="frames")
     with pytest.raises(ValueError, match="is a network of clips"):
         create_model("torchvision/r3d_18", 5, ndim=2)
+    with pytest.raises(ValueError, match="as_video 'frames' is for clips"):
+        create_model("torchvision/resnet18", 5, ndim=2, as_video="frames")
     with pytest.raises(ValueError, match="as_video must be one of frames, differences, inflate, got 'frame'"):
         create_model("resnet10", 5, as_video="frame")
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "fast_cnn"])
+@pytest.mark.parametrize("as_video", ["frames", "differences"])
+def test_as_video_asks_for_clips(name, as_video):
+    model = create_model(name, 5, as_video=as_video, attention="none").eval()
+    assert model(torch.randn(1, 3, 2, 32, 32)).shape == (1, 5)
