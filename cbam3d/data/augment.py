@@ -150,7 +150,8 @@ class Mix:
         cutmix: the same for CutMix. With both, each batch uses one of them, with equal probability.
         seed: of the random parameters.
 
-    Each sample is mixed with the one before it, view by view; with several processes, each mixes its own share.
+    Each sample is mixed with the one before it, the first with the last, each view with one of the other's views; with
+    several processes, each mixes its own share.
     """
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float, seed: int) -> None:

@@ -15,7 +15,8 @@ class FrameNetwork(nn.Module):
     """Run an image network on all frames of a clip together.
 
     `insert_attention` sees the frames of a clip as one (N, C, T, h, w) at every position in it, so that mechanisms for
-    clips work inside (TAM, TSM, CBAM's temporal gate).
+    clips work inside (TAM, TSM, CBAM's temporal gate). They count the frames of the last clip: call the
+    whole, not its backbone; with activation checkpointing, give clips of one length between two backward passes.
 
     Args:
         backbone: maps images (N, C, H, W) to logits (N, K), or to features (N, C', *S).

@@ -115,7 +115,7 @@ class ResNet(nn.Module):
     Shapes: (N, in_channels, H, W) or (N, in_channels, T, H, W) -> (N, num_classes).
 
     Raises:
-        ValueError: an invalid depth or ndim.
+        ValueError: an invalid depth or ndim, or the name of a mechanism, which `create_model` takes.
 
     Examples:
         >>> from cbam3d import CBAM3d, ResNet
@@ -139,6 +139,8 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_ndim(ndim)
+        if isinstance(attention, str):
+            raise ValueError(f"attention must be callable, got {attention!r}: create_model takes names")
         if depth not in DEPTHS:
             raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         block, num_blocks = DEPTHS[depth]

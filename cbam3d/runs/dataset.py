@@ -45,6 +45,7 @@ class Split(Dataset[tuple[Tensor, int | Tensor]]):
 
     def __init__(self, loader: Loader, classes: list[str]) -> None:
         self.loader, self.classes = loader, classes
+        self._reading = False
 
     def __repr__(self) -> str:
         return f"Split({counted(len(self), 'item')} of {len(self.classes):,} classes, {len(self.loader):,} batches)"
@@ -56,11 +57,12 @@ class Split(Dataset[tuple[Tensor, int | Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """
         Raises:
-            IndexError: no such item.
+            IndexError: no such item; negative numbers count from the end.
             InputError: its file cannot be read.
         """
-        if not 0 <= index < len(self):
+        if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
+        index %= len(self)
         packed = self.loader.data.__getitems__([SampleIndex(0, index)])
         if packed.problems:
             raise InputError(": ".join(packed.problems[0]))
@@ -76,9 +78,18 @@ class Split(Dataset[tuple[Tensor, int | Tensor]]):
         """The batches of an epoch, on the device: `inputs` (N·V, C, *S), the V views of a sample one after the other,
         `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and
         the `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch.
-        Training samples that fill no batch wait for another epoch; `len(split.loader)` is the number of batches."""
-        self.loader.set_epoch(epoch)
-        return iter(self.loader)
+        Training samples that fill no batch wait for another epoch; `len(split.loader)` is the number of batches.
+
+        Raises:
+            RuntimeError: another pass through this split has begun and not ended; its `close()` ends it."""
+        if self._reading:
+            raise RuntimeError("another pass through this split has begun and not ended: end it with its close()")
+        self._reading = True
+        try:
+            self.loader.set_epoch(epoch)
+            yield from self.loader
+        finally:
+            self._reading = False
 
 
 class Splits(NamedTuple):

@@ -2,13 +2,15 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from fnmatch import fnmatch
 
 import pytest
 import torch
 import torchvision
 from torch import nn
-from torchvision.models import video
+from torchvision.models import resnet18, video
+from torchvision.ops import StochasticDepth
 
 from cbam3d import CBAM, create_model, insert_attention, list_insertions, remove_attention
 from cbam3d.runs.network import keep_hooks_and_sync_batchnorm
@@ -505,3 +507,96 @@ def test_hooks_that_were_there_see_what_attention_makes_of_the_output():
     remove_attention(model)
     model(x)
     assert seen["out"].any()
+
+
+class DropBlock(nn.Module):
+    """As timm's blocks: a branch that ends with stochastic depth, of features (N, H, W, C)."""
+
+    def __init__(self, width: int, uses: int = 1) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, width)
+        self.drop_path, self.uses = StochasticDepth(1.0, "row"), uses
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.uses):
+            x = x + self.drop_path(self.fc(self.norm(x)))
+        return x
+
+
+class DropNetwork(nn.Module):
+    def __init__(self, *uses: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, stride=4)
+        self.layers = nn.Sequential(*(DropBlock(16, count) for count in uses))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.stem(x).movedim(1, -1)).mean((1, 2)))
+
+
+def test_what_is_dropped_is_dropped_with_its_attention():
+    network = DropNetwork(1, 1).train()
+    x = torch.randn(4, 3, 64, 64)
+    before = network(x)
+    insert_attention(network, "gc", init="paper")
+    for parameter in network.layers[0].drop_path.inserted_attention.parameters():
+        nn.init.normal_(parameter)
+    torch.testing.assert_close(network(x), before)  # every branch is dropped
+    assert not torch.allclose(network.eval()(x), before)
+    remove_attention(network)
+    torch.testing.assert_close(network.train()(x), before)
+
+
+def test_an_example_whose_height_is_the_width_of_a_layer():
+    network = DropNetwork(1)
+    insert_attention(network, "se", example=torch.zeros(1, 3, 64, 64))  # 16 x 16 positions of 16 channels
+    seen = []
+    network.layers[0].drop_path.inserted_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    network(torch.zeros(1, 3, 64, 80))
+    assert seen == [(1, 16, 16, 20)]
+
+
+def test_stochastic_depth_of_two_branches_is_left_out():
+    network = insert_attention(DropNetwork(2, 1), "se")
+    assert [one.where for one in list_insertions(network)] == ["layers.1.drop_path"]
+    with pytest.raises(ValueError, match=r"layers.0.drop_path is used 2 times"):
+        insert_attention(DropNetwork(2), "se")
+
+
+def test_stages_that_are_numbered_modules():
+    def stage(before: int, after: int) -> nn.Module:
+        parts = {"conv": nn.Conv2d(before, after, 3, 2, 1), "blocks": nn.Sequential(nn.ReLU(), nn.ReLU())}
+        return nn.Sequential(OrderedDict(parts))
+
+    stages = OrderedDict((f"stage{i}", stage(3 if i == 1 else 8, 8)) for i in (1, 2, 3))
+    network = insert_attention(nn.Sequential(stages), "eca", position="stage", check=False)
+    assert [one.where for one in list_insertions(network)] == [f"stage{i}.blocks.1" for i in (1, 2, 3)]
+
+    two = nn.ModuleDict({name: copy.deepcopy(nn.Sequential(stages)) for name in ("rgb", "flow")})
+    two.forward = lambda x: (two["rgb"](x), two["flow"](x))
+    with pytest.raises(ValueError, match=r"stages may be rgb.stage1 … rgb.stage3 and flow.stage1 … flow.stage3"):
+        insert_attention(two, "eca", position="stage", example=torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_network_that_was_compiled_follows(in_place):
+    network, x = resnet18(num_classes=5).eval(), torch.randn(1, 3, 64, 64)
+    compiled = network
+    if in_place:
+        network.compile(backend="eager")
+    else:
+        compiled = torch.compile(network, backend="eager")
+    with torch.no_grad():
+        plain = compiled(x)
+        insert_attention(network, "se", init="paper")
+        assert not torch.allclose(compiled(x), plain)
+        remove_attention(network)
+        torch.testing.assert_close(compiled(x), plain)
+
+
+def test_attention_of_replaced_norms_is_said_not_to_run():
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(insert_attention(resnet18(), "se"))
+    with pytest.warns(UserWarning, match=r"attention at layer1.0.bn2 \(8 of 8 places\) does not run"):
+        assert len(list_insertions(network)) == 8
+    remove_attention(network)
+    assert list_insertions(insert_attention(network, "se", check=False))[0].where == "layer1.0.bn2"

@@ -123,3 +123,5 @@ def test_unknown_depth_and_rank():
         ResNet(20, 4)
     with pytest.raises(ValueError, match="ndim must be 2"):
         ResNet(10, 4, ndim=1)
+    with pytest.raises(ValueError, match="attention must be callable, got 'cbam': create_model takes names"):
+        ResNet(10, 4, attention="cbam")

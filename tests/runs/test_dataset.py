@@ -148,3 +148,22 @@ def test_frames_of_held_out_clips_can_be_put_in_another_order(values):
         assert torch.equal(shuffled, again)
         assert torch.equal(repeated, natural[:, 2:3].expand_as(natural))
     assert moved > 4
+
+
+def test_passes_do_not_share_their_epoch(values):
+    train, *_ = open_dataset(values)
+    first, second = train.batches(0), train.batches(1)  # neither has begun
+    names = [[name for batch in one for name in batch.names] for one in (first, second)]
+    assert names == [[name for batch in train.batches(epoch) for name in batch.names] for epoch in (0, 1)]
+    with ended(train.batches(0)) as begun:
+        next(begun)
+        with pytest.raises(RuntimeError, match="another pass through this split has begun"):
+            next(train.batches(1))
+    next(train.batches(1))
+
+
+def test_items_count_from_the_end(values):
+    train, *_ = open_dataset(values)
+    assert torch.equal(train[-1][0], train[len(train) - 1][0])
+    with pytest.raises(IndexError):
+        train[-len(train) - 1]

@@ -148,25 +148,29 @@ def _last(shape: Sequence[int]) -> Features:
     return Features(tuple(shape), shape[-1], tuple(shape[1:-1]), "channels_last")
 
 
-def enlarge(inputs: Any) -> Any:
-    """A larger input: every axis after the channels grows."""
-    if isinstance(inputs, list):
-        return [enlarge(pathway) for pathway in inputs]
-    size = [2 * inputs.shape[2], *inputs.shape[3:]] if inputs.ndim == 5 else [*inputs.shape[2:]]
-    size[-2:] = [n + 32 for n in size[-2:]]
-    return inputs.new_zeros(*inputs.shape[:2], *size)
+def enlarge(inputs: Any, factor: int = 1) -> Any:
+    """A larger input: twice the frames, `factor` times the height and width, or where that is 1, 32 more."""
+    if isinstance(inputs, Mapping):
+        return {key: enlarge(value, factor) for key, value in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return [enlarge(value, factor) for value in inputs]
+    if not isinstance(inputs, Tensor) or inputs.ndim not in (4, 5):
+        return inputs
+    size = [n + 32 if factor == 1 else factor * n for n in inputs.shape[-2:]]
+    return inputs.new_zeros(*inputs.shape[:2], *(2 * n for n in inputs.shape[2:-2]), *size)
 
 
 def with_layouts(features: dict[str, Features], larger: dict[str, Features]) -> dict[str, Features]:
-    """Find the channel axis from a larger input: the one that did not grow. Otherwise keep the guess."""
+    """Find the channel axis from a larger input: the last axis grows where it is the width, not where it is channels.
+    Where nothing grows, keep the guess."""
     sure = dict(features)
     for name, found in features.items():
         other = larger.get(name)
         if found.layout == "tokens" or other is None or len(other.shape) != len(found.shape):
             continue
-        same = [axis for axis in range(1, len(found.shape)) if found.shape[axis] == other.shape[axis]]
-        if same == [1]:
+        grew = [a != b for a, b in zip(found.shape, other.shape, strict=True)]
+        if grew[-1] and not grew[1]:
             sure[name] = replace(_first(found.shape), calls=found.calls)
-        elif same == [len(found.shape) - 1]:
+        elif grew[-2] and not grew[-1]:
             sure[name] = replace(_last(found.shape), calls=found.calls)
     return sure

@@ -1,14 +1,19 @@
 """Insertion of attention into an existing network.
 
 An inserted block is a child of the module whose output it changes, called `inserted_attention`, and runs
-in a forward hook. So no module is replaced, existing keys of the state dict are unchanged, and only keys with
+in a forward hook; at stochastic depth (`drop_path`) in a hook before it, as what is dropped has to be dropped with its
+attention. So no module is replaced, existing keys of the state dict are unchanged, and only keys with
 `.inserted_attention.` are new. This package's `ResNet` has a slot for it in each block, which is used instead. In a
 image network that runs on clips (`FrameNetwork`) the block sees the frames of a clip together.
 
-`torch.nn.SyncBatchNorm.convert_sync_batchnorm` creates new norms without their hooks: convert first, then insert.
+What replaces norms by new ones (`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, timm's `freeze_batch_norm_2d`, fusing
+them into convolutions) leaves their hooks behind: do it first, then insert.
 """
 
+import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -30,7 +35,7 @@ from cbam3d.attention.insertion.features import (
     tensors_in,
     with_layouts,
 )
-from cbam3d.attention.insertion.positions import candidates, find_modules, last_child
+from cbam3d.attention.insertion.positions import DROP_PATH, candidates, find_modules, last_child
 
 NAME = "inserted_attention"
 
@@ -104,7 +109,8 @@ def insert_attention(
         'layer1.0.bn2'
     """
     known = attention_options(mechanism)
-    hosts, inputs = _locate(model, position, example)
+    with _uncompiled():
+        hosts, inputs = _locate(model, position, example)
     blocks: list[nn.Module] = []
     for name, found in hosts.items():  # build all blocks before inserting any: an error leaves the model unchanged
         if isinstance(model.get_submodule(name), (nn.Sequential, nn.ModuleDict, nn.ModuleList)):
@@ -131,14 +137,21 @@ def insert_attention(
             host.add_module(NAME, block)
             # Pickled with the model, the handle keeps the hook's id from being reused.
             # First of the hooks: those that are there already, as of `cut`, take what attention makes of the output.
-            host._attention_handle = host.register_forward_hook(_HOOKS[found.layout], prepend=True)
-    if check and (dead := _without_gradient(model, dict(zip(hosts, blocks, strict=True)), inputs)):
+            if child == DROP_PATH:
+                handle = host.register_forward_pre_hook(_PRE_HOOKS[found.layout])
+            else:
+                handle = host.register_forward_hook(_HOOKS[found.layout], prepend=True)
+            host._attention_handle = handle
+    with _uncompiled():
+        dead = _without_gradient(model, dict(zip(hosts, blocks, strict=True)), inputs) if check else []
+    if dead:
         for name in hosts:
             _take_out(model, name)
         raise ValueError(
             f"{dead[0]}: attention there would receive no gradient, as nothing after it reads the features (only a "
             f"class token, perhaps); {len(dead)} of {len(hosts)} places; name others, or pass check=False"
         )
+    _forget_compiled()
     return model
 
 
@@ -152,13 +165,15 @@ def remove_attention(model: nn.Module) -> nn.Module:
         >>> list_insertions(model)
         []
     """
-    for insertion in list_insertions(model):
+    for insertion in _insertions(model):
         _take_out(model, insertion.where)
+    _forget_compiled()
     return model
 
 
 def list_insertions(model: nn.Module) -> list[Insertion]:
-    """Return every attention block that `remove_attention` would remove, in module order.
+    """Return every attention block that `remove_attention` would remove, in module order. A warning names one that no
+    longer runs, as its host was replaced, by `SyncBatchNorm.convert_sync_batchnorm` for example.
 
     Examples:
         >>> from cbam3d import insert_attention, list_insertions
@@ -167,6 +182,18 @@ def list_insertions(model: nn.Module) -> list[Insertion]:
         >>> [one.where for one in list_insertions(model)]
         ['layer4.1']
     """
+    insertions = _insertions(model)
+    dead = [one.where for one in insertions if not _is_slot(model, one.where) and not _hooks_at(model, one.where)]
+    if dead and not isinstance(model, torch.fx.GraphModule):  # which calls blocks itself
+        warnings.warn(
+            f"attention at {dead[0]} ({len(dead)} of {len(insertions)} places) does not run: the module was replaced "
+            "afterwards (by SyncBatchNorm.convert_sync_batchnorm, perhaps); remove_attention, then insert again",
+            stacklevel=2,
+        )
+    return insertions
+
+
+def _insertions(model: nn.Module) -> list[Insertion]:
     found = ((name, _attention_at(model, name)) for name, _ in model.named_modules())
     return [Insertion(name, block) for name, block in found if block is not None]
 
@@ -177,9 +204,8 @@ def _take_out(model: nn.Module, name: str) -> None:
         setattr(model.get_submodule(parent), child, nn.Identity())
         return
     host = model.get_submodule(name)
-    for number, hook in list(host._forward_hooks.items()):
-        if hook in _HOOKS.values():
-            del host._forward_hooks[number]
+    for hooks, number in _hooks_at(model, name):
+        del hooks[number]
     host.__dict__.pop("_attention_handle", None)  # absent if another norm has replaced the host
     delattr(host, NAME)
 
@@ -222,6 +248,25 @@ def _attention_at(model: nn.Module, name: str) -> nn.Module | None:
     return module._modules.get(NAME)
 
 
+def _hooks_at(model: nn.Module, name: str) -> list[tuple[dict[int, Any], int]]:
+    """The hooks of a module that run its attention: where they are registered, and under which number."""
+    host: Any = model.get_submodule(name)
+    ours = {*_HOOKS.values(), *_PRE_HOOKS.values()}
+    registered = (host._forward_hooks, host._forward_pre_hooks)
+    return [(hooks, number) for hooks in registered for number, hook in hooks.items() if hook in ours]
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Where a compiled network runs as it is written, with the hooks of the moment."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _forget_compiled() -> None:
+    """Discard what torch.compile has compiled in this process: it would go on without hooks that came later."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+
+
 def _is_slot(model: nn.Module, name: str) -> bool:
     """Whether this is the slot in a block of this package's `ResNet`."""
     parent, _, child = name.rpartition(".")
@@ -232,9 +277,12 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
     """Find the modules whose output to change, their features, and the first example that reaches them all."""
     kind, failure = type(model).__name__, "it has no convolution to guess an input from"
     for inputs in [example] if example is not None else examples(model):
-        larger = run(model, enlarge(inputs)).features if example is None else {}
         features, others, error = run(model, inputs)
-        features = with_layouts(features, larger)
+        for factor in (1, 2):
+            larger = run(model, enlarge(inputs, factor))
+            features = with_layouts(features, larger.features)
+            if larger.error is None:
+                break
         names = dict.fromkeys(
             last_child(model, name) for name in find_modules(model, position, features, error is None)
         )
@@ -277,4 +325,13 @@ def _attend_tokens(host: nn.Module, args: Any, output: tuple[Tensor, Any]) -> tu
     return torch.cat([extra, patches], dim=1), size
 
 
+def _attend_before(host: nn.Module, args: Any) -> Tensor:
+    return _attend(host, args, args[0])
+
+
+def _attend_before_channels_last(host: nn.Module, args: Any) -> Tensor:
+    return _attend_channels_last(host, args, args[0])
+
+
 _HOOKS = {"channels_first": _attend, "channels_last": _attend_channels_last, "tokens": _attend_tokens}
+_PRE_HOOKS = {"channels_first": _attend_before, "channels_last": _attend_before_channels_last}

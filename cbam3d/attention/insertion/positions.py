@@ -12,9 +12,10 @@ from cbam3d.attention.insertion.features import Features
 _SHOWN = 6  # candidates
 POSITIONS = ("residual", "block", "stage", "last_stage")
 # Numbered siblings: each is a stage, or a block of a stage; of a detector also of its neck.
-_STAGES = ("layer", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
+_STAGES = ("layer", "stage", "s", "block")  # torchvision and most others; timm's and torchvision's RegNet
+DROP_PATH = "drop_path"  # timm's name for stochastic depth
 _NUMBERED = re.compile(
-    r"(?P<parent>(.*\.)?)((?P<family>layer|s|block)\d+|(?P<trunk>stages|layers|blocks|features)\.[^.]+"
+    r"(?P<parent>(.*\.)?)((?P<family>layer|stage|s|block)\d+|(?P<trunk>(\w+_)?stages|layers|blocks|features)\.[^.]+"
     r"|(?P<detector>model)\.\d+)"
 )
 
@@ -29,7 +30,7 @@ def find_modules(
 
 def _at(model: nn.Module, position: str, features: dict[str, Features], complete: bool) -> list[str]:
     if position == "residual":
-        return [end for _, end in _residual_blocks(model)]
+        return _once([end for _, end in _residual_blocks(model)], features)
     if position == "block":
         return [block for block, _ in _residual_blocks(model)]
     if position in ("stage", "last_stage"):
@@ -85,9 +86,14 @@ def _branch_end(block: nn.Module) -> str | None:
         return "block"
     if getattr(block, "add", False) is True and "cv2" in children:  # Ultralytics'
         return "cv2"
-    if "drop_path" in children and _adds_shortcut(block):  # timm's EfficientNet, ConvNeXt, RegNet, RepVGG, MobileViT
-        return "drop_path"
+    if DROP_PATH in children and _adds_shortcut(block):  # timm's EfficientNet, ConvNeXt, RegNet, RepVGG, MobileViT
+        return DROP_PATH
     return None
+
+
+def _once(ends: list[str], features: dict[str, Features]) -> list[str]:
+    """Without stochastic depth that ends several branches of a block, unless there is no other."""
+    return [end for end in ends if end not in features or features[end].calls == 1] or ends
 
 
 def _adds_shortcut(block: nn.Module) -> bool:
@@ -111,7 +117,12 @@ def _stages(model: nn.Module, features: dict[str, Features], complete: bool) -> 
         several = {key: names for key, names in several.items() if features.keys() & set(names)} or several
     if not several:
         return []
-    (_, family), names = min(several.items(), key=lambda item: item[0][0].count("."))  # the outermost
+    depth = min(parent.count(".") for parent, _ in several)
+    outermost = {key: names for key, names in several.items() if key[0].count(".") == depth}
+    if len(outermost) > 1:
+        found = " and ".join(f"{names[0]} … {names[-1]}" for names in outermost.values())
+        raise ValueError(f"stages may be {found}: name modules by a pattern instead")
+    (((_, family), names),) = outermost.items()
     if family == "model" and names[-1] not in features:  # what puts out boxes
         names = names[:-1]
     if family in _STAGES or not features.keys() >= set(names):  # a stage not reached needs another example
