@@ -52,8 +52,8 @@ class VideoError(InputError):
         return VideoError, (self.path, self.reason)
 
 
-# Formats whose files do not tell how many frames a second they have: FFmpeg's mean is that of the first packets.
-RATE_IS_GUESSED = {"matroska,webm", "flv", "mpegts"}
+# Formats whose files do not tell the mean frame rate: it is that of the first packets, or the nominal one.
+RATE_IS_GUESSED = {"matroska,webm", "flv", "mpegts", "avi", "asf", "nut", "apng"}
 
 
 def frame_rate(stream: VideoStream) -> Fraction | None:

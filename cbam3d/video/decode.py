@@ -73,7 +73,7 @@ def read_clip(
             last frame are then read.
         cache: keeps what was read of remote files; None for nothing.
 
-    Returns: uint8 (3, len(frames), height, width), RGB, upright (rotation metadata is applied).
+    Returns: uint8 (3, len(frames), height, width), RGB, upright (rotation and mirroring by metadata are applied).
 
     Raises:
         VideoError: no such file, no video stream, unreadable data, a frame beyond the end, or a timeout.

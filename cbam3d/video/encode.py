@@ -17,6 +17,7 @@ _OPTIONS = {
     "libx264": {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1"},
     "mpeg4": {"qmin": "3", "qmax": "3"},
 }
+_TICK = Fraction(1, 90_000)  # seconds
 
 
 def rate_of_file(fps: float | Fraction) -> Fraction:
@@ -27,8 +28,9 @@ def rate_of_file(fps: float | Fraction) -> Fraction:
 @contextmanager
 def video_writer(
     path: Path, fps: int | Fraction, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: str
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a video frame by frame: yields a function that adds a frame, uint8 (H, W, 3), RGB.
+) -> Iterator[Callable[..., None]]:
+    """Write a video frame by frame: yields a function that adds a frame, uint8 (H, W, 3), RGB, and shows it as many
+    seconds after the first as a second argument says; without one, as the frame rate says.
 
     The file is created when the block ends, unless the block fails or adds no frame. All frames have the size of the
     first.
@@ -44,7 +46,7 @@ def video_writer(
 
     with atomic_write(path) as unfinished:
 
-        def write(frame: np.ndarray) -> None:
+        def write(frame: np.ndarray, seconds: float | None = None) -> None:
             if not opened:
                 container = av.open(str(unfinished), "w")
                 stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
@@ -53,8 +55,13 @@ def video_writer(
                 stream.pix_fmt = pix_fmt
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = _OPTIONS.get(codec, {}) | options
+                if seconds is not None:
+                    stream.codec_context.time_base = _TICK
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if seconds is not None:
+                picture.pts, picture.time_base = round(seconds / _TICK), _TICK
             for container, stream in opened:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+                container.mux(stream.encode(picture))
 
         try:
             yield write

@@ -1,6 +1,8 @@
-"""Write decoded frames into a clip: scaled, converted to RGB and rotated upright."""
+"""Write decoded frames into a clip: scaled, converted to RGB, and upright."""
 
+import struct
 import threading
+from typing import NamedTuple
 
 import numpy as np
 from av import VideoFrame
@@ -11,14 +13,33 @@ MOST_ELONGATED = 32  # times the shorter side, the longer one
 _local = threading.local()
 
 
-def quarter_turns(frame: VideoFrame) -> int:
-    """Number of 90° anticlockwise rotations that make a frame upright, rounded from its rotation metadata."""
-    return round(frame.rotation / 90) % 4
+class Orientation(NamedTuple):
+    """How stored pixels become upright: transposed, then mirrored, then turned upside down."""
+
+    transposed: bool = False
+    mirrored: bool = False
+    inverted: bool = False
+
+    def applied(self, rows: np.ndarray) -> np.ndarray:
+        """A view of (H, W)."""
+        rows = rows.T if self.transposed else rows
+        return rows[:: -1 if self.inverted else 1, :: -1 if self.mirrored else 1]
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """By the display matrix of the file, in multiples of 90°."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))  # x' = a x + c y, y' = b x + d y
+    transposed = abs(a) + abs(d) < abs(b) + abs(c)
+    x, y = (c, b) if transposed else (a, d)
+    return Orientation(transposed, x < 0, y < 0)
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """Height and width in pixels of the frame after its rotation metadata is applied."""
-    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
+    """Height and width in pixels of the upright frame."""
+    return (frame.width, frame.height) if orientation(frame).transposed else (frame.height, frame.width)
 
 
 def scaled_size(height: int, width: int, short_side: int, least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
@@ -36,8 +57,8 @@ def is_elongated(size: tuple[int, int]) -> bool:
 def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     """Scale and convert a frame into `out`, uint8 (3, H, W), RGB, upright."""
     _, height, width = out.shape
-    turns = quarter_turns(frame)
-    if turns % 2:
+    upright = orientation(frame)
+    if upright.transposed:
         height, width = width, height
     flags = Interpolation.BILINEAR
     if frame.width % 16 and (height, width) == (frame.height, frame.width):
@@ -45,18 +66,18 @@ def write_rgb(frame: VideoFrame, out: np.ndarray) -> None:
     rgb = _reformatter("clip").reformat(frame, width, height, format="gbrp", interpolation=flags, threads=1)
     for plane, target in zip(rgb.planes, (1, 2, 0), strict=True):  # green, blue, red: planar, so rows are copied
         rows = _view(plane, height, width)
-        out[target] = np.rot90(rows, turns) if turns else rows
+        out[target] = upright.applied(rows)
 
 
 def grey_thumbnail(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """The upright frame in grey, scaled to (height, width), uint8 (H, W)."""
-    turns = quarter_turns(frame)
-    height, width = size[::-1] if turns % 2 else size
+    upright = orientation(frame)
+    height, width = size[::-1] if upright.transposed else size
     small = _reformatter("thumbnail").reformat(
         frame, width, height, format="gray", interpolation=Interpolation.AREA, threads=1
     )
     (plane,) = small.planes
-    return np.rot90(_view(plane, height, width), turns).copy()
+    return upright.applied(_view(plane, height, width)).copy()
 
 
 def _view(plane: VideoPlane, height: int, width: int) -> np.ndarray:

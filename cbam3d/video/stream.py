@@ -16,6 +16,8 @@ from cbam3d.video.decode import all_frames, file_rate
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
 from cbam3d.video.timing import EXACT
 
+_BACK_SECONDS, _BACK_FRAMES = 0.5, 8  # by which the times of frames go back in another order, at most
+
 
 @dataclass(frozen=True)
 class TimedFrame:
@@ -57,9 +59,10 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
         rate, last, jumps = known or float(frame_rate(stream) or 25), -math.inf, 0.0
         for number, frame in enumerate(all_frames(container, stream, deadline)):
             time = (number / rate if frame.time is None else frame.time) + jumps
-            if time < last:  # the stream has begun again, or another file follows: time goes on
+            if time < last - max(_BACK_SECONDS, _BACK_FRAMES / rate):  # begun again, or another file follows
                 jumps += last + 1 / rate - time
                 time = last + 1 / rate
+            time = max(time, last)  # AVI has times in the order of coding
             first, last = first or (time, upright_size(frame)), time
             yield TimedFrame(frame, time - first[0], rate, first[1])
             deadline.restart()

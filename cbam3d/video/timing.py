@@ -17,32 +17,51 @@ def encode_times(times: Sequence[float], fps: float) -> bytes:
     """The times at which frames are shown, compressed; empty where the frame rate tells them.
 
     Args:
-        times: of every frame, seconds.
+        times: of every frame, seconds; see `continued`.
         fps: mean frame rate; 0 where it is not known.
     """
-    seen = np.maximum.accumulate(np.asarray(times, np.float64)) if len(times) else np.empty(0)
-    seen = seen - seen[:1]
+    seen = continued(times, fps)
     if fps and (np.abs(seen * fps - np.arange(len(seen))) < _REGULAR).all():
         return b""
     return zlib.compress(seen.astype("<f4").tobytes())
 
 
-def rate_by_times(known: float, times: Sequence[float]) -> float:
-    """Frames a second as a container tells, or the mean by the times of frames, seconds, where these contradict it.
+def continued(times: Sequence[float], fps: float = 0.0) -> np.ndarray:
+    """When the frames are shown, seconds from the first, in ascending order.
 
-    Times may be in the order of coding, and may begin again, as those of streams that were joined.
+    Args:
+        times: as a container has them, in the order of coding perhaps (AVI knows no other); they may begin again, as
+            those of recordings that were joined: the next one then goes on, a frame after the last.
+        fps: frame rate, for that frame; 0 where it is not known.
     """
-    parts: list[list[float]] = []  # first and last time, and number of frames
-    for time in times:
-        first, last, count = parts[-1] if parts else (time, time, 0)
-        if not parts or (time < last - 0.5 and time < first + (last - first) / 4):  # more than a change of order
-            parts.append([time, time, 0])
-            first, last, count = parts[-1]
-        parts[-1] = [min(first, time), max(last, time), count + 1]
-    length, steps = sum(last - first for first, last, _ in parts), sum(count - 1 for _, _, count in parts)
+    shown, begin = [np.empty(0)], 0.0
+    for part in _parts(times):
+        shown.append(np.sort(part) - min(part) + begin)
+        begin = shown[-1][-1] + (1 / fps if fps else np.ptp(part) / max(1, len(part) - 1))
+    return np.concatenate(shown)
+
+
+def rate_by_times(known: float, times: Sequence[float]) -> float:
+    """Frames a second as a container tells, or the mean by the times of frames, see `continued`, where these contradict
+    it."""
+    parts = _parts(times)
+    length, steps = sum(max(part) - min(part) for part in parts), sum(len(part) - 1 for part in parts)
     if not length or abs(known - steps / length) <= 0.05 * steps / length:
         return known
     return steps / length
+
+
+def _parts(times: Sequence[float]) -> list[list[float]]:
+    """Times, divided where they begin again: go back by more than a change of order does, to near the beginning."""
+    parts: list[list[float]] = []
+    first = last = 0.0
+    for time in times:
+        if not parts or (time < last - 0.5 and time < first + (last - first) / 4):
+            parts.append([])
+            first = last = time
+        parts[-1].append(time)
+        first, last = min(first, time), max(last, time)
+    return parts
 
 
 def frames_between(start: float, end: float, num_frames: int, fps: float, times: bytes = b"") -> tuple[int, int]:

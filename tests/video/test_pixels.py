@@ -2,6 +2,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from cbam3d.video import probe_video, read_clip
@@ -55,3 +56,16 @@ def test_a_rotation_between_quarter_turns_is_the_nearest_one(tmp_path, make_vide
     assert (info.height, info.width) == ((64, 48) if turns % 2 else (48, 64))
     assert torch.equal(read_clip(tmp_path / "v.mp4", [1]), torch.rot90(lying, turns, (2, 3)))
     assert read_clip(tmp_path / "v.mp4", [1], size=(20, 30)).shape == (3, 1, 20, 30)
+
+
+@pytest.mark.parametrize("mirrored", ["", "-display_hflip", "-display_vflip"])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_the_display_matrix_is_applied_as_by_ffmpeg(tmp_path, make_video, degrees, mirrored):
+    make_video("lying.mp4", 2)
+    ffmpeg(tmp_path, f"-display_rotation {degrees} {mirrored} -i lying.mp4 -c copy v.mp4")
+    ffmpeg(tmp_path, "-i v.mp4 -frames:v 1 v.png")
+    with Image.open(tmp_path / "v.png") as picture:
+        expected = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
+    clip = read_clip(tmp_path / "v.mp4", [0])[:, 0].float()
+    assert clip.shape == expected.shape
+    assert (clip - expected).abs().mean() < 3

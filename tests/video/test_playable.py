@@ -7,7 +7,7 @@ from cbam3d.video import read_clip
 from cbam3d.video.container import VideoError
 from cbam3d.video.encode import write_video
 from cbam3d.video.playable import playable
-from tests.conftest import numbered_frames, read_numbers
+from tests.conftest import ffmpeg, numbered_frames, read_numbers
 
 
 def test_what_browsers_play_stays_and_other_files_are_copied(make_video, tmp_path):
@@ -38,3 +38,11 @@ def test_a_copy_lasts_as_long_as_the_video(tmp_path):
     with av.open(playable(tmp_path / "slow.avi", tmp_path / "copy.mp4")) as container:
         assert container.streams.video[0].average_rate == Fraction(25, 2)
         assert container.duration / 1e6 == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_copy_shows_each_frame_when_the_video_does(tmp_path):
+    select = "select='lt(mod(n\\,25)\\,5)'"  # five frames of each second
+    ffmpeg(tmp_path, f"-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -vf {select} -fps_mode vfr v.gif")
+    with av.open(playable(tmp_path / "v.gif", tmp_path / "copy.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([second + i / 25 for second in range(4) for i in range(5)], abs=0.02)

@@ -14,8 +14,9 @@ import torch
 from cbam3d.video.container import VideoError
 from cbam3d.video.decode import read_clip
 from cbam3d.video.encode import write_video
+from cbam3d.video.probe import measure_video, probe_video
 from cbam3d.video.stream import TimedFrame, is_stream, stream_frames, stream_windows
-from tests.conftest import numbered_frames, read_numbers
+from tests.conftest import ffmpeg, numbered_frames, read_numbers
 
 
 def test_every_frame_with_its_time(make_video):
@@ -126,3 +127,28 @@ def test_time_goes_on_where_a_stream_begins_again(make_video, tmp_path):
     found = stream_windows(frames, 1, 1, lambda timed: timed.scaled(48))
     numbers = [read_numbers(torch.from_numpy(np.stack(pixels, 1))) for _, _, _, pixels in found]
     assert numbers == [[*range(25)], [*range(25, 50)]] * 2
+
+
+@pytest.mark.parametrize(
+    "codec", ["-c:v libx264 -bf 3 -f avi", "-c:v mpeg4 -bf 2 -f avi", "-c:v libx264 -bf 3 -f matroska"]
+)
+def test_times_in_the_order_of_coding_are_no_new_beginning(tmp_path, codec):
+    ffmpeg(tmp_path, f"-f lavfi -i testsrc2=size=64x48:rate=25:duration=3 {codec} v")
+    seconds = [timed.seconds for timed in stream_frames(str(tmp_path / "v"))]
+    assert len(seconds) == 75
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(74 / 25, abs=1e-3)
+    assert max(abs(time - i / 25) for i, time in enumerate(seconds)) <= 2.01 / 25
+    assert probe_video(tmp_path / "v").times == b""  # at a constant rate
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "wmv", "nut"])
+def test_the_rate_of_uneven_frames_is_that_of_their_times(tmp_path, suffix):
+    select = "select='lt(mod(n\\,25)\\,5)'"  # five frames of each second
+    ffmpeg(
+        tmp_path,
+        f"-f lavfi -i testsrc2=size=64x48:rate=25:duration=8 -vf {select} -fps_mode vfr -c:v mpeg4 v.{suffix}",
+    )
+    for info in (probe_video(tmp_path / f"v.{suffix}"), measure_video(tmp_path / f"v.{suffix}")):
+        assert info.num_frames == 40
+        assert info.fps == pytest.approx(39 / (7 + 4 / 25), rel=0.05)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from cbam3d.video.timing import encode_times, end_of, frames_between, rate_by_times
+from cbam3d.video.timing import continued, encode_times, end_of, frames_between, rate_by_times
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,15 @@ def test_times_tell_the_rate_where_they_contradict_it():
     again = [i / 25 for i in range(100)]
     assert rate_by_times(1000.0, again + again) == pytest.approx(25)
     assert [rate_by_times(30.0, times) for times in ([], [2.0], [2.0, 2.0])] == [30, 30, 30]
+
+
+def test_times_go_on_where_they_begin_again_and_are_put_in_order():
+    coded = [0, 1, 3, 2, 4, 6, 5]
+    assert continued([7 + time / 25 for time in coded]) == pytest.approx([i / 25 for i in range(7)])
+    twice = [time / 25 for time in range(50)] * 2
+    assert continued(twice, 25.0) == pytest.approx([i / 25 for i in range(100)])
+    assert continued(twice) == pytest.approx([i / 25 for i in range(100)])
+    assert encode_times(twice, 25.0) == b""
+    assert len(continued([])) == 0
+    joined = encode_times([0, 1, 2, 2.5, 0, 1, 2, 2.5], 1.0)
+    assert frames_between(3.5, 5.5, 8, 1.0, joined) == (4, 2)
