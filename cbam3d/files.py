@@ -168,6 +168,32 @@ def make_folder(path: str | Path) -> Path:
     return Path(path)
 
 
+@contextmanager
+def used_by_one(folder: Path) -> Iterator[None]:
+    """Hold a folder within the block, where the system and the file system have locks.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise InputError(f"{folder}: another process is training there") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
 def printable(text: str) -> str:
     """A text that can be encoded: names of files may hold bytes that are no UTF-8."""
     return text.encode("utf-8", "replace").decode()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml
+from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml, used_by_one
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -85,3 +85,11 @@ def test_the_longest_names_are_written(tmp_path):
 @pytest.mark.parametrize("text", ["1e5", "12e3", "-.5E-2", "010", "1_000", "0x1f", "yes", "null", "~", "1.5", "é"])
 def test_text_is_text_again(text):
     assert parse_yaml(to_yaml({"key": text})) == {"key": text}
+
+
+def test_a_folder_is_used_by_one(tmp_path):
+    refused = pytest.raises(InputError, match="another process is training there")
+    with used_by_one(tmp_path), refused, used_by_one(tmp_path):
+        pass
+    with used_by_one(tmp_path):
+        pass

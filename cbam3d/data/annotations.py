@@ -5,6 +5,8 @@ import json
 import math
 import os
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -59,6 +61,7 @@ class Annotation:
     start: float = 0.0
     end: float = 0.0
     several: bool = False
+    suffixes: frozenset[str] = field(default=frozenset(), compare=False)  # of its file, as the lists have it
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +70,7 @@ class Annotation:
 
     def differences(self, other: "Annotation") -> str:
         """Describe the fields in which two rows differ."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
         return ", ".join(f"the {name} {one!r} and {two!r}" for name, one, two in pairs if one != two)
 
 
@@ -84,6 +87,7 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             overlap with different labels, or a list with a held-out label that it has for no training video.
     """
     found: dict[str, dict[tuple[float, float], _Row]] = {}
+    suffixes: dict[str, set[str]] = defaultdict(set)
     for path, named in _find(place, facts.files, number):
         if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
             continue  # labels.json beside train.json
@@ -92,7 +96,9 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
             columns = {key.strip(): "" if value is None else value for key, value in row.items() if key}
             where = f"{path}, row {line}"
             video, said = _annotation(where, facts, columns, named)
-            parts = found.setdefault(without_suffix(video.removeprefix("./")), {})
+            name = without_suffix(video.removeprefix("./"))
+            suffixes[name] |= {suffix_of(video)} - {""}
+            parts = found.setdefault(name, {})
             known = parts.setdefault((said.start, said.end), _Row(where, said))
             if known.said != said and said.several and replace(known.said, label=said.label) == said:
                 both = "|".join(sorted({*known.said.names, *said.names}))  # a row for each label
@@ -104,7 +110,10 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
     for video, parts in found.items():
         if len(parts) > 1:
             _refuse_overlaps(video, sorted(parts.values(), key=lambda row: (row.said.start, row.said.end)))
-    return {video: [row.said for _, row in sorted(parts.items())] for video, parts in found.items()}
+    return {
+        video: [replace(row.said, suffixes=frozenset(suffixes[video])) for _, row in sorted(parts.items())]
+        for video, parts in found.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def _annotation(
     for name in re.findall(r"\{(\w+)", facts.video + label):
         if name not in values:
             raise InputError(f"{where}: no column {name!r}, there are {', '.join(columns)}")
-    split = facts.split.format_map(values)
+    split = facts.split.format_map(values).strip()
     if facts.splits and split:
         if split not in facts.splits:
             raise InputError(f"{where}: {unknown('split', split, facts.splits)}")
@@ -139,12 +148,13 @@ def _annotation(
     else:
         text = label.format_map(values).translate(removed).strip()
     start, end = (_time(where, getattr(facts, name).format_map(values), name) for name in ("start", "end"))
+    group = group_name(facts.group.format_map(values))
     if start is None and end is None:
-        return video, Annotation(text, split, facts.group.format_map(values), several=several)
+        return video, Annotation(text, split, group, several=several)
     start, end = start or 0.0, math.inf if end is None else end
     if end <= start:
         raise InputError(f"{where}: {video} ends at {end:g} s, before its start at {start:g} s")
-    return video, Annotation(text, split, facts.group.format_map(values), start, end, several)
+    return video, Annotation(text, split, group, start, end, several)
 
 
 def _has(values: dict[str, Any], template: str) -> bool:
@@ -204,8 +214,33 @@ def _refuse_untrained(rows: list[_Row]) -> None:
 
 def without_suffix(video: str) -> str:
     """Strip the suffix of a video (.avi, .mp4, …) from a path."""
-    stem, suffix = os.path.splitext(video)
-    return stem if suffix.lower() in VIDEO_SUFFIXES else video
+    return video[: len(video) - len(suffix_of(video))]
+
+
+def suffix_of(video: str) -> str:
+    """The suffix of a video; empty where a path has none."""
+    suffix = os.path.splitext(video)[1]
+    return suffix if suffix.lower() in VIDEO_SUFFIXES else ""
+
+
+def group_name(text: str) -> str:
+    """The same group, however its name was typed: without spaces around it, its accents composed."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file with a header; missing fields are empty.
+
+    Raises:
+        InputError: a row with more fields than the header.
+        OSError, csv.Error, ValueError: an unreadable file.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(csv.DictReader(file, restval="", skipinitialspace=True), 2):
+            if any(extra := row.pop(None, [])):  # type: ignore[call-overload]
+                number = len(row) + len(extra)
+                raise InputError(f"{path}, row {line}: {number} fields for {len(row)} columns: quote what has commas")
+            yield row
 
 
 class _Known(dict[str, Any]):
@@ -236,14 +271,15 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        if path.suffix == ".csv":
+            yield from csv_rows(path)
+            return
+        with open(path, encoding="utf-8-sig") as file:
             if path.suffix == ".json":
                 rows = json.load(file)
                 if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                     raise InputError(f"{path}: expected a list of objects")
                 yield from rows
-            elif path.suffix == ".csv":
-                yield from csv.DictReader(file, restval="", skipinitialspace=True)
             else:
                 for line in filter(str.strip, file):
                     if len(fields := line.split()) > len(columns):

@@ -2,12 +2,13 @@
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbam3d.data.annotations import Annotation, read_annotations
+from cbam3d.data.annotations import Annotation, csv_rows, group_name, read_annotations, suffix_of
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
 from cbam3d.files import leads_out
@@ -55,13 +56,15 @@ def list_videos(
     files = find_videos(root, allow_outside, frames=recipe.kind == "frames")
     paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
-    rows, names = [], set()
-    for path in paths:
-        matched = recipe.match(path)
-        video = recipe.video_of(path, matched)
-        names.add(video)
-        for said in listed.get(video) or [Annotation()]:
+    matches = {path: recipe.match(path) for path in paths}
+    videos = {path: recipe.video_of(path, matched) for path, matched in matches.items()}
+    instead, rows = _listed_instead(videos, listed), []
+    for path, matched in matches.items():
+        for said in listed.get(videos[path]) or [Annotation()]:
             rows.append({"path": path, **_known_of(path, matched, recipe, listed, said)})
+            if path in instead:
+                rows[-1]["problem"] = f"listed is {instead[path]}, of the same name but for its suffix"
+                break
     for row in rows:
         if row["path"] in outside:
             row["problem"] = "a link that leads out of the folder (allow_outside accepts it)"
@@ -70,9 +73,28 @@ def list_videos(
         hint = "; the videos of each class belong in a folder with its name" if flat else ""
         raise InputError(f"{root}: none of {len(rows)} videos fits; {rows[0]['path']}: {rows[0]['problem']}{hint}")
     missing = [] if groups_file is None else _apply_groups(rows, groups_file, root)
-    missing = [*missing, *sorted(listed.keys() - names)]
+    missing = [*missing, *sorted(listed.keys() - set(videos.values()))]
     several = any(said.several for parts in listed.values() for said in parts)
     return Listing(rows, missing, files.ignored, files.outside_folders, files.states, several)
+
+
+def _listed_instead(videos: dict[str, str], listed: dict[str, list[Annotation]]) -> dict[str, str]:
+    """Files of which the lists name another, that has the same name but for its suffix; where the lists have no suffix,
+    they name the first.
+
+    Args:
+        videos: by path, without suffix.
+        listed: of the lists, by video.
+    """
+    paths: dict[str, list[str]] = defaultdict(list)
+    for path, video in videos.items():
+        if video in listed:
+            paths[video].append(path)
+    instead = {}
+    for video, found in paths.items():
+        named = [path for path in found if suffix_of(path) in listed[video][0].suffixes] or found[:1]
+        instead |= {path: named[0] for path in found if path not in named}
+    return instead
 
 
 def lists_of(recipe: Recipe, root: Place, annotations: Path | None, split: int) -> dict[str, list[Annotation]]:
@@ -189,7 +211,8 @@ def _known_of(
         problem = unknown(f"class of {recipe.name}", odd[0], recipe.classes)
     elif not label and not said.several:
         patterns = " or ".join(recipe.patterns)
-        problem = "not in the annotations" if matched else f"path does not fit {patterns}"
+        has_lists = matched or (listed and recipe.lists_have_labels)
+        problem = "not in the annotations" if has_lists else f"path does not fit {patterns}"
     elif recipe.lists_have_labels and listed and not said.label and not said.several:
         problem = "not in the annotations"
     group = recipe.group.format(**fields) if recipe.group and matched else path
@@ -207,13 +230,12 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
     """Set the rows' groups from the file; return paths in the file that are not in the folder."""
     try:
         entries: dict[str, dict[str, Any]] = {}
-        with open(groups_file, newline="", encoding="utf-8-sig") as file:
-            for entry in csv.DictReader(file):
-                if entries.setdefault(entry["path"], entry) != entry:
-                    raise InputError(f"{groups_file}: {entry['path']} is listed twice, with different entries")
-                if entry.get("start") or entry.get("end"):
-                    raise InputError(f"{groups_file}: parts of videos are listed in data.annotations, not in groups")
-        groups = {path: entry["group"] for path, entry in entries.items()}
+        for entry in csv_rows(groups_file):
+            if entries.setdefault(entry["path"], entry) != entry:
+                raise InputError(f"{groups_file}: {entry['path']} is listed twice, with different entries")
+            if entry.get("start") or entry.get("end"):
+                raise InputError(f"{groups_file}: parts of videos are listed in data.annotations, not in groups")
+        groups = {path: group_name(entry["group"]) for path, entry in entries.items()}
         if empty := next((path for path, group in groups.items() if not group), None):
             raise InputError(f"{groups_file}: no group for {empty}")
     except KeyError as error:
@@ -228,10 +250,10 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
         raise InputError(f"{groups_file}: no group for {number} of {root}, the first is {missing[0]}")
     for row in (row for row in rows if row["path"] in groups):
         row["group"] = groups[row["path"]]
-        row["split"] = entries[row["path"]].get("split") or row["split"]
+        row["split"] = entries[row["path"]].get("split", "").strip() or row["split"]
         if row["split"] not in ("", *SPLITS, "unused"):
             raise InputError(f"{groups_file}: {row['path']}: {unknown('split', row['split'], [*SPLITS, 'unused'])}")
-        label = entries[row["path"]].get("label")
+        label = entries[row["path"]].get("label", "").strip()
         if label and label != row["label"] and not row["problem"] and not row["end"]:
             row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
     return sorted(groups.keys() - {row["path"] for row in rows})

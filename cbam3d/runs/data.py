@@ -23,6 +23,7 @@ from cbam3d.data.split import class_names, rows_of
 from cbam3d.data.videos import Clips, VideoDataset
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
+from cbam3d.runs.duplicates import report_duplicates
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes, split_manifest
@@ -62,13 +63,16 @@ class Source:
         return self.manifest is not None and self.manifest.several
 
 
-def open_source(config: Config, expected: list[str] | None = None, progress: Progress = show_progress) -> Source:
+def open_source(
+    config: Config, expected: list[str] | None = None, progress: Progress = show_progress, to_train: bool = True
+) -> Source:
     """Find the files that the configuration names.
 
     Args:
         config: which.
         expected: the classes that the data must have; they are compared before videos are read.
         progress: shows the reading of files.
+        to_train: False where held-out items alone are needed.
 
     Raises:
         InputError: a missing or empty folder, fewer than two classes, a split without items, leaking groups.
@@ -85,7 +89,7 @@ def open_source(config: Config, expected: list[str] | None = None, progress: Pro
         source = _open_videos(config, recipe, expected, progress)
     refuse_other_classes(source.classes, expected, config.data.root)
     for split, data, other in (("training", source.train, source.test), ("held-out", source.test, source.train)):
-        if not len(data):
+        if not len(data) and (to_train or split == "held-out"):
             text = f"{config.data.root}: no usable {split} {recipe.item}"
             if len(other):
                 text += f": the {len(other)} usable ones are {'held out' if split == 'training' else 'for training'}"
@@ -128,7 +132,10 @@ def as_decided(config: Config, source: Source) -> Config:
 
 def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Source:
     data, root = config.data, place_of(config.data.root)
-    manifest = split_manifest(load_manifest(config, recipe, expected, progress), data, recipe)
+    manifest, fingerprints = load_manifest(config, recipe, expected, progress)
+    manifest = split_manifest(manifest, data, recipe)
+    if fingerprints:
+        report_duplicates(manifest, fingerprints)
     sampling = sampling_of(data)
     if data.background:
         if not manifest.parts.any():

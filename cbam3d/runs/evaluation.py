@@ -20,6 +20,7 @@ from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import open_source, refuse_other_draw
 from cbam3d.runs.dataset import held_out_loaders
+from cbam3d.runs.duplicates import refuse_trained
 from cbam3d.runs.event_evaluation import score_segments, why_no_segments
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.predictor import Predictor
@@ -43,19 +44,21 @@ def evaluate(
     config = with_own_input(saved.config.override(overrides or {}), saved.config.data)
     if config.train.loss is None:  # decided when the run began
         config = config.override({"train": {"loss": saved.config.train.loss}})
-    for key in ("split", "groups", "test_fraction"):
+    here, then = (place_of(one.data.root) for one in (config, saved.config))
+    same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
+    for key in ("split", "groups", "test_fraction") if same_data else ("split", "groups"):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
-    here, then = (place_of(one.data.root) for one in (config, saved.config))
-    same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
     own_table = same_data and config.data.manifest == saved.config.data.manifest
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
-    source = by_first_process(fabric, lambda: open_source(used, saved.classes))
+    source = by_first_process(fabric, lambda: open_source(used, saved.classes, to_train=False))
     if same_data:
         refuse_other_draw(source, saved.drawn, config.data.root)
     if own_table and source.manifest is not None:
         refuse_changed(source.manifest, here)
+    elif source.manifest is not None and not config.data.allow_leaks:
+        refuse_trained(source.manifest, saved.folder, config.data.root)
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config, **options).to(fabric.device)

@@ -25,18 +25,23 @@ def find_files(paths: list[str], images: bool) -> list[Place]:
         path = place_of(text) if is_stored(text) else Path(text)
         matches: Sequence[Place]
         if isinstance(path, Url):
-            names = [] if exists(path) else sorted(files_below(path))
+            names = [] if exists(path) else sorted(name for name in files_below(path) if not _is_hidden(Path(name)))
             matches = [path / name for name in names if Url(name).suffix.lower() in suffixes] if names else [path]
         elif path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            below = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
+            matches = sorted(file for file in below if file.suffix.lower() in suffixes)
             if not matches and not images:  # videos as folders of images
-                matches = sorted({file.parent for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES})
+                matches = sorted({file.parent for file in below if file.suffix.lower() in IMAGE_SUFFIXES})
         else:
             matches = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(text, recursive=True))
         if not matches:
             raise InputError(f"{text}: no {'image' if images else 'video'} there")
         found |= dict.fromkeys(matches)
     return list(found)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -20,11 +20,11 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.runs.cluster import Cluster, cluster_of
+from cbam3d.runs.duplicates import ADVICE, HEADER, across_splits, duplicates
 from cbam3d.runs.progress import over_files, show_progress
 from cbam3d.runs.rendered import render_missing
 from cbam3d.runs.table import refuse_leaks, report_listing, split_manifest
 from cbam3d.storage import Place, Url, exists, files_below, is_url, local_copy, place_of, remove, written
-from cbam3d.video.fingerprint import near_duplicates
 from cbam3d.video.index import INDEX_NAME, Indexed, PacketIndex, write_index
 from cbam3d.video.probe import Copies
 
@@ -144,6 +144,8 @@ def prepare(
         else:
             listing = _listed(_Prepared.read(folder, allow_outside), allow_outside) if known else listed()
             report_listing(listing)
+            if target is not None:
+                _refuse_same_copy(listing, target)
             reading = Reading(folder, timeout_seconds, target, facts.fps, folder / JOURNAL_NAME)
             with cluster_of(engine) as cluster:
                 prepared, scan = _read(listing, reading, workers, cluster, progress, table=not known)
@@ -292,6 +294,15 @@ def _listed(prepared: _Prepared, allow_outside: bool) -> Listing:
     return Listing(rows, [], states=states, several=manifest.several)
 
 
+def _refuse_same_copy(listing: Listing, copies: Copies) -> None:
+    """Raise InputError where the copies of two videos would be one file."""
+    taken: dict[str, str] = {}
+    for path in (row["path"] for row in listing.found if not row["problem"]):
+        name = copies.name(path)
+        if (other := taken.setdefault(name, path)) != path:
+            raise InputError(f"{copies.root / name} would be the copy of {other} and of {path}: rename one")
+
+
 def _refuse_other_groups(folder: Place, listing: Listing) -> None:
     """Raise InputError where a groups file says other than the table, which is what holds."""
     kept = {row["path"]: row for row in read_manifest(folder / TABLE_NAME, allow_outside=True).rows()}
@@ -305,23 +316,16 @@ def _refuse_other_groups(folder: Place, listing: Listing) -> None:
 
 
 def _write_duplicates(manifest: Manifest, fingerprints: list[bytes], path: Place) -> None:
-    first = manifest.first_of_files()
-    manifest, fingerprints = manifest.select(first), [fingerprints[row] for row in first]
-    usable = manifest.usable
-    pairs = near_duplicates([whole if good else b"" for whole, good in zip(fingerprints, usable, strict=True)])
+    pairs = duplicates(manifest, fingerprints)
     if not pairs:
         remove(path)
         return
-    paths, groups, splits = list(manifest.path), list(manifest.group), list(manifest.split)
-    across = 0
     with (
         written(path) as unfinished,
         open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["path", "split", "group", "other_path", "other_split", "other_group"])
-        for a, b in pairs:
-            writer.writerow([paths[a], splits[a], groups[a], paths[b], splits[b], groups[b]])
-            across += splits[a] != splits[b] and "unused" not in (splits[a], splits[b])
-    advice = "; those inflate the score: give both one group (--groups), or the split unused to one" if across else ""
+        writer.writerows([HEADER, *pairs])
+    across = len(across_splits(pairs))
+    advice = f"; {ADVICE}" if across else ""
     logger.warning(f"{counted(len(pairs), 'pair')} of near-duplicates, {across} of them across splits: {path}{advice}")

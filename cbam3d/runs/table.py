@@ -28,11 +28,15 @@ def refuse_other_classes(found: list[str], expected: list[str] | None, root: str
         raise InputError(f"{root} has the classes {here}, the checkpoint was trained on {there}")
 
 
-def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress) -> Manifest:
-    """The table of the videos: the file that is named, the one in the folder, or a scan.
+def load_manifest(
+    config: Config, recipe: Recipe, expected: list[str] | None, progress: Progress
+) -> tuple[Manifest, list[bytes]]:
+    """The table of the videos: the file that is named, the one in the folder, or a scan; and of a scan the
+    fingerprints of its rows.
 
     Raises:
-        InputError: an unreadable table, groups beside a table that has its own, or what `list_videos` raises.
+        InputError: an unreadable table, groups beside a table that has its own, videos that changed since it was
+            written, or what `list_videos` raises.
     """
     data, root = config.data, place_of(config.data.root)
     path = place_of(data.manifest) if data.manifest else root / TABLE_NAME
@@ -48,7 +52,8 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         manifest = read_manifest(path, data.allow_outside)
         if isinstance(root, Path) and isinstance(path, Path) and not data.manifest:
             _report_added(data, path, manifest, recipe)
-        return manifest
+            refuse_changed(manifest, root, f"since {path} was written: remove that table, or bring the files back")
+        return manifest, []
     if isinstance(root, Url):
         raise InputError(f"{path}: no such table: cbam3d prepare {data.recipe} --root {root}")
     rendered = render_missing(recipe.name, root)
@@ -61,10 +66,10 @@ def load_manifest(config: Config, recipe: Recipe, expected: list[str] | None, pr
         refuse_other_classes(labels, expected, data.root)
     report_listing(listing)
     show = over_files(progress, f"reading every video of {root}")
-    manifest = scan_videos(listing, Reading(root, fps=recipe.fps), progress=show).manifest
+    scan = scan_videos(listing, Reading(root, fps=recipe.fps), progress=show)
     if rendered:
-        write_manifest(manifest, path)
-    return manifest
+        write_manifest(scan.manifest, path)
+    return scan.manifest, scan.fingerprints
 
 
 def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Manifest:
@@ -92,9 +97,16 @@ def refuse_leaks(manifest: Manifest) -> None:
         )
 
 
-def refuse_changed(manifest: Manifest, root: Place) -> None:
-    """Hold the files of a run's table against those on disk; those at URLs, in archives, and folders of images, whose
-    images would have to be looked at one by one, are not.
+def refuse_changed(
+    manifest: Manifest, root: Place, since: str = "since the run began: begin a new run, or bring the files back"
+) -> None:
+    """Hold the files of a table against those on disk; those at URLs, in archives, and folders of images, whose images
+    would have to be looked at one by one, are not.
+
+    Args:
+        manifest: the table.
+        root: folder of the files.
+        since: when it was written, and what to do, for the error.
 
     Raises:
         InputError: a file that has another size now.
@@ -105,16 +117,13 @@ def refuse_changed(manifest: Manifest, root: Place) -> None:
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
         state = (0, 0) if is_url(path) or os.path.isdir(root / path) else state_of(root / path)
-        if state != (0, 0) and state != (size, time_ns):  # a missing file is reported when it is read
+        if state[0] and state != (size, time_ns):  # a file that is missing or empty is reported when it is read
             (touched if state[0] == size else changed).append(path)
     if changed:
-        raise InputError(
-            f"{counted(len(changed), 'video')} of {root} changed since the run began, the first is {changed[0]}: "
-            "begin a new run, or bring the files back"
-        )
+        raise InputError(f"{counted(len(changed), 'video')} of {root}, the first is {changed[0]}, changed {since}")
     if touched:
-        number = counted(len(touched), "video")
-        logger.warning(f"{number} of {root} with another time than when the run began, the first is {touched[0]}")
+        number, (then, _, _) = counted(len(touched), "video"), since.partition(":")
+        logger.warning(f"{number} of {root}, the first is {touched[0]}, have another time, but the same size {then}")
 
 
 def with_manifest_of(folder: Path, config: Config) -> Config:

@@ -5,12 +5,13 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from cbam3d.config import Config, ConfigSource, ModelConfig, load_config
@@ -25,12 +26,14 @@ from cbam3d.engine.scoring import Evaluation
 from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
-from cbam3d.files import UNFINISHED, make_folder
+from cbam3d.files import UNFINISHED, make_folder, used_by_one
+from cbam3d.models.pretrained import weights_file
 from cbam3d.models.repository import METRICS
 from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
-from cbam3d.runs.checkpoint import read_checkpoint
+from cbam3d.runs.checkpoint import Checkpoint, folder_of, read_checkpoint
 from cbam3d.runs.data import Source, as_decided, open_source, refuse_other_draw
+from cbam3d.runs.duplicates import refuse_trained
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -115,9 +118,29 @@ def train(
         refuse_other_draw(source, begun.drawn, settings.data.root)
         if source.manifest is not None:
             refuse_changed(source.manifest, place_of(settings.data.root))
+    weights = weights_file(settings.model.weights or "")
+    if begun is None and weights and source.manifest is not None and not settings.data.allow_leaks:
+        refuse_trained(source.manifest, folder_of(weights), settings.data.root)
     if not resume:
         folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
         logger.info(f"run folder {folder}")
+    with ExitStack() as held:
+        by_first_process(fabric, lambda: held.enter_context(used_by_one(folder)))
+        if not resume and fabric.is_global_zero:
+            (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+        return _train_in(folder, settings, source, fabric, begun, model, progress)
+
+
+def _train_in(
+    folder: Path,
+    settings: Config,
+    source: Source,
+    fabric: Fabric,
+    begun: Checkpoint | None,
+    model: nn.Module | None,
+    progress: Progress,
+) -> Run:
+    """Train and score in a folder that is there."""
     skipped = SkippedFiles(folder / "skipped.csv", settings.data.max_bad_videos, fabric.is_global_zero)
     trainer, test_loader = create_trainer(settings, source, fabric, folder, skipped, begun, model, progress)
     if begun is not None:
@@ -245,7 +268,6 @@ def new_folder(config: Config, name: str) -> Path:
     """A folder for a new run: the one that is named, or the next number, taken by making it."""
     if config.run.dir is not None:
         folder = make_folder(config.run.dir)
-        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
     else:
         make_folder("runs")
         folder = next(folder for folder in _numbered(name) if _is_made(folder))

@@ -113,7 +113,7 @@ def test_a_csv_names_videos_that_lie_anywhere(tmp_path):
     listing = list_videos(root, recipe("folder"), annotations=table)
     assert columns(listing, "path", "label", "group", "problem")[:3] == [
         ("2.mp4", "walk", "s2", ""),
-        ("3.mp4", "", "3.mp4", "path does not fit {split}/{label}/{name} or {label}/{name}"),
+        ("3.mp4", "", "3.mp4", "not in the annotations"),
         ("x/1.mp4", "run", "s1", ""),
     ]
 
@@ -129,6 +129,7 @@ def test_a_csv_names_videos_that_lie_anywhere(tmp_path):
         ("a.json", "{", ": not a readable list"),
         ("a.json", "{}", ": expected a list of objects"),
         ("a.csv", b"path,label\n\xff,run\n", ": not a readable list"),
+        ("a.csv", "path,label,start,end\n1.mp4,run,2,5,4,5\n", ", row 2: 6 fields for 4 columns: quote"),
     ],
 )
 def test_lists_that_cannot_be_used_are_named(tmp_path, name, content, reason):
@@ -224,6 +225,35 @@ def test_a_groups_file_that_contradicts_itself_is_refused(tmp_path):
     list_videos(root, recipe("folder"), groups)  # the same again is no contradiction
     groups.write_text("path,group\na/1.mp4,g\nb/3.mp4,i\na/1.mp4,h\n")
     with pytest.raises(InputError, match=r"groups\.csv: a/1\.mp4 is listed twice, with different entries"):
+        list_videos(root, recipe("folder"), groups)
+
+
+def test_a_list_means_one_of_the_files_that_differ_by_their_suffix(tmp_path):
+    root = touch(tmp_path / "v", "1.mp4", "1.mov", "2.avi", "2.mkv", "3.mp4", "3.mov")
+    table = tmp_path / "a.csv"
+    table.write_text("path,label\n1.mp4,run\n2,walk\n3.mp4,run\n3.mov,run\n")
+    found = list_videos(root, recipe("folder"), annotations=table)
+    assert columns(found, "path", "problem") == [
+        ("1.mov", "listed is 1.mp4, of the same name but for its suffix"),
+        ("1.mp4", ""),
+        ("2.avi", ""),
+        ("2.mkv", "listed is 2.avi, of the same name but for its suffix"),
+        ("3.mov", ""),
+        ("3.mp4", ""),
+    ]
+
+
+def test_groups_are_the_same_however_they_are_typed(tmp_path):
+    root = touch(tmp_path / "root", "a/1.mp4", "a/2.mp4", "b/3.mp4")
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group,split\na/1.mp4, caf\u00e9 ,train\na/2.mp4,cafe\u0301, train\nb/3.mp4,x,test \n")
+    listing = list_videos(root, recipe("folder"), groups)
+    assert columns(listing, "group", "split") == [("caf\u00e9", "train"), ("caf\u00e9", "train"), ("x", "test")]
+    table = tmp_path / "a.csv"
+    table.write_text("path,label,group\na/1.mp4,a, g \na/2.mp4,a,g\nb/3.mp4,b,h\n")
+    assert columns(list_videos(root, recipe("folder"), annotations=table), "group") == [("g",), ("g",), ("h",)]
+    groups.write_text("path,group\na/1.mp4,g,1\n")
+    with pytest.raises(InputError, match=r"groups\.csv, row 2: 3 fields for 2 columns"):
         list_videos(root, recipe("folder"), groups)
 
 

@@ -23,7 +23,7 @@ from cbam3d.config import Config, load_config
 from cbam3d.config.keys import keys
 from cbam3d.data import motion
 from cbam3d.errors import InputError, Stopped
-from cbam3d.files import load_tensors
+from cbam3d.files import load_tensors, used_by_one
 from cbam3d.runs import dry_run, hardware
 from cbam3d.runs.training import new_folder
 from tests.tiny import TINY, as_arguments, train_tiny
@@ -126,6 +126,8 @@ def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog):
     assert "resuming after epoch 2" in caplog.text
     with pytest.raises(InputError, match="runs/folder holds a run: resume it, or give another"):
         short(videos, "runs/folder")
+    with used_by_one(Path("runs/folder")), pytest.raises(InputError, match="another process is training there"):
+        train(run_dir="runs/folder", resume=True)
     train(run_dir="runs/folder", resume=True)  # with the run's own configuration
     assert read_json("runs/folder/metrics.json") == before
     with pytest.raises(InputError, match="elsewhere: nothing to resume"):
@@ -410,10 +412,10 @@ def test_a_video_that_was_replaced_is_refused_at_resume(videos, caplog):
     os.utime(first, ns=(time_ns + 10**9, time_ns + 10**9))
     train({"train.epochs": 2}, run_dir="run", resume=True)
     assert "1 video of" in caplog.text
-    assert "with another time than when the run began" in caplog.text
+    assert f"{first.relative_to(videos)}, have another time, but the same size since the run began" in caplog.text
     first.write_bytes(second.read_bytes() + b"more")
     for again in (lambda: train({"train.epochs": 2}, run_dir="run", resume=True), run.evaluate):
-        with pytest.raises(InputError, match=r"1 video of .* changed since the run began, the first is"):
+        with pytest.raises(InputError, match=r"1 video of .*, the first is .*, changed since the run began"):
             again()
 
 

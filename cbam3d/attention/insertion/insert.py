@@ -277,12 +277,12 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
     """Find the modules whose output to change, their features, and the first example that reaches them all."""
     kind, failure = type(model).__name__, "it has no convolution to guess an input from"
     for inputs in [example] if example is not None else examples(model):
-        features, others, error = run(model, inputs)
-        for factor in (1, 2):
-            larger = run(model, enlarge(inputs, factor))
-            features = with_layouts(features, larger.features)
-            if larger.error is None:
-                break
+        larger = [run(model, enlarge(inputs))]
+        if larger[0].error is not None:
+            larger.append(run(model, enlarge(inputs, 2)))
+        features, others, error = run(model, inputs)  # last: a network on frames knows the number of its last clip
+        for other in larger:
+            features = with_layouts(features, other.features)
         names = dict.fromkeys(
             last_child(model, name) for name in find_modules(model, position, features, error is None)
         )
