@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import yaml
 from cbam3d.errors import InputError, reason_of
 
 UNFINISHED = ".part"  # in the names of files that are being written
+_PATIENCE = 15.0  # seconds
 _LARGEST_YAML = 1 << 17  # bytes
 _DEEPEST_YAML = 50  # values in each other
 
@@ -173,7 +175,7 @@ def used_by_one(folder: Path) -> Iterator[None]:
     """Hold a folder within the block, where the system and the file system have locks.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, and goes on to: one that was killed has workers that end soon.
     """
     try:
         import fcntl
@@ -181,14 +183,18 @@ def used_by_one(folder: Path) -> Iterator[None]:
         yield
         return
     place = os.open(folder, os.O_RDONLY)
+    until = time.monotonic() + _PATIENCE
     try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(place)
-        raise InputError(f"{folder}: another process is training there") from None
-    except OSError:  # a file system without locks
-        pass
-    try:
+        while True:
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise InputError(f"{folder}: another process is training there") from None
+                time.sleep(0.2)
+            except OSError:  # a file system without locks
+                break
         yield
     finally:
         os.close(place)

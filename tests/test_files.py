@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cbam3d import files
 from cbam3d.errors import InputError
 from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml, used_by_one
 
@@ -87,7 +88,8 @@ def test_text_is_text_again(text):
     assert parse_yaml(to_yaml({"key": text})) == {"key": text}
 
 
-def test_a_folder_is_used_by_one(tmp_path):
+def test_a_folder_is_used_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.5)
     refused = pytest.raises(InputError, match="another process is training there")
     with used_by_one(tmp_path), refused, used_by_one(tmp_path):
         pass

@@ -63,7 +63,7 @@ def list_videos(
         for said in listed.get(videos[path]) or [Annotation()]:
             rows.append({"path": path, **_known_of(path, matched, recipe, listed, said)})
             if path in instead:
-                rows[-1]["problem"] = f"listed is {instead[path]}, of the same name but for its suffix"
+                rows[-1]["problem"] = f"the lists mean one file of this name, taken is {instead[path]}"
                 break
     for row in rows:
         if row["path"] in outside:
@@ -79,8 +79,8 @@ def list_videos(
 
 
 def _listed_instead(videos: dict[str, str], listed: dict[str, list[Annotation]]) -> dict[str, str]:
-    """Files of which the lists name another, that has the same name but for its suffix; where the lists have no suffix,
-    they name the first.
+    """Files of a name that several have, in place of which another is meant: that with the suffix in the lists, or else
+    the first.
 
     Args:
         videos: by path, without suffix.

@@ -1,7 +1,7 @@
 """Load batches onto the device, identical for any number of workers and processes."""
 
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Generator, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -180,6 +180,7 @@ class Loader:
         mix: Mix | None = None,
     ) -> None:
         self.data, self.batches, self.transform, self.device, self.mix = data, batches, transform, device, mix
+        self.current: Callable[[], Any] = lambda: None  # of passes that must not mix, the one that has begun
         if device.type == "cuda":  # copies and transforms, while the step before still computes
             self.beside = torch.cuda.Stream(device)  # one: freed memory stays with its stream
         self.loader = DataLoader(
@@ -206,7 +207,7 @@ class Loader:
         """Set the epoch (order and random parameters) and the first batch of the next pass."""
         self.batches.epoch, self.batches.start = epoch, start
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         if self.device.type != "cuda":
             yield from map(self._on_device, self._packed())
             return

@@ -1,8 +1,9 @@
 """A data set as loaders; and for a training loop of your own: items by index, batches by iteration."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -45,7 +46,6 @@ class Split(Dataset[tuple[Tensor, int | Tensor]]):
 
     def __init__(self, loader: Loader, classes: list[str]) -> None:
         self.loader, self.classes = loader, classes
-        self._reading = False
 
     def __repr__(self) -> str:
         return f"Split({counted(len(self), 'item')} of {len(self.classes):,} classes, {len(self.loader):,} batches)"
@@ -78,18 +78,33 @@ class Split(Dataset[tuple[Tensor, int | Tensor]]):
         """The batches of an epoch, on the device: `inputs` (N·V, C, *S), the V views of a sample one after the other,
         `targets` (N·V,), or (N·V, K) where samples are mixed or may have several labels, `labels` (N,), `names`, and
         the `problems` of files that cannot be read. Order and random parameters follow from the seed and the epoch.
-        Training samples that fill no batch wait for another epoch; `len(split.loader)` is the number of batches.
+        Training samples that fill no batch wait for another epoch; `len(split.loader)` is the number of batches. A pass
+        ends where another through the same items begins; to go on with it is a RuntimeError."""
+        return _Pass(self.loader, epoch)
 
-        Raises:
-            RuntimeError: another pass through this split has begun and not ended; its `close()` ends it."""
-        if self._reading:
-            raise RuntimeError("another pass through this split has begun and not ended: end it with its close()")
-        self._reading = True
-        try:
-            self.loader.set_epoch(epoch)
-            yield from self.loader
-        finally:
-            self._reading = False
+
+class _Pass(Iterator[Batch]):
+    """A pass through a loader, of which there is one at a time."""
+
+    def __init__(self, loader: Loader, epoch: int) -> None:
+        self.loader, self.epoch = loader, epoch
+        self.batches: Generator[Batch, None, None] | None = None
+
+    def __next__(self) -> Batch:
+        if self.batches is None:
+            if (other := self.loader.current()) is not None:
+                other.close()
+            self.loader.current = ref(self)
+            self.loader.set_epoch(self.epoch)
+            self.batches = iter(self.loader)
+        elif self.loader.current() is not self:
+            raise RuntimeError("another pass through these items has begun")
+        return next(self.batches)
+
+    def close(self) -> None:
+        """End it, and its workers."""
+        if self.batches is not None:
+            self.batches.close()
 
 
 class Splits(NamedTuple):

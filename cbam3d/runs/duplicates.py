@@ -1,18 +1,22 @@
 """Videos that are nearly the same, and videos that a network knows from its training."""
 
+import filecmp
 import logging
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from cbam3d.config import load_config
 from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest
 from cbam3d.data.split import rows_of
 from cbam3d.errors import InputError, counted
+from cbam3d.storage import Place, Url, place_of
 from cbam3d.video.fingerprint import near_duplicates
 
 logger = logging.getLogger(__name__)
 HEADER = ["path", "split", "group", "other_path", "other_split", "other_group"]
-ADVICE = "those inflate the score: give both one group (--groups), or the split unused to one"
+ADVICE = "those inflate the score: give both one group (data.groups, --groups), or the split unused to one"
 
 
 def duplicates(manifest: Manifest, fingerprints: Sequence[bytes]) -> list[list[str]]:
@@ -30,40 +34,59 @@ def duplicates(manifest: Manifest, fingerprints: Sequence[bytes]) -> list[list[s
 
 
 def across_splits(pairs: list[list[str]]) -> list[list[str]]:
-    """Those of which one is held out, and the other is not."""
+    """Those of two splits."""
     return [pair for pair in pairs if pair[1] != pair[4] and "unused" not in (pair[1], pair[4])]
 
 
 def report_duplicates(manifest: Manifest, fingerprints: Sequence[bytes]) -> None:
-    """Warn of held-out videos that are nearly those of training."""
+    """Warn of videos that are nearly those of another split."""
     if found := across_splits(duplicates(manifest, fingerprints)):
         number, (one, _, _, other, *_) = counted(len(found), "pair"), found[0]
         logger.warning(f"{number} of near-duplicates across splits, the first is {one} and {other}; {ADVICE}")
 
 
-def refuse_trained(manifest: Manifest, run: Path, root: str) -> None:
-    """Hold the held-out videos against those that a run was trained on, by the names and sizes of their files.
+def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
+    """Hold the held-out videos against those that a run was trained on: files of the same name and size are compared,
+    or where those of training are not there any more, reported.
 
     Args:
         manifest: of the videos to score, with splits.
+        root: folder of these videos.
         run: folder of the run; nothing is done where it has no table of videos.
-        root: folder of the videos, for the error.
 
     Raises:
         InputError: some are the same.
     """
     if not (run / TABLE_NAME).is_file():
         return
-    trained = set(_files(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")))
-    held_out = [rows_of(manifest, split) for split in ("val", "test")]
-    files = [file for rows in held_out for file in zip(rows.path, _files(rows), strict=True)]
-    known = sorted({path for path, file in files if file in trained})
-    if known:
+    trained = dict(_files(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")))
+    held_out = [pair for split in ("val", "test") for pair in _files(rows_of(manifest, split))]
+    alike = [(path, trained[key]) for key, path in held_out if key in trained]
+    if not alike:
+        return
+    then = load_config(run / "config.yaml").data.root
+    found = [(path, _same(place_of(root) / path, place_of(then) / other)) for path, other in alike]
+    if same := [path for path, is_same in found if is_same]:
         raise InputError(
-            f"{root}: {counted(len(known), 'held-out video')} in the training of {run}, the first is {known[0]}: "
+            f"{root}: {counted(len(same), 'held-out video')} in the training of {run}, the first is {same[0]}: "
             "hold others out (data.groups, with a column split), or accept it with data.allow_leaks"
         )
+    if unknown := [path for path, is_same in found if is_same is None]:
+        number = counted(len(unknown), "held-out video")
+        logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {unknown[0]}")
 
 
-def _files(rows: Manifest) -> list[tuple[str, int]]:
-    return [(posixpath.basename(path), int(size)) for path, size in zip(rows.path, rows.num_bytes, strict=True)]
+def _files(rows: Manifest) -> list[tuple[tuple[Any, ...], str]]:
+    """What tells a video, or a part of one, and its path; those of unknown size are left out."""
+    columns = zip(rows.path, rows.num_bytes, rows.start, rows.end, strict=True)
+    return [((posixpath.basename(path), int(size), start, end), path) for path, size, start, end in columns if size]
+
+
+def _same(one: Place, other: Place) -> bool | None:
+    """Whether two files have the same content; None where they cannot be compared."""
+    if isinstance(one, Url) or isinstance(other, Url):
+        return None
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return None

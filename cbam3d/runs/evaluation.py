@@ -46,7 +46,7 @@ def evaluate(
         config = config.override({"train": {"loss": saved.config.train.loss}})
     here, then = (place_of(one.data.root) for one in (config, saved.config))
     same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
-    for key in ("split", "groups", "test_fraction") if same_data else ("split", "groups"):
+    for key in ("split", "groups", "test_fraction") if same_data else ("split",):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
@@ -58,7 +58,7 @@ def evaluate(
     if own_table and source.manifest is not None:
         refuse_changed(source.manifest, here)
     elif source.manifest is not None and not config.data.allow_leaks:
-        refuse_trained(source.manifest, saved.folder, config.data.root)
+        refuse_trained(source.manifest, config.data.root, saved.folder)
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config, **options).to(fabric.device)

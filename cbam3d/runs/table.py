@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 from cbam3d.config import Config, DataConfig
 from cbam3d.data.background import BACKGROUND
@@ -15,7 +16,7 @@ from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.runs.progress import over_files
 from cbam3d.runs.rendered import render_missing
-from cbam3d.storage import Place, Url, exists, is_url, place_of, state_of
+from cbam3d.storage import Place, Url, exists, place_of
 from cbam3d.video.container import VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -116,14 +117,17 @@ def refuse_changed(
     known = manifest.select(manifest.usable & (manifest.num_bytes > 0) & manifest.shard.equals(""))
     changed, touched = [], []
     for path, size, time_ns in zip(known.path, known.num_bytes, known.changed_ns, strict=True):
-        state = (0, 0) if is_url(path) or os.path.isdir(root / path) else state_of(root / path)
-        if state[0] and state != (size, time_ns):  # a file that is missing or empty is reported when it is read
-            (touched if state[0] == size else changed).append(path)
+        try:
+            state = os.stat(f"{root}/{path}")
+        except (OSError, ValueError):  # reported when it is read, as is an empty file; a URL
+            continue
+        if S_ISREG(state.st_mode) and state.st_size and (state.st_size, state.st_mtime_ns) != (size, time_ns):
+            (touched if state.st_size == size else changed).append(path)
     if changed:
         raise InputError(f"{counted(len(changed), 'video')} of {root}, the first is {changed[0]}, changed {since}")
     if touched:
         number, (then, _, _) = counted(len(touched), "video"), since.partition(":")
-        logger.warning(f"{number} of {root}, the first is {touched[0]}, have another time, but the same size {then}")
+        logger.warning(f"{number} of {root} modified {then}, though of the same size; the first is {touched[0]}")
 
 
 def with_manifest_of(folder: Path, config: Config) -> Config:

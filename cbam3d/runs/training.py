@@ -93,42 +93,71 @@ def train(
         settings, folder = _to_resume(given, placed)
     else:
         settings, folder = load_config(given, placed), Path()
-        if settings.run.dir is not None and checkpoint_path(Path(settings.run.dir)).exists():
-            raise InputError(f"{settings.run.dir} holds a run: resume it, or give another run.dir")
+        if settings.run.dir is not None:
+            _refuse_run(Path(settings.run.dir))
     check_names(settings)
     if settings.run.wandb is not None:
         _wandb()  # now, rather than after the videos have been read
     fabric, settings = create_fabric(settings, model)
-    if resume:
-        logger.info(f"run folder {folder}")
-        begun = read_checkpoint(checkpoint_path(folder))
-        whole = not isinstance(given, Mapping) or "config" in given
-        settings = with_own_input(settings, begun.config.data, whole)
-        if settings.train.loss is None:  # decided when the run began
-            settings = settings.override({"train": {"loss": begun.config.train.loss}})
-        if settings.augment.flip is None:
-            settings = settings.override({"augment": {"flip": begun.config.augment.flip}})
-        _report_changes(begun.config, settings)
-    else:
-        settings = with_own_input(settings)
-    found = with_manifest_of(folder, settings) if resume else settings
-    source = by_first_process(fabric, lambda: open_source(found, begun and begun.classes, progress))
-    settings = as_decided(settings, source)
-    if begun is not None:
-        refuse_other_draw(source, begun.drawn, settings.data.root)
-        if source.manifest is not None:
-            refuse_changed(source.manifest, place_of(settings.data.root))
-    weights = weights_file(settings.model.weights or "")
-    if begun is None and weights and source.manifest is not None and not settings.data.allow_leaks:
-        refuse_trained(source.manifest, folder_of(weights), settings.data.root)
-    if not resume:
-        folder = by_first_process(fabric, lambda: new_folder(settings, name_of(given)))
-        logger.info(f"run folder {folder}")
     with ExitStack() as held:
-        by_first_process(fabric, lambda: held.enter_context(used_by_one(folder)))
-        if not resume and fabric.is_global_zero:
-            (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+        if resume:
+            by_first_process(fabric, lambda: held.enter_context(used_by_one(folder)))
+            logger.info(f"run folder {folder}")
+            begun = read_checkpoint(checkpoint_path(folder))
+            settings = _as_begun(settings, begun, whole=not isinstance(given, Mapping) or "config" in given)
+            found = with_manifest_of(folder, settings)
+        else:
+            found = settings = with_own_input(settings)
+        source = by_first_process(fabric, lambda: open_source(found, begun and begun.classes, progress))
+        settings = as_decided(settings, source)
+        if begun is not None:
+            refuse_other_draw(source, begun.drawn, settings.data.root)
+            if source.manifest is not None:
+                refuse_changed(source.manifest, place_of(settings.data.root))
+        else:
+            _refuse_videos_of_weights(settings, source)
+            folder = by_first_process(fabric, lambda: held.enter_context(_new_run(settings, name_of(given))))
+            logger.info(f"run folder {folder}")
         return _train_in(folder, settings, source, fabric, begun, model, progress)
+
+
+@contextmanager
+def _new_run(config: Config, name: str) -> Iterator[Path]:
+    """A folder for a new run, held within the block."""
+    folder = new_folder(config, name)
+    with used_by_one(folder):
+        _refuse_run(folder)  # of another process, that has ended since
+        (folder / "skipped.csv").unlink(missing_ok=True)  # of a start that failed
+        yield folder
+
+
+def _refuse_run(folder: Path) -> None:
+    if checkpoint_path(folder).exists():
+        raise InputError(f"{folder} holds a run: resume it, or give another run.dir")
+
+
+def _as_begun(settings: Config, begun: Checkpoint, whole: bool) -> Config:
+    """The configuration of a run that goes on, with what was decided when it began.
+
+    Args:
+        settings: as they are given now.
+        begun: its checkpoint.
+        whole: whether a whole configuration was given.
+    """
+    settings = with_own_input(settings, begun.config.data, whole)
+    if settings.train.loss is None:
+        settings = settings.override({"train": {"loss": begun.config.train.loss}})
+    if settings.augment.flip is None:
+        settings = settings.override({"augment": {"flip": begun.config.augment.flip}})
+    _report_changes(begun.config, settings)
+    return settings
+
+
+def _refuse_videos_of_weights(config: Config, source: Source) -> None:
+    """Raise InputError where videos are held out that the run was trained on whose weights are the first ones."""
+    weights = weights_file(config.model.weights or "")
+    if weights is not None and source.manifest is not None and not config.data.allow_leaks:
+        refuse_trained(source.manifest, config.data.root, folder_of(weights))
 
 
 def _train_in(

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,7 @@ from cbam3d.storage import is_local, is_stored
 from cbam3d.video.container import Deadline, VideoError, frame_rate, open_input
 from cbam3d.video.decode import all_frames, file_rate
 from cbam3d.video.pixels import scaled_size, upright_size, write_rgb
-from cbam3d.video.timing import EXACT
-
-_BACK_SECONDS, _BACK_FRAMES = 0.5, 8  # by which the times of frames go back in another order, at most
+from cbam3d.video.timing import EXACT, REORDERED
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,46 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
     first: tuple[float, tuple[int, int]] | None = None  # time and size
     known = file_rate(source, timeout_seconds) if is_local(source) and Path(source).is_file() else 0.0
     with open_input(place, deadline, format=format) as (container, stream):
-        rate, last, jumps = known or float(frame_rate(stream) or 25), -math.inf, 0.0
-        for number, frame in enumerate(all_frames(container, stream, deadline)):
-            time = (number / rate if frame.time is None else frame.time) + jumps
-            if time < last - max(_BACK_SECONDS, _BACK_FRAMES / rate):  # begun again, or another file follows
-                jumps += last + 1 / rate - time
-                time = last + 1 / rate
-            time = max(time, last)  # AVI has times in the order of coding
-            first, last = first or (time, upright_size(frame)), time
+        rate = known or float(frame_rate(stream) or 25)
+        waits = REORDERED if container.format.name == "avi" else 0  # it has times in the order of coding
+        for frame, time in _going_on(all_frames(container, stream, deadline), rate, waits):
+            first = first or (time, upright_size(frame))
             yield TimedFrame(frame, time - first[0], rate, first[1])
             deadline.restart()
     if first is None:
         raise VideoError(source, "no frame can be decoded")
+
+
+def _going_on(frames: Iterable[VideoFrame], rate: float, waits: int) -> Iterator[tuple[VideoFrame, float]]:
+    """Frames with times that never go back. Where a stream begins again, or another file follows, time goes on.
+
+    Args:
+        frames: in the order in which they are shown.
+        rate: a second.
+        waits: for so many frames before each, of which one may have its time.
+    """
+    waiting: deque[VideoFrame] = deque()
+    times: list[float] = []  # of those, as a heap
+    first, last, count, jumps = math.inf, -math.inf, 0, 0.0
+
+    def ready(most: int) -> Iterator[tuple[VideoFrame, float]]:
+        nonlocal last
+        while len(waiting) > most:
+            last = max(last, heappop(times))
+            yield waiting.popleft(), last
+
+    for number, frame in enumerate(frames):
+        time = (number / rate if frame.time is None else frame.time) + jumps
+        latest = max(last, *times, -math.inf)
+        if time < latest - max(0.5, REORDERED / rate) or (time <= first and count > REORDERED):
+            yield from ready(0)
+            jumps += last + 1 / rate - time
+            first, time, count = math.inf, last + 1 / rate, 0
+        first, count = min(first, time), count + 1
+        waiting.append(frame)
+        heappush(times, time)
+        yield from ready(waits)
+    yield from ready(0)
 
 
 def stream_windows(

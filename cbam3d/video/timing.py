@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 EXACT = 1e-3  # seconds, to which times in tables and containers are rounded
+REORDERED = 8  # frames, at most, over which times of coding differ in order from those of showing
 _REGULAR = 0.25  # frames, by which the times of a constant frame rate may be off
 
 
@@ -52,11 +53,12 @@ def rate_by_times(known: float, times: Sequence[float]) -> float:
 
 
 def _parts(times: Sequence[float]) -> list[list[float]]:
-    """Times, divided where they begin again: go back by more than a change of order does, to near the beginning."""
+    """Times, divided where they begin again: go back to the first, or by more than a change of order to near it."""
     parts: list[list[float]] = []
     first = last = 0.0
     for time in times:
-        if not parts or (time < last - 0.5 and time < first + (last - first) / 4):
+        near = time < last - 0.5 and time < first + (last - first) / 4
+        if not parts or near or (time <= first and len(parts[-1]) > REORDERED):
             parts.append([])
             first = last = time
         parts[-1].append(time)

@@ -556,6 +556,13 @@ def test_an_example_whose_height_is_the_width_of_a_layer():
     assert seen == [(1, 16, 16, 20)]
 
 
+def test_a_width_that_does_not_grow_is_no_channel_axis():
+    """Of a stride of 64, 32 pixels more may be one position more along one axis, and none along the other."""
+    network = nn.Sequential(nn.Conv2d(3, 16, 64, stride=64), nn.BatchNorm2d(16))
+    insert_attention(network, "cbam", position="1", example=torch.zeros(1, 3, 112, 64), check=False)
+    assert network(torch.zeros(1, 3, 128, 128)).shape == (1, 16, 2, 2)
+
+
 def test_stochastic_depth_of_two_branches_is_left_out():
     network = insert_attention(DropNetwork(2, 1), "se")
     assert [one.where for one in list_insertions(network)] == ["layers.1.drop_path"]

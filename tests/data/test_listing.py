@@ -234,10 +234,10 @@ def test_a_list_means_one_of_the_files_that_differ_by_their_suffix(tmp_path):
     table.write_text("path,label\n1.mp4,run\n2,walk\n3.mp4,run\n3.mov,run\n")
     found = list_videos(root, recipe("folder"), annotations=table)
     assert columns(found, "path", "problem") == [
-        ("1.mov", "listed is 1.mp4, of the same name but for its suffix"),
+        ("1.mov", "the lists mean one file of this name, taken is 1.mp4"),
         ("1.mp4", ""),
         ("2.avi", ""),
-        ("2.mkv", "listed is 2.avi, of the same name but for its suffix"),
+        ("2.mkv", "the lists mean one file of this name, taken is 2.avi"),
         ("3.mov", ""),
         ("3.mp4", ""),
     ]

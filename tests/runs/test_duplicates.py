@@ -1,6 +1,7 @@
 """Videos that a score should not be of."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,20 @@ def test_videos_that_changed_since_a_table_was_written(known, tmp_path):
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(InputError, match=r"1 video of .*, the first is a/.*, changed since .*manifest.csv was written"):
         train(TINY | SPLIT | {"data.root": str(root)}, run_dir=tmp_path / "run")
+
+
+def test_files_of_the_same_name_and_size_may_be_others(known, tmp_path, caplog):
+    root = Path(moved(known, tmp_path))
+    for path in (root / "test").rglob("*.*"):
+        if path.is_file():
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 255
+            path.write_bytes(content)
+    open_run(known / "run").evaluate({"data.root": str(root)})
+    assert "of the name and size" not in caplog.text
+    (known / "videos").rename(known / "away")
+    try:
+        open_run(known / "run").evaluate({"data.root": str(root)})
+    finally:
+        (known / "away").rename(known / "videos")
+    assert "held-out videos of the name and size of videos of the training of" in caplog.text

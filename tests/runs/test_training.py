@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
-from cbam3d import create_model, load_run, open_run, prepare, train
+from cbam3d import create_model, files, load_run, open_run, prepare, train
 from cbam3d.config import Config, load_config
 from cbam3d.config.keys import keys
 from cbam3d.data import motion
@@ -115,7 +115,7 @@ def test_with_three_splits_val_chooses_and_test_is_scored(videos, tmp_path):
     assert run.evaluate(split="val").counts["num_videos"] == 8
 
 
-def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog):
+def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog, monkeypatch):
     caplog.set_level("INFO", "cbam3d")
     assert [str(short(videos, None).folder) for _ in range(2)] == ["runs/folder", "runs/folder-2"]
     before = read_json("runs/folder-2/metrics.json")
@@ -126,6 +126,7 @@ def test_a_run_is_never_overwritten_and_can_be_resumed(videos, caplog):
     assert "resuming after epoch 2" in caplog.text
     with pytest.raises(InputError, match="runs/folder holds a run: resume it, or give another"):
         short(videos, "runs/folder")
+    monkeypatch.setattr(files, "_PATIENCE", 0.5)
     with used_by_one(Path("runs/folder")), pytest.raises(InputError, match="another process is training there"):
         train(run_dir="runs/folder", resume=True)
     train(run_dir="runs/folder", resume=True)  # with the run's own configuration
@@ -412,7 +413,7 @@ def test_a_video_that_was_replaced_is_refused_at_resume(videos, caplog):
     os.utime(first, ns=(time_ns + 10**9, time_ns + 10**9))
     train({"train.epochs": 2}, run_dir="run", resume=True)
     assert "1 video of" in caplog.text
-    assert f"{first.relative_to(videos)}, have another time, but the same size since the run began" in caplog.text
+    assert f"since the run began, though of the same size; the first is {first.relative_to(videos)}" in caplog.text
     first.write_bytes(second.read_bytes() + b"more")
     for again in (lambda: train({"train.epochs": 2}, run_dir="run", resume=True), run.evaluate):
         with pytest.raises(InputError, match=r"1 video of .*, the first is .*, changed since the run began"):

@@ -46,3 +46,7 @@ def test_a_copy_shows_each_frame_when_the_video_does(tmp_path):
     with av.open(playable(tmp_path / "v.gif", tmp_path / "copy.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([second + i / 25 for second in range(4) for i in range(5)], abs=0.02)
+    ffmpeg(tmp_path, "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -c:v libx264 -bf 3 v.avi")
+    with av.open(playable(tmp_path / "v.avi", tmp_path / "copy.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([i / 25 for i in range(50)], abs=1e-3)

@@ -138,8 +138,16 @@ def test_times_in_the_order_of_coding_are_no_new_beginning(tmp_path, codec):
     assert len(seconds) == 75
     assert seconds == sorted(seconds)
     assert seconds[-1] == pytest.approx(74 / 25, abs=1e-3)
-    assert max(abs(time - i / 25) for i, time in enumerate(seconds)) <= 2.01 / 25
+    assert seconds == pytest.approx([i / 25 for i in range(75)], abs=1e-3)
     assert probe_video(tmp_path / "v").times == b""  # at a constant rate
+
+
+def test_time_goes_on_through_short_recordings(make_video, tmp_path):
+    one = make_video("one.ts", 10)
+    (tmp_path / "four.ts").write_bytes(one.read_bytes() * 4)
+    seconds = [timed.seconds for timed in stream_frames(str(tmp_path / "four.ts"))]
+    assert seconds == pytest.approx([i / 25 for i in range(40)])
+    assert probe_video(tmp_path / "four.ts").times == b""
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv", "wmv", "nut"])

@@ -149,7 +149,7 @@ def _last(shape: Sequence[int]) -> Features:
 
 
 def enlarge(inputs: Any, factor: int = 1) -> Any:
-    """A larger input: twice the frames, `factor` times the height and width, or where that is 1, 32 more."""
+    """One larger input: twice the frames, `factor` times the height and width, or where that is 1, 32 more."""
     if isinstance(inputs, Mapping):
         return {key: enlarge(value, factor) for key, value in inputs.items()}
     if isinstance(inputs, (list, tuple)):
@@ -157,7 +157,7 @@ def enlarge(inputs: Any, factor: int = 1) -> Any:
     if not isinstance(inputs, Tensor) or inputs.ndim not in (4, 5):
         return inputs
     size = [n + 32 if factor == 1 else factor * n for n in inputs.shape[-2:]]
-    return inputs.new_zeros(*inputs.shape[:2], *(2 * n for n in inputs.shape[2:-2]), *size)
+    return inputs.new_zeros(1, inputs.shape[1], *(2 * n for n in inputs.shape[2:-2]), *size)
 
 
 def with_layouts(features: dict[str, Features], larger: dict[str, Features]) -> dict[str, Features]:
@@ -171,6 +171,6 @@ def with_layouts(features: dict[str, Features], larger: dict[str, Features]) -> 
         grew = [a != b for a, b in zip(found.shape, other.shape, strict=True)]
         if grew[-1] and not grew[1]:
             sure[name] = replace(_first(found.shape), calls=found.calls)
-        elif grew[-2] and not grew[-1]:
+        elif grew[-2] and grew[-3] and not grew[-1]:
             sure[name] = replace(_last(found.shape), calls=found.calls)
     return sure

@@ -78,7 +78,8 @@ def insert_attention(
         model: any network for images or clips.
         mechanism: one of `list_attentions()`.
         position: where.
-            "residual": inside every residual branch, before the addition (as in CBAM's and SE's papers);
+            "residual": inside every residual branch, before the addition (as in CBAM's and SE's papers); not in
+            branches of a block that share their stochastic depth;
             "block": after every residual block;
             "stage": after the last block at each resolution;
             "last_stage": after the last of those;
@@ -91,7 +92,8 @@ def insert_attention(
             checked.
         options: keyword arguments of the mechanism. num_frames of tam defaults to the example's at each position.
 
-    Returns: the model. `list_insertions(model)` lists the blocks, `remove_attention(model)` removes them.
+    Returns: the model. `list_insertions(model)` lists the blocks, `remove_attention(model)` removes them. Both discard
+    what torch.compile has compiled in this process, which would go on without them.
 
     Raises:
         ValueError: an unknown mechanism or option, a network without such a position, a pattern that matches
@@ -292,7 +294,8 @@ def _locate(model: nn.Module, position: str | Sequence[str], example: Any) -> tu
             name = next(name for name in names if name not in features)
             shape = f", but a tensor of shape {others[name]}" if name in others else ""
             tokens = ": tokens of unknown height and width" if len(others.get(name, ())) == 3 else ""
-            raise ValueError(f"{name} does not output a feature map of an image or a clip{shape}{tokens}")
+            others_do = "" if tokens else candidates(features)
+            raise ValueError(f"{name} does not output a feature map of an image or a clip{shape}{tokens}{others_do}")
         if error is None:
             several = sum(len(shape) == 3 for shape in others.values()) > len(features)
             tokens = " (its modules output tokens of unknown height and width)" if several else ""
