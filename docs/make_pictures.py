@@ -15,6 +15,7 @@ SHOWN = range(0, NUM_FRAMES, 3)
 COMPARED = {
     "motion_frames": "motion, an image network on frames",
     "avletters_frames": "AVLetters, an image network on frames",
+    "fight_frames": "fight, an image network on frames",
     "avletters_differences": "AVLetters, frames or their differences",
     "motion_heads": "motion, heads on frozen features, against their mean",
     "avletters_3d": "AVLetters, a 3D ResNet from scratch",
