@@ -3,6 +3,7 @@
 import filecmp
 import logging
 import posixpath
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,21 @@ def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
     """
     if not (run / TABLE_NAME).is_file():
         return
-    trained = dict(_files(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")))
+    trained: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for key, path in _files(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")):
+        trained[key].append(path)
     held_out = [pair for split in ("val", "test") for pair in _files(rows_of(manifest, split))]
-    alike = [(path, trained[key]) for key, path in held_out if key in trained]
+    alike = [(path, other) for key, path in held_out for other in trained.get(key, [])]
     if not alike:
         return
     then = load_config(run / "config.yaml").data.root
     found = [(path, _same(place_of(root) / path, place_of(then) / other)) for path, other in alike]
-    if same := [path for path, is_same in found if is_same]:
+    if same := sorted({path for path, is_same in found if is_same}):
         raise InputError(
             f"{root}: {counted(len(same), 'held-out video')} in the training of {run}, the first is {same[0]}: "
             "hold others out (data.groups, with a column split), or accept it with data.allow_leaks"
         )
-    if unknown := [path for path, is_same in found if is_same is None]:
+    if unknown := sorted({path for path, is_same in found if is_same is None}):
         number = counted(len(unknown), "held-out video")
         logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {unknown[0]}")
 
