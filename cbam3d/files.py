@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
 
@@ -198,6 +198,11 @@ def used_by_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(place)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file, or a folder that it is in, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ from cbam3d.data.scan import FileProgress
 from cbam3d.data.split import split_by_group
 from cbam3d.data.workers import num_cores
 from cbam3d.errors import InputError, unknown
-from cbam3d.files import leads_out
+from cbam3d.files import is_hidden, leads_out
 from cbam3d.video.pixels import is_elongated
 
 
@@ -125,7 +125,7 @@ def load_folder(
         raise InputError(f"{root}: no such folder")
     suffixes, real_root = picture_suffixes(), os.path.realpath(root)
     found = {path.relative_to(root): path for path in root.rglob("*") if path.suffix.lower() in suffixes}
-    paths = sorted(path for name, path in found.items() if not any(part.startswith(".") for part in name.parts))
+    paths = sorted(path for name, path in found.items() if not is_hidden(name))
     names = [path.relative_to(root).as_posix() for path in paths]
     fields = [recipe.match(name) for name in names]
     classes = recipe.classes or sorted({match["label"] for match in fields if match})

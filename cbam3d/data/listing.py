@@ -5,13 +5,13 @@ import os
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cbam3d.data.annotations import Annotation, csv_rows, group_name, read_annotations, suffix_of
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
-from cbam3d.files import leads_out
+from cbam3d.files import is_hidden, leads_out
 from cbam3d.storage import Place, Url, files_below
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.frames import IMAGE_SUFFIXES
@@ -188,7 +188,7 @@ def _find_remote(root: Url, frames: bool) -> Found:
     if frames:
         raise InputError(f"{root}: folders of images are read from disks; prepare copies of them (--short-side)")
     states = files_below(root)
-    names = sorted(name for name in states if not any(part.startswith(".") for part in name.split("/")))
+    names = sorted(name for name in states if not is_hidden(PurePosixPath(name)))
     videos = [name for name in names if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES]
     ignored = sorted({name for name in names if "/" in name} - set(videos))
     if not videos:

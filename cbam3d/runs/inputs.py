@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cbam3d.data.images import picture_suffixes
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder
+from cbam3d.files import is_hidden, make_folder
 from cbam3d.storage import Place, Url, exists, files_below, is_stored, place_of
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.frames import IMAGE_SUFFIXES
@@ -25,10 +25,10 @@ def find_files(paths: list[str], images: bool) -> list[Place]:
         path = place_of(text) if is_stored(text) else Path(text)
         matches: Sequence[Place]
         if isinstance(path, Url):
-            names = [] if exists(path) else sorted(name for name in files_below(path) if not _is_hidden(Path(name)))
+            names = [] if exists(path) else sorted(name for name in files_below(path) if not is_hidden(Path(name)))
             matches = [path / name for name in names if Url(name).suffix.lower() in suffixes] if names else [path]
         elif path.is_dir():
-            below = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
+            below = [file for file in path.rglob("*") if not is_hidden(file.relative_to(path))]
             matches = sorted(file for file in below if file.suffix.lower() in suffixes)
             if not matches and not images:  # videos as folders of images
                 matches = sorted({file.parent for file in below if file.suffix.lower() in IMAGE_SUFFIXES})
@@ -38,10 +38,6 @@ def find_files(paths: list[str], images: bool) -> list[Place]:
             raise InputError(f"{text}: no {'image' if images else 'video'} there")
         found |= dict.fromkeys(matches)
     return list(found)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -126,7 +126,7 @@ def refuse_changed(
     if changed:
         raise InputError(f"{counted(len(changed), 'video')} of {root}, the first is {changed[0]}, changed {since}")
     if touched:
-        number, (then, _, _) = counted(len(touched), "video"), since.partition(":")
+        number, (then, _, _) = counted(len(touched), "video"), since.rpartition(": ")  # a path may hold colons
         logger.warning(f"{number} of {root} modified {then}, though of the same size; the first is {touched[0]}")
 
 
