@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import Gate, Init, channel_mlp, check_init, one_of, zero_
-from cbam3d.attention.nd import BATCH_NORM, as_tuple, check_channels, check_ndim, check_rank, same_padding
+from cbam3d.attention.nd import BATCH_NORM, amax, as_tuple, check_channels, check_ndim, check_rank, same_padding
 from cbam3d.attention.ops.gating import multiply, pool_channels, pool_positions, scale
 from cbam3d.attention.ops.planes import PLANE_CONV
 from cbam3d.errors import unknown
@@ -179,7 +179,7 @@ class TemporalAttention(PooledGate):
         return pool_channels(x)
 
     def pooled_logits(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        pooled = torch.stack([mean.mean((1, 3, 4)), maximum.amax((1, 3, 4))], dim=1)
+        pooled = torch.stack([mean.mean((1, 3, 4)), amax(maximum, (1, 3, 4))], dim=1)
         return self.conv(pooled)[..., None, None]
 
 

@@ -1,6 +1,7 @@
 """Everything that depends on rank: ndim=2 for images, ndim=3 for clips."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,37 @@ def spatial_axes(x: Tensor) -> tuple[int, ...]:
     if x.ndim < 3:
         raise ValueError(f"expected (N, C, *spatial), got a tensor of shape {tuple(x.shape)}")
     return tuple(range(2, x.ndim))
+
+
+def amax(x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
+    """`x.amax(axes, keepdim)`, with a derivative that also holds in torch.compile.
+
+    That of amax looks for values that are equal to the maximum. torch.compile computes them anew there, without their
+    rounding to bfloat16, and then none may be equal: 0 / 0 (https://github.com/pytorch/pytorch/issues/186799). Compiled,
+    the derivative here goes by the maximum's index, and the first of tied maxima receives all of it.
+    """
+    if not torch.compiler.is_compiling():
+        return x.amax(list(axes), keepdim=keepdim)
+    flat = x.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    found: Tensor = _FirstMaximum.apply(flat)  # type: ignore[assignment]
+    return found.view([1 if axis in axes else size for axis, size in enumerate(x.shape)]) if keepdim else found
+
+
+class _FirstMaximum(torch.autograd.Function):
+    """(…, L) -> (…): `max`, whose own derivative writes by index, where this one fuses with others."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        values, index = x.max(-1)
+        ctx.save_for_backward(index)
+        ctx.length = x.shape[-1]
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (index,) = ctx.saved_tensors
+        here = torch.arange(ctx.length, device=index.device) == index[..., None]
+        return torch.where(here, grads[0][..., None], 0)
 
 
 def pool_to_grid(x: Tensor, grid: Sequence[int]) -> Tensor:

@@ -95,11 +95,10 @@ def in_words(found: "PairedComparison") -> str:
     """A comparison of two runs in one line."""
     from cbam3d.engine.scores import MIN_UNITS
 
-    verdict = "within noise" if found.within_noise else "beyond noise"
+    verdict = "within noise" if found.within_noise else "beyond what other videos change; other seeds may reverse it"
     between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):
         between = f"(no interval: fewer than {MIN_UNITS} groups)"
-    if found.p_value is None:
-        return f"{100 * found.difference:+.2f} points {between}"
-    only = f"right in one only: {found.only_second} and {found.only_first}, McNemar p = {found.p_value:.3g}"
-    return f"{100 * found.difference:+.2f} points {between}; {only}"
+    only = f"; right in one only: {found.only_second} and {found.only_first}" if found.only_first + found.only_second else ""
+    p_value = "" if found.p_value is None else f", McNemar p = {found.p_value:.3g}"
+    return f"{100 * found.difference:+.2f} points {between}{only}{p_value}"

@@ -15,7 +15,8 @@ Window = tuple[float, float, np.ndarray]  # start, end (seconds), probabilities 
 
 @dataclass(frozen=True)
 class Event:
-    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile.
+    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile, without
+    gaps that were merged.
 
     Examples:
         >>> from cbam3d.engine.events import Event
@@ -148,12 +149,13 @@ def _events(steps: Iterable[Window], classes: Sequence[str | None], settings: Ev
 
     for start, end, probabilities in steps:
         for k, value in enumerate(probabilities.tolist()):
-            if classes[k] is not None and value >= high[k] * settings.keep:
+            on = classes[k] is not None and value >= high[k] * settings.keep
+            if k in going and (start if on else end) - going[k].end > settings.merge + _EXACT:
+                yield from ended(k)
+            if on:
                 event = going.setdefault(k, _Open(start, end, []))
                 event.end = end
                 event.values.append(value)
-            elif k in going and end - going[k].end > settings.merge + _EXACT:
-                yield from ended(k)
     for k in sorted(going, key=lambda k: going[k].start):
         yield from ended(k)
 

@@ -139,7 +139,8 @@ class MovingAverage(AveragedModel):
 
     Args:
         model: what is averaged.
-        decay: per step, above 0 and below 1.
+        decay: per step, above 0 and below 1; after n steps at most (1 + n) / (10 + n), so that a short training's
+            average does not consist of its first steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -150,16 +151,17 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module, counts: Tensor | None = None) -> None:
         """Take a step towards a model; none where `counts`, () and boolean, is false."""
-        rate = 1.0 - self.decay if self.n_averaged else 1.0  # n_averaged is on the host; the first step copies
+        steps = int(self.n_averaged)  # it is on the host; the first step copies
+        rate = 1.0 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
         weight = rate if counts is None else rate * counts
         averages, values = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
         for is_float in (True, False):
             pairs = [pair for pair in zip(averages, values, strict=True) if pair[0].is_floating_point() == is_float]
             mine, theirs = [average for average, _ in pairs], [value.detach() for _, value in pairs]
             if is_float:  # its own kernel would read the weight on the host
-                steps = torch._foreach_sub(theirs, mine)  # pyright: ignore[reportPrivateImportUsage]
-                torch._foreach_mul_(steps, weight)  # pyright: ignore[reportPrivateImportUsage]
-                torch._foreach_add_(mine, steps)  # pyright: ignore[reportPrivateImportUsage]
+                ahead = torch._foreach_sub(theirs, mine)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_mul_(ahead, weight)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_add_(mine, ahead)  # pyright: ignore[reportPrivateImportUsage]
             elif pairs:
                 torch._foreach_copy_(mine, theirs)  # pyright: ignore[reportPrivateImportUsage]
         for name in self.infinite:  # interpolating infinities gives nan

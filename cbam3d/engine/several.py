@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cbam3d.engine.scores import MIN_UNITS, REPEATS, bounds
+from cbam3d.engine.scores import MIN_UNITS, REPEATS, bounds, score_bounds
 
 
 class Ranking:
@@ -52,15 +52,18 @@ class Ranking:
 def map_intervals(
     probabilities: np.ndarray, labels: np.ndarray, units: np.ndarray
 ) -> tuple[tuple[float, float], np.ndarray]:
-    """95 % intervals by bootstrap over units, as `scores.interval`: of the mean average precision, and of the average
-    precision of each class, (K, 2), nan where there is none."""
+    """95 % intervals by bootstrap over units, as `scores.accuracy_interval`: of the mean average precision, and of the
+    average precision of each class, (K, 2), nan where there is none."""
     ranking = Ranking(probabilities, labels)
     found = [ranking.average_precisions(weights) for weights in _resamples(units, np.random.default_rng(0))]
     if not found:
         return (-math.inf, math.inf), np.full((labels.shape[1], 2), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no item has
-        return bounds(np.nanmean(found, 1)), np.nanpercentile(found, [2.5, 97.5], axis=0).T
+        estimates, num_units = ranking.average_precisions(), len(np.unique(units))
+        low, high = score_bounds(np.nanmean(found, 1), np.nanmean(estimates), num_units).tolist()
+        of_classes = score_bounds(np.array(found), estimates, num_units).T
+        return (low, high), np.where(np.isnan(estimates)[:, None], np.nan, of_classes)
 
 
 def compare_map(
@@ -72,7 +75,7 @@ def compare_map(
         first: probabilities (N, K) of one or several trainings.
         second: likewise.
         labels: bool (N, K).
-        units: as in `scores.interval`.
+        units: as in `scores.mean_interval`.
 
     One training on either side is compared on the items alone; of several, seeds are drawn as well, as in
     `scores.compare_trainings`.
@@ -88,6 +91,21 @@ def compare_map(
             means.append(np.mean([of_seed[number] for number in drawn.tolist()]))
         found.append(means[1] - means[0])
     return after - before, *bounds(found)
+
+
+def chance_precisions(labels: np.ndarray) -> np.ndarray:
+    """The expected average precision of each class, (K,), of items in random order; nan for a class that no item has.
+
+    Args:
+        labels: bool (N, K).
+
+    Of the R items that have the class, the one at place i has (R - 1) / (N - 1) of the others that are before it:
+    ((R - 1) / (N - 1) · (N - H) + H) / N, with H = 1 + 1/2 + … + 1/N.
+    """
+    n, right = len(labels), labels.sum(0)
+    harmonic = float((1 / np.arange(1, n + 1)).sum())
+    others = (right - 1) / max(1, n - 1)
+    return np.where(right > 0, (others * (n - harmonic) + harmonic) / n, np.nan)
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

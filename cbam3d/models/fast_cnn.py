@@ -8,7 +8,7 @@ training recipes: Page, "How to train your ResNet" (https://github.com/davidcpag
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, check_ndim
+from cbam3d.attention.nd import BATCH_NORM, CONV, MAX_POOL, amax, check_ndim, spatial_axes
 from cbam3d.models.cbam_cnn import AttentionBlock, check_three
 from cbam3d.models.resnet import Attention
 
@@ -95,4 +95,4 @@ class FastCNN(nn.Module):
         if min(x.shape[2:]) < 9:
             raise ValueError(f"fast_cnn needs inputs with sides of at least 9, got {tuple(x.shape[2:])}")
         x = self.blocks(self.act(self.whiten(x)))
-        return self.fc(x.amax(tuple(range(2, x.ndim)))) * self.logit_scale
+        return self.fc(amax(x, spatial_axes(x))) * self.logit_scale

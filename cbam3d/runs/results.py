@@ -11,14 +11,14 @@ from cbam3d.engine.plots import plot_confusion
 from cbam3d.engine.records import write_json
 from cbam3d.engine.scores import (
     PairedComparison,
+    accuracy_interval,
     calibration_error,
     class_accuracies,
     class_interval,
     compare_paired,
-    interval,
 )
 from cbam3d.engine.scoring import Evaluation
-from cbam3d.engine.several import compare_map, f1_scores, map_intervals
+from cbam3d.engine.several import chance_precisions, compare_map, f1_scores, map_intervals
 from cbam3d.engine.tables import (
     write_class_scores,
     write_classes,
@@ -90,7 +90,7 @@ class Result:
         }
         units = np.array(groups)
         top = [k for k in (1, 5) if top1.replace("1", str(k)) in evaluation.scores]
-        intervals = {top1.replace("1", str(k)): interval(given.hits(k), units) for k in top}
+        intervals = {top1.replace("1", str(k)): accuracy_interval(given.hits(k), units) for k in top}
         intervals[of_classes] = class_interval(given.hits(), given.labels, units, len(classes))
         return cls(evaluation, classes, groups, scores, intervals, num_skipped)
 
@@ -127,10 +127,10 @@ class Result:
     @property
     def chance(self) -> float:
         """The leading score of an answer that ignores the item: always the most frequent class; of classes that are
-        counted alike, any of those that there are; of several labels, each class's share."""
+        counted alike, any of those that there are; of several labels, items in random order."""
         labels = self.evaluation.predictions.labels
         if labels.ndim == 2:
-            return float(labels[:, labels.any(0)].mean())  # as the mean average precision counts them
+            return float(np.nanmean(chance_precisions(labels)))
         counts = np.bincount(labels)
         return float(1 / (counts > 0).sum() if self.uneven else counts.max() / counts.sum())
 

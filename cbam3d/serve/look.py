@@ -134,7 +134,9 @@ class Looker:
         """How often held-out videos with about this confidence were right."""
         if not len(self.known):
             return None
-        near = self.known[np.argsort(np.abs(self.known[:, 0] - confidence))[: max(10, len(self.known) // 5)]]
+        distances = np.abs(self.known[:, 0] - confidence)
+        nearest = min(len(distances), max(10, len(distances) // 5))
+        near = self.known[distances <= np.partition(distances, nearest - 1)[nearest - 1]]  # of equals all
         low, high = near[:, 0].min(), near[:, 0].max()
         between = f"{low:.0%} to {high:.0%}" if round(100 * low) < round(100 * high) else f"{low:.0%}"
         return f"Of {len(near)} held-out videos with a probability of {between}, {near[:, 1].mean():.0%} were right."

@@ -227,6 +227,29 @@ def test_compiles_without_a_graph_break(name, ndim, init, training):
     torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), expected)
 
 
+@pytest.mark.slow
+@every
+def test_compiled_gradients_in_bfloat16_are_those_of_float32(name, ndim):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    conv, norm = (nn.Conv2d, nn.BatchNorm2d) if ndim == 2 else (nn.Conv3d, nn.BatchNorm3d)
+    network = nn.Sequential(conv(8, 8, 3, padding=1), norm(8), nn.GELU(), randomised(build(name, ndim)), conv(8, 4, 1))
+    x, wanted = picture(ndim, batch=8), torch.randn(8, 4)
+
+    def gradients(called, precise):
+        network.zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            out = called(x).flatten(2).mean(2)
+        (out.float() - wanted).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    expected = gradients(network, True)
+    rounded = (gradients(network, False) - expected).norm() / expected.norm()
+    compiled = (gradients(torch.compile(network), False) - expected).norm() / expected.norm()
+    assert compiled <= 2 * rounded + 0.02
+
+
 @pytest.mark.parametrize(("name", "ndim"), CLIPS_FIRST)
 def test_exports_for_batches_of_any_size(name, ndim):
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cbam3d.attention.nd import as_tuple, check_ndim, per_frame, same_padding, spatial_axes, windowed_mean
+from cbam3d.attention.nd import amax, as_tuple, check_ndim, per_frame, same_padding, spatial_axes, windowed_mean
 
 
 def test_means_of_blocks_that_reach_beyond_the_edge():
@@ -34,3 +34,19 @@ def test_refusals():
         same_padding(4, 2)
     with pytest.raises(ValueError, match="ndim must be 2"):
         check_ndim(1)
+
+
+@pytest.mark.parametrize("axes", [(1,), (2, 3, 4), (1, 3, 4), (4,)])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_compiled_maxima_have_the_value_and_the_derivative_of_amax(axes, keepdim):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    x = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    expected = x.amax(axes, keepdim=keepdim)
+    found = torch.compile(amax, backend="aot_eager", fullgraph=True)(x, axes, keepdim)
+    assert torch.equal(found, expected)
+    along = torch.randn_like(expected)
+    assert torch.equal(*(torch.autograd.grad(out, x, along)[0] for out in (found, expected)))
+    tied = torch.zeros(2, 3, 4, 5, 6, requires_grad=True)
+    torch.compile(amax, backend="aot_eager", fullgraph=True)(tied, axes, keepdim).sum().backward()
+    assert torch.equal(tied.grad.sum(axes), torch.ones(tied.sum(axes).shape))

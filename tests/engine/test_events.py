@@ -53,6 +53,13 @@ def test_a_gap_in_the_windows_is_a_gap_in_the_events():
     assert [(e.start_seconds, e.end_seconds) for e in events] == [(0, 1), (3, 4.5)]
 
 
+def test_events_do_not_join_across_time_that_no_window_covers():
+    windows = [(2.5 * i, 2.5 * i + 1, np.array([0.9])) for i in range(3)]
+    for merge, expected in ((0, [(0, 1), (2.5, 3.5), (5, 6)]), (1.5, [(0, 6)])):
+        events = find_events(windows, ["a"], 2.5, EventSettings(merge=merge))
+        assert [(e.start_seconds, e.end_seconds) for e in events] == expected
+
+
 def test_events_come_as_they_end_and_classes_have_thresholds_of_their_own():
     read = []
 

@@ -93,8 +93,9 @@ def test_a_moving_average_is_torchs_but_for_infinity():
     torch.manual_seed(0)
     model, plain = Masked(), nn.Module()
     plain.layer, plain.norm = model.layer, model.norm
-    mine = MovingAverage(model, 0.9)
-    theirs = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    decay = 0.15  # below that of short trainings
+    mine = MovingAverage(model, decay)
+    theirs = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     for _ in range(5):
         model.norm(model.layer(torch.randn(4, 3))).sum().backward()
         with torch.no_grad():
@@ -107,6 +108,16 @@ def test_a_moving_average_is_torchs_but_for_infinity():
         if value.is_floating_point():
             torch.testing.assert_close(mine.module.state_dict()[name], value, msg=name)
     assert mine.module.norm.num_batches_tracked == 5
+
+
+def test_a_moving_average_of_few_steps_is_of_the_last_ones():
+    model = nn.Linear(1, 1, bias=False)
+    average, expected = MovingAverage(model, 0.3), 0.0
+    for step, decay in enumerate([0, 2 / 11, 3 / 12, 0.3, 0.3]):  # (1 + n) / (10 + n), at most the decay
+        nn.init.constant_(model.weight, step + 1.0)
+        average.update_parameters(model)
+        expected = decay * expected + (1 - decay) * (step + 1)
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_pattern_freezes_what_weights_gave():

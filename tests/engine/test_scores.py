@@ -11,14 +11,14 @@ from cbam3d.engine.scores import (
     class_interval,
     compare_paired,
     compare_trainings,
-    interval,
+    accuracy_interval,
     ranks,
 )
 
 
 def test_one_group_tells_nothing_of_others():
     hits, units = np.array([True, False, True]), np.array(["a", "a", "a"])
-    assert interval(hits, units) == (-np.inf, np.inf)
+    assert accuracy_interval(hits, units) == (-np.inf, np.inf)
     assert compare_paired(hits, ~hits, units).within_noise
     assert compare_trainings(hits[None], ~hits[None], units)[1:] == (-np.inf, np.inf)
 
@@ -76,29 +76,43 @@ def test_calibration_equals_torchmetrics():
 
 def test_the_interval_of_independent_items_is_the_binomial_one():
     hits = np.arange(400) < 300  # p = .75, standard error sqrt(p q / n) = .02165
-    low, high = interval(hits, np.arange(400))
+    low, high = accuracy_interval(hits, np.arange(400))
     assert low == pytest.approx(0.75 - 1.96 * 0.02165, abs=0.006)
     assert high == pytest.approx(0.75 + 1.96 * 0.02165, abs=0.006)
-    assert interval(hits, np.arange(400)) == (low, high)  # the same again
+    assert accuracy_interval(hits, np.arange(400)) == (low, high)  # the same again
 
 
 def test_items_of_a_group_are_no_independent_evidence():
     """A hundred groups of four equal items: the interval of a hundred items, twice as wide as of four hundred."""
     hits = np.repeat(np.arange(100) < 75, 4)
-    low, high = interval(hits, np.repeat(np.arange(100), 4))
-    apart = interval(hits, np.arange(400))
+    low, high = accuracy_interval(hits, np.repeat(np.arange(100), 4))
+    apart = accuracy_interval(hits, np.arange(400))
     assert (high - low) / (apart[1] - apart[0]) == pytest.approx(2, abs=0.2)
 
 
-def test_the_interval_covers_the_truth(monkeypatch):
-    """Drawn again and again with accuracy .8, 95 % of the intervals hold it."""
+@pytest.mark.parametrize(("groups", "each", "accuracy", "spread"), [(150, 1, 0.8, 0), (6, 10, 0.7, 0.1), (20, 1, 0.97, 0)])
+def test_the_interval_covers_the_truth(monkeypatch, groups, each, accuracy, spread):
+    """Drawn again and again, 95 % of the intervals hold the accuracy, of few groups and of few mistakes too."""
     monkeypatch.setattr(scores, "REPEATS", 500)
     rng = np.random.default_rng(1)
-    inside = 0
-    for _ in range(200):
-        low, high = interval(rng.random(150) < 0.8, np.arange(150))
-        inside += low <= 0.8 <= high
-    assert inside >= 180
+    inside, units = 0, np.repeat(np.arange(groups), each)
+    for _ in range(300):
+        of_groups = accuracy + spread * rng.choice([-1, 1], groups)
+        low, high = accuracy_interval(rng.random(len(units)) < of_groups[units], units)
+        inside += low <= accuracy <= high
+    assert inside >= 270
+
+
+def test_the_interval_where_all_are_right_is_clopper_and_pearsons():
+    from scipy.stats import binomtest, t
+
+    for hits in (np.ones(20, bool), np.zeros(20, bool)):
+        exact = binomtest(int(hits.sum()), 20).proportion_ci(0.95, "exact")
+        assert accuracy_interval(hits, np.arange(20)) == pytest.approx((exact.low, exact.high))
+        one_class = class_interval(hits, np.zeros(20, int), np.arange(20), 2)
+        assert one_class == pytest.approx((exact.low, exact.high))
+    for freedom in (4, 9, 50):
+        assert scores._t_quantile(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=0.003)
 
 
 def test_a_paired_comparison_by_hand():
@@ -118,7 +132,7 @@ def test_pairing_sees_what_two_intervals_hide():
     found = compare_paired(first, second, np.arange(100))
     assert not found.within_noise
     assert found.p_value == pytest.approx(2 / 2**8)
-    assert interval(first, np.arange(100))[1] > interval(second, np.arange(100))[0]
+    assert accuracy_interval(first, np.arange(100))[1] > accuracy_interval(second, np.arange(100))[0]
 
 
 def test_trainings_of_equals_are_told_apart_as_seldom_as_promised(monkeypatch):
@@ -147,7 +161,7 @@ def test_a_difference_that_is_there_is_found():
 def test_few_groups_have_no_interval(groups, bounded):
     """Of two groups the resamples' means are those of the groups, and the interval was of no width at all."""
     units, hits = np.arange(36) % groups, np.arange(36) % 3 == 0
-    assert np.isfinite(interval(hits, units)).all() == bounded
+    assert np.isfinite(accuracy_interval(hits, units)).all() == bounded
     assert np.isfinite(compare_trainings(hits[None], ~hits[None], units)).all() == bounded
     assert np.isfinite(compare_paired(hits, ~hits, units).high) == bounded
 
@@ -164,7 +178,7 @@ def test_the_interval_of_the_mean_class_accuracy_is_scipys():
 
     theirs = bootstrap((hits, labels), balanced, paired=True, vectorized=False, n_resamples=2000, method="percentile")
     ours = class_interval(hits, labels, np.arange(300), 3)
-    np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.015)
+    np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.015)  # 300 items: the expansion is small
     doubled = class_interval(np.repeat(hits, 2), np.repeat(labels, 2), np.repeat(np.arange(300), 2), 3)
     np.testing.assert_allclose(ours, doubled, atol=1e-6)  # two alike of one group tell no more than one
     assert class_interval(hits[:4], labels[:4], np.arange(4), 3) == (-np.inf, np.inf)

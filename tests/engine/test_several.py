@@ -76,6 +76,21 @@ def test_intervals_are_about_units():
     assert np.isnan(of_few).all()
 
 
+def test_a_random_order_has_the_precision_of_chance(monkeypatch):
+    monkeypatch.setattr(several, "REPEATS", 200)
+    rng = np.random.default_rng(0)
+    labels = rng.random((200, 4)) < [0.02, 0.1, 0.3, 0]
+    labels[0, :3] = True
+    means, above = [], 0
+    for _ in range(100):
+        probabilities = rng.random(labels.shape)
+        means.append(Ranking(probabilities, labels).average_precisions())
+        (low, _), _ = map_intervals(probabilities, labels, np.arange(200))
+        above += low > np.nanmean(several.chance_precisions(labels))
+    np.testing.assert_allclose(np.mean(means, 0), several.chance_precisions(labels), rtol=0.15)
+    assert above <= 10
+
+
 def test_differences_of_equals_are_seldom_found_and_real_ones_are(monkeypatch):
     monkeypatch.setattr(several, "REPEATS", 500)
     rng = np.random.default_rng(0)

@@ -23,9 +23,22 @@ def test_near_duplicates_are_pairs_that_differ_in_few_bits():
     changed = bytearray(prints[7])
     changed[0] ^= 0b111
     assert near_duplicates([*prints, bytes(changed), b"", b"", b"\0" * 32, b"\0" * 32]) == [(7, 50)]
-    for i in range(24):
-        changed[i] ^= 1
+    for i in range(0, 32, 4):  # a bit in almost every part, ten in all, and then one more
+        changed[i + 3] ^= 1
+    changed[0] ^= 0b1
+    assert near_duplicates([*prints, bytes(changed)]) == [(7, 50)]
+    changed[30] ^= 1
     assert near_duplicates([*prints, bytes(changed)]) == []
+
+
+def test_near_duplicates_are_all_that_comparing_each_with_each_finds():
+    rng = np.random.default_rng(0)
+    bits = np.repeat(rng.integers(0, 2, (20, 256), dtype=np.uint8), 6, axis=0)
+    bits ^= rng.random(bits.shape) < 0.02  # five bits each: pairs differ in about ten
+    apart = (bits[:, None] != bits[None]).sum(2)
+    expected = [(i, j) for i in range(120) for j in range(i + 1, 120) if apart[i, j] <= 10]
+    assert 50 < len(expected) < 250
+    assert near_duplicates([row.tobytes() for row in np.packbits(bits, axis=1)]) == expected
 
 
 def test_a_smaller_and_rougher_copy_is_recognised(tmp_path, shared_data):

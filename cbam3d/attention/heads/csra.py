@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import positive
-from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.nd import amax, spatial_axes
 
 
 class CSRA(nn.Module):
@@ -53,7 +53,7 @@ class CSRA(nn.Module):
         """(N, in_channels, *S) -> (N, K)."""
         maps = self.class_maps(x)
         if self.temperature is None:
-            strongest = maps.amax(spatial_axes(x))
+            strongest = amax(maps, spatial_axes(x))
         else:
             flat = maps.flatten(2)
             strongest = (flat * (self.temperature * flat).softmax(2)).sum(2)

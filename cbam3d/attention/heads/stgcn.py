@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam3d.attention.gate import hidden_channels, positive, wide, without_float16
-from cbam3d.attention.nd import as_clips, pool_to_grid
+from cbam3d.attention.nd import amax, as_clips, pool_to_grid
 
 
 class STGCN(nn.Module):
@@ -59,8 +59,8 @@ class STGCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = as_clips(x)
         patches = pool_to_grid(x, (x.shape[2], self.parts, 1)).flatten(3).permute(0, 2, 3, 1)  # (N, T, parts, C)
-        temporal = self.temporal(patches.flatten(1, 2)).amax(1)
-        structural = self.structural(patches.flatten(0, 1)).amax(1).unflatten(0, (-1, x.shape[2])).mean(1)
+        temporal = amax(self.temporal(patches.flatten(1, 2)), [1])
+        structural = amax(self.structural(patches.flatten(0, 1)), [1]).unflatten(0, (-1, x.shape[2])).mean(1)
         found = torch.cat([x.mean((2, 3, 4)), temporal.to(x.dtype), structural.to(x.dtype)], dim=1)
         return self.classifier(self.dropout(found))
 
@@ -78,7 +78,7 @@ class GraphBranch(nn.Module):
         related = wide(self.relate(nodes))
         with without_float16(nodes):
             least = torch.finfo(related.dtype).tiny
-            related = related / related.abs().amax((1, 2), keepdim=True).clamp_min(least)  # it cancels
+            related = related / related.detach().abs().amax((1, 2), keepdim=True).clamp_min(least)  # it cancels
             squares = (related @ related.transpose(1, 2)).square()
             return squares / squares.sum(2, keepdim=True).clamp_min(least)
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from cbam3d.attention.nd import spatial_axes
+from cbam3d.attention.nd import amax, spatial_axes
 from cbam3d.attention.ops import cpu, reference
 
 on_cuda = False  # True: the Triton kernels on GPUs; tested with Triton's interpreter, but not yet timed on a GPU
@@ -62,7 +62,7 @@ def pool_channels(x: Tensor, a: Tensor | None = None) -> tuple[Tensor, Tensor, T
 def pool_axis(x: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """x (N, C, *S), and its mean and maximum over an axis above 0, of size 1 there."""
     if is_plain(x):
-        return x, x.mean(axis, keepdim=True), x.amax(axis, keepdim=True)
+        return x, x.mean(axis, keepdim=True), amax(x, [axis], keepdim=True)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     is_last = axis == x.ndim - 1
     planes = x.reshape(before.numel(), 1 if is_last else x.shape[axis], x.shape[axis] if is_last else after.numel())

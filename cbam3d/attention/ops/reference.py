@@ -6,11 +6,13 @@ x is (N, C, *S), a is (N, C), b is (N, 1, *S). Of tied maxima each gets an equal
 
 from torch import Tensor
 
+from cbam3d.attention.nd import amax
+
 
 def pool_positions(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and maximum over positions, (N, C, 1, …) each."""
     axes = tuple(range(2, x.ndim))
-    return x.mean(axes, keepdim=True), x.amax(axes, keepdim=True)
+    return x.mean(axes, keepdim=True), amax(x, axes, keepdim=True)
 
 
 def pool_positions_backward(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maximum: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def pool_positions_backward(x: Tensor, maximum: Tensor, d_mean: Tensor, d_maximu
 def pool_channels(x: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and maximum of a·x over channels, (N, 1, *S) each."""
     gated = _times(x, a)
-    return gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)
+    return gated.mean(1, keepdim=True), amax(gated, [1], keepdim=True)
 
 
 def pool_channels_backward(
