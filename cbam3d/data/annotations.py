@@ -2,19 +2,23 @@
 
 import csv
 import json
+import logging
 import math
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cbam3d.errors import InputError, unknown
+from cbam3d.files import is_hidden
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.timing import EXACT
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,13 @@ def read_annotations(place: Path, facts: Annotations, number: int) -> dict[str, 
     """
     found: dict[str, dict[tuple[float, float], _Row]] = {}
     suffixes: dict[str, set[str]] = defaultdict(set)
-    for path, named in _find(place, facts.files, number):
-        if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
-            continue  # labels.json beside train.json
+    for path, named in _find(place, facts, number):
         of_file: list[_Row] = []
-        for line, row in enumerate(_read(path, facts.columns), 2 if path.suffix == ".csv" else 1):
+        for line, row in enumerate(_read(path, facts.columns), 2 if path.suffix.lower() == ".csv" else 1):
             columns = {key.strip(): "" if value is None else value for key, value in row.items() if key}
             where = f"{path}, row {line}"
+            if not of_file:
+                _report_unread(path, facts, columns, named)
             video, said = _annotation(where, facts, columns, named)
             name = without_suffix(video.removeprefix("./"))
             suffixes[name] |= {suffix_of(video)} - {""}
@@ -155,6 +159,15 @@ def _annotation(
     if end <= start:
         raise InputError(f"{where}: {video} ends at {end:g} s, before its start at {start:g} s")
     return video, Annotation(text, split, group, start, end, several)
+
+
+def _report_unread(path: Path, facts: Annotations, columns: Collection[str], named: Collection[str]) -> None:
+    """Warn of columns that nothing reads where others are missing: they may have other names here."""
+    templates = [facts.video, facts.label, facts.labels, facts.start, facts.end, facts.split, facts.group]
+    known = list(dict.fromkeys(re.findall(r"\{(\w+)", " ".join(templates))))
+    missing = [name for name in known if name not in {*columns, *named}]
+    if missing and (unread := [name for name in columns if name not in known]):
+        logger.warning(f"{path}: columns that are not read: {', '.join(unread)}; known are {', '.join(known)}")
 
 
 def _has(values: dict[str, Any], template: str) -> bool:
@@ -250,16 +263,33 @@ class _Known(dict[str, Any]):
         return ""
 
 
-def _find(place: Path, names: list[str], number: int) -> Iterator[tuple[Path, dict[str, str]]]:
-    patterns = [_pattern(name) for name in names]
+def _find(place: Path, facts: Annotations, number: int) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The lists and the fields of their names: those of a folder, or if it has none, of the folders in it.
+
+    Raises:
+        InputError: one list, which is of another number.
+    """
+    patterns = [_pattern(name) for name in facts.files]
     if place.is_file():
         match = next(filter(None, (pattern.fullmatch(place.name) for pattern in patterns)), None)
-        yield place, match.groupdict() if match else {}
+        named = match.groupdict() if match else {}
+        if int(named.get("number", number)) != number:
+            raise InputError(f"{place}: the list of split {int(named['number'])}, data.split is {number}")
+        yield place, named
         return
-    for path in sorted(place.iterdir()):
-        match = next(filter(None, (pattern.fullmatch(path.name) for pattern in patterns)), None)
-        if match and path.is_file() and int(match.groupdict().get("number", number)) == number:
-            yield path, match.groupdict()
+    inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not is_hidden(Path(path.name))]
+    for folders in ([place], inner):
+        found: list[tuple[Path, dict[str, str]]] = []
+        for path in (path for folder in folders for path in sorted(folder.iterdir())):
+            match = next(filter(None, (pattern.fullmatch(path.name) for pattern in patterns)), None)
+            named = match.groupdict() if match else {}
+            if facts.splits and named.get("split", next(iter(facts.splits))) not in facts.splits:
+                continue  # labels.json beside train.json
+            if match and path.is_file() and int(named.get("number", number)) == number:
+                found.append((path, named))
+        yield from found
+        if found:
+            return
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -271,16 +301,18 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 def _read(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             yield from csv_rows(path)
             return
         with open(path, encoding="utf-8-sig") as file:
-            if path.suffix == ".json":
+            if path.suffix.lower() == ".json":
                 rows = json.load(file)
                 if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                     raise InputError(f"{path}: expected a list of objects")
                 yield from rows
             else:
+                if not columns:
+                    raise InputError(f"{path}: expected a list with a header, .csv, or of objects, .json")
                 for line in filter(str.strip, file):
                     if len(fields := line.split()) > len(columns):
                         text = f"{len(fields)} fields for the columns {', '.join(columns)}"

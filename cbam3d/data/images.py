@@ -127,6 +127,8 @@ def load_folder(
     found = {path.relative_to(root): path for path in root.rglob("*") if path.suffix.lower() in suffixes}
     paths = sorted(path for name, path in found.items() if not is_hidden(name))
     names = [path.relative_to(root).as_posix() for path in paths]
+    for name in names:
+        recipe.refuse_split_as_label(root, name)
     fields = [recipe.match(name) for name in names]
     classes = recipe.classes or sorted({match["label"] for match in fields if match})
 

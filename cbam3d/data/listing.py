@@ -16,6 +16,9 @@ from cbam3d.storage import Place, Url, files_below
 from cbam3d.video.container import VIDEO_SUFFIXES
 from cbam3d.video.frames import IMAGE_SUFFIXES
 
+UNLISTED = "not in the annotations"
+_MODALITIES = {"rgb", "flow", "flow_x", "flow_y", "u", "v", "depth", "ir"}  # names of folders, in any case
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -57,7 +60,12 @@ def list_videos(
     paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
     matches = {path: recipe.match(path) for path in paths}
-    videos = {path: recipe.video_of(path, matched) for path, matched in matches.items()}
+    videos = {path: _name_in(listed, recipe.video_of(path, match), recipe) for path, match in matches.items()}
+    if recipe.kind == "frames":
+        _refuse_modalities(root, paths)
+    if not (listed and recipe.lists_have_labels):
+        for path in paths:
+            recipe.refuse_split_as_label(root, path)
     instead, rows = _listed_instead(videos, listed), []
     for path, matched in matches.items():
         for said in listed.get(videos[path]) or [Annotation()]:
@@ -76,6 +84,23 @@ def list_videos(
     missing = [*missing, *sorted(listed.keys() - set(videos.values()))]
     several = any(said.several for parts in listed.values() for said in parts)
     return Listing(rows, missing, files.ignored, files.outside_folders, files.states, several)
+
+
+def _name_in(listed: Collection[str], video: str, recipe: Recipe) -> str:
+    """The name of a video in the lists: without folders, where only that is there and names do not hold folders."""
+    base = video.rpartition("/")[2]
+    return base if recipe.video and video not in listed and base in listed else video
+
+
+def _refuse_modalities(root: Place, paths: list[str]) -> None:
+    """Raise InputError where a folder has images of several kinds of one video: each would be a video of its own."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for parent, _, name in (path.rpartition("/") for path in paths):
+        if name.lower() in _MODALITIES:
+            kinds[parent].append(name)
+    if several := next((parent for parent, names in kinds.items() if len(names) > 1), None):
+        names = ", ".join(kinds[several])
+        raise InputError(f"{root}: {several} has images of several kinds ({names}): keep one kind below the root")
 
 
 def _listed_instead(videos: dict[str, str], listed: dict[str, list[Annotation]]) -> dict[str, str]:
@@ -212,9 +237,9 @@ def _known_of(
     elif not label and not said.several:
         patterns = " or ".join(recipe.patterns)
         has_lists = matched or (listed and recipe.lists_have_labels)
-        problem = "not in the annotations" if has_lists else f"path does not fit {patterns}"
+        problem = UNLISTED if has_lists else f"path does not fit {patterns}"
     elif recipe.lists_have_labels and listed and not said.label and not said.several:
-        problem = "not in the annotations"
+        problem = UNLISTED
     group = recipe.group.format(**fields) if recipe.group and matched else path
     return {
         "label": label,

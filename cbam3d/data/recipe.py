@@ -37,6 +37,7 @@ from cbam3d.errors import InputError, unknown
 from cbam3d.files import load_mapping
 
 SPLITS = ("train", "val", "test")
+_OTHER_NAMES = {"training", "valid", "validation", "validate", "dev", "testing", *SPLITS}  # in any case
 _FIELDS = {
     "label": r"[^/]+",
     "split": "|".join(SPLITS),
@@ -88,6 +89,18 @@ class Recipe:
             if match := regex.fullmatch(path):
                 return match.groupdict()
         return None
+
+    def refuse_split_as_label(self, root: object, path: str) -> None:
+        """Raise InputError where a folder of classes has a split's name in a form that is not known: each such folder
+        would be a class.
+
+        Args:
+            root: for the message.
+            path: below it.
+        """
+        label = (self.match(path) or {}).get("label") or ""
+        if label.lower() in _OTHER_NAMES and "/" in path.partition(f"{label}/")[2]:
+            raise InputError(f"{root}: {label}/ holds folders, as a split does: rename it to train, val or test")
 
     def video_of(self, path: str, fields: dict[str, str] | None) -> str:
         """Name in the lists of the video at a path with these fields; empty if no pattern matched."""

@@ -47,8 +47,10 @@ def assign_splits(
     open_rows = manifest.split.equals("")
     if open_rows.all():
         return manifest.with_split(split_by_group(manifest.labels(), list(manifest.group), test_fraction))
-    if (manifest.usable & open_rows).any():
-        raise InputError(f"{open_rows.sum()} of {len(manifest)} videos have no split, the others have one")
+    if (lost := manifest.usable & open_rows).any():
+        first = manifest.path[int(np.flatnonzero(lost)[0])]
+        text = f"{lost.sum()} of {len(manifest)} videos have no split, the others have one"
+        raise InputError(f"{text}; the first is {first}")
     return manifest
 
 

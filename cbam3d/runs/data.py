@@ -15,6 +15,7 @@ from cbam3d.config import Config, DataConfig
 from cbam3d.config.bundled import find_recipe
 from cbam3d.data.background import with_background
 from cbam3d.data.images import load_folder, load_torchvision
+from cbam3d.data.listing import UNLISTED
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import SPLITS, Recipe, load_recipe
@@ -145,7 +146,11 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
     if not data.allow_leaks:
         refuse_leaks(manifest)
     classes = class_names(manifest, recipe)
-    lost = manifest.select(~manifest.usable)
+    unlisted = manifest.problem.equals(UNLISTED)
+    if unlisted.any():
+        number, first = counted(int(unlisted.sum()), "video"), manifest.path[int(np.flatnonzero(unlisted)[0])]
+        logger.warning(f"{number} not in the annotations, and not used; the first is {first}")
+    lost = manifest.select(~manifest.usable & ~unlisted)
     problems = list(zip(lost.names(), lost.problem, strict=True))
     _check_classes(manifest.classes(), classes, problems, data.root)
     _report_untrained(manifest)

@@ -262,3 +262,56 @@ def test_a_contradiction_of_lists_is_said_in_words(tmp_path):
     (tmp_path / "a.csv").write_text("path,label\n1.mp4,run\n1.mp4,walk\n")
     with pytest.raises(InputError, match=r"1\.mp4 is listed twice, with the label 'run' and 'walk'$"):
         list_videos(root, recipe("folder"), annotations=tmp_path / "a.csv")
+
+
+def test_lists_are_found_in_folders_below_the_root_where_it_has_none(tmp_path):
+    root = touch(tmp_path / "hmdb", "wave/a.avi", "wave/b.avi")
+    (root / "lists").mkdir()
+    (root / "lists/wave_test_split1.txt").write_text("a.avi 1\nb.avi 2\n")
+    (root / "lists/wave_test_split2.txt").write_text("a.avi 2\nb.avi 1\n")
+    assert columns(list_videos(root, recipe("hmdb51")), "split") == [("train",), ("test",)]
+    assert columns(list_videos(root, recipe("hmdb51"), split=2), "split") == [("test",), ("train",)]
+    with pytest.raises(InputError, match=r"wave_test_split2\.txt: the list of split 2, data\.split is 1"):
+        lists_of(recipe("hmdb51"), root, root / "lists/wave_test_split2.txt", 1)
+
+
+@pytest.mark.parametrize("folder", ["videos_train/riding_a_bike", "compress/train_256/riding_a_bike", "x"])
+def test_videos_are_found_in_lists_without_their_folders(tmp_path, folder):
+    root = touch(tmp_path / "k", f"{folder}/ID_000002_000012.mp4", f"{folder}/other_000002_000012.mp4")
+    (root / "kinetics_train.csv").write_text("label,youtube_id,time_start,time_end,split\nriding a bike,ID,2,12,train\n")
+    found, other = columns(list_videos(root, recipe("kinetics")), "label", "split", "problem")
+    assert found == ("riding a bike", "train", "")
+    assert other[2] == "not in the annotations"
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("train", "validation")])
+def test_folders_of_splits_in_other_words_are_no_classes(tmp_path, names):
+    root = touch(tmp_path / "v", *(f"{name}/{label}/1.mp4" for name in names for label in ("run", "walk")))
+    with pytest.raises(InputError, match=rf"{names[1]}/ holds folders, as a split does: rename it to train, val or test"):
+        list_videos(root, FOLDER)
+    for label in ("test", "Training"):  # a class of that name
+        assert columns(list_videos(touch(tmp_path / label, f"{label}/1.mp4"), FOLDER), "label") == [(label,)]
+
+
+def test_images_of_several_kinds_of_one_video_are_refused(tmp_path):
+    kinds = [f"a/v{i}/{kind}/{j}.jpg" for i in range(2) for kind in ("rgb", "flow") for j in range(3)]
+    with pytest.raises(InputError, match=r"a/v0 has images of several kinds \(flow, rgb\)"):
+        list_videos(touch(tmp_path / "v", *kinds), recipe("frames"))
+    assert len(list_videos(touch(tmp_path / "w", *(name for name in kinds if "rgb" in name)), recipe("frames")).found) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "unread"), [("path,label,subset", "subset"), ("path,label,begin,stop,split", "begin, stop")]
+)
+def test_columns_that_nothing_reads_are_named(tmp_path, caplog, header, unread):
+    table = tmp_path / "annotations.CSV"
+    table.write_text(f"{header}\n1.mp4,run{',1' * (header.count(',') - 2)},{'train' if 'split' in header else ''}\n")
+    list_videos(touch(tmp_path / "v", "1.mp4"), recipe("folder"), annotations=table)
+    assert f"columns that are not read: {unread}; known are path, label, labels, start" in caplog.text
+
+
+def test_a_list_in_another_form_is_refused(tmp_path):
+    table = tmp_path / "l.tsv"
+    table.write_text("path\tlabel\n1.mp4\trun\n")
+    with pytest.raises(InputError, match=r"l\.tsv: expected a list with a header, \.csv, or of objects, \.json"):
+        list_videos(touch(tmp_path / "v", "1.mp4"), recipe("folder"), annotations=table)
