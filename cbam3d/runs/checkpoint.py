@@ -58,14 +58,16 @@ class Checkpoint:
     @property
     def thresholds(self) -> np.ndarray | None:
         """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
-        on validation data for this network, which the folder of the run has, or else 0.5."""
+        on validation data, or else 0.5."""
         if not self.config.classes_apart:
             return None
+        if self.state.get("thresholds") is not None:
+            return np.array(self.state["thresholds"], float)
         try:
             metrics = read_metrics(self.folder)
             known = metrics["thresholds"] if metrics.get("epoch") == self.epoch else {}
             return np.array([known.get(name, 0.5) for name in self.classes], float)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (InputError, KeyError, TypeError, ValueError, AttributeError):
             return np.full(len(self.classes), 0.5)
 
     def model(
@@ -140,12 +142,18 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """The scores of the end of training.
 
     Raises:
-        InputError: it has not ended.
+        InputError: it has not ended, or the file is another's.
     """
     path = folder / METRICS
     if not path.is_file():
         raise InputError(f"{folder}: training has not ended ({METRICS} is missing)")
-    return json.loads(path.read_text())
+    try:
+        metrics = json.loads(path.read_text("utf-8"))
+        if {"intervals_95", metrics["leading_score"]} <= metrics.keys():
+            return metrics
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise InputError(f"{path}: not the scores of a training of this version")
 
 
 def open_checkpoint(path: str | Path, checkpoint: str = "last") -> Checkpoint:

@@ -2,11 +2,12 @@
 
 import filecmp
 import logging
+import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cbam3d.config import load_config
 from cbam3d.data.manifest import TABLE_NAME, Manifest, read_manifest
@@ -14,6 +15,7 @@ from cbam3d.data.split import rows_of
 from cbam3d.errors import InputError, counted
 from cbam3d.storage import Place, Url, place_of
 from cbam3d.video.fingerprint import near_duplicates
+from cbam3d.video.timing import EXACT
 
 logger = logging.getLogger(__name__)
 HEADER = ["path", "split", "group", "other_path", "other_split", "other_group"]
@@ -47,8 +49,9 @@ def report_duplicates(manifest: Manifest, fingerprints: Sequence[bytes]) -> None
 
 
 def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
-    """Hold the held-out videos against those that a run was trained on: files of the same name and size are compared,
-    or where those of training are not there any more, reported.
+    """Hold the held-out videos against those that a run was trained on: files of the same size are compared, and where
+    those of training are not there any more, those of the same name reported. Parts of a file that do not overlap are
+    not the same.
 
     Args:
         manifest: of the videos to score, with splits.
@@ -60,29 +63,43 @@ def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
     """
     if not (run / TABLE_NAME).is_file():
         return
-    trained: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for key, path in _files(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")):
-        trained[key].append(path)
-    held_out = [pair for split in ("val", "test") for pair in _files(rows_of(manifest, split))]
-    alike = [(path, other) for key, path in held_out for other in trained.get(key, [])]
+    trained: dict[int, list[_Part]] = defaultdict(list)
+    for part in _parts(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")):
+        trained[part.num_bytes].append(part)
+    held_out = [part for split in ("val", "test") for part in _parts(rows_of(manifest, split))]
+    alike = {(part.path, o.path) for part in held_out for o in trained.get(part.num_bytes, []) if part.overlaps(o)}
     if not alike:
         return
     then = load_config(run / "config.yaml").data.root
-    found = [(path, _same(place_of(root) / path, place_of(then) / other)) for path, other in alike]
-    if same := sorted({path for path, is_same in found if is_same}):
+    found = [(path, other, _same(place_of(root) / path, place_of(then) / other)) for path, other in alike]
+    if same := sorted({path for path, _, is_same in found if is_same}):
         raise InputError(
             f"{root}: {counted(len(same), 'held-out video')} in the training of {run}, the first is {same[0]}: "
             "hold others out (data.groups, with a column split), or accept it with data.allow_leaks"
         )
-    if unknown := sorted({path for path, is_same in found if is_same is None}):
+    names = [(path, posixpath.basename(path) == posixpath.basename(other), same) for path, other, same in found]
+    if unknown := sorted({path for path, is_named, is_same in names if is_same is None and is_named}):
         number = counted(len(unknown), "held-out video")
         logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {unknown[0]}")
 
 
-def _files(rows: Manifest) -> list[tuple[tuple[Any, ...], str]]:
-    """What tells a video, or a part of one, and its path; those of unknown size are left out."""
+@dataclass(frozen=True)
+class _Part:
+    """A video, or a part of one, in seconds."""
+
+    path: str
+    num_bytes: int
+    start: float
+    end: float
+
+    def overlaps(self, other: "_Part") -> bool:
+        return self.start < other.end - EXACT and other.start < self.end - EXACT
+
+
+def _parts(rows: Manifest) -> list[_Part]:
+    """Those of unknown size are left out."""
     columns = zip(rows.path, rows.num_bytes, rows.start, rows.end, strict=True)
-    return [((posixpath.basename(path), int(size), start, end), path) for path, size, start, end in columns if size]
+    return [_Part(path, int(size), start, end or math.inf) for path, size, start, end in columns if size]
 
 
 def _same(one: Place, other: Place) -> bool | None:

@@ -11,6 +11,7 @@ from cbam3d.config.bundled import find_recipe
 from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import load_recipe
+from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.events import FORMATS, Event
 from cbam3d.engine.progress import no_progress
 from cbam3d.engine.records import SkippedFiles
@@ -41,12 +42,10 @@ def evaluate(
         raise InputError(f"split must be val or test, got {split!r}")
     saved.refuse_untrusted(**options)
     folder = make_folder(saved.folder / "evaluation")
-    config = with_own_input(saved.config.override(overrides or {}), saved.config.data)
-    if config.train.loss is None:  # decided when the run began
-        config = config.override({"train": {"loss": saved.config.train.loss}})
+    config = with_own_input(_to_score(saved.config, saved.config.override(overrides or {})), saved.config.data)
     here, then = (place_of(one.data.root) for one in (config, saved.config))
     same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
-    for key in ("split", "groups", "test_fraction") if same_data else ("split",):
+    for key in ("split", "groups", "annotations", "test_fraction") if same_data else ("split",):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
@@ -83,6 +82,18 @@ def evaluate(
         (folder / "skipped.csv").unlink(missing_ok=True)
         SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos).add(problems)
     return result
+
+
+def _to_score(trained: Config, given: Config) -> Config:
+    """A configuration to score with: what concerns training alone is that of the run."""
+    weights = {"weights": trained.model.weights, "weights_match": trained.model.weights_match}
+    config = given.override({"train": trained.plain()["train"], "model": weights})
+    unused = changed_keys(given.plain(), config.plain())
+    if given.train.loss is None:  # decided when the run began
+        unused.pop("train.loss", None)
+    if unused:
+        logger.warning(f"{', '.join(unused)}: of training, and not used: scored is the network that the run trained")
+    return config
 
 
 def _write(folder: Path, result: Result, events: list[tuple[str, Event]] | None, facts: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A run: the folder that training left, and what can be done with it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from cbam3d.config import Config
+from cbam3d.errors import InputError
 from cbam3d.models.repository import METRICS, WEIGHTS
 from cbam3d.runs.checkpoint import PREFIX, Checkpoint, folder_of, open_checkpoint, read_metrics
 from cbam3d.runs.evaluation import evaluate
@@ -55,17 +57,21 @@ class Run:
 
     def __repr__(self) -> str:
         score = ""
-        of_last = self.path == self.folder or self.path.name in ("last.ckpt", WEIGHTS)  # which the scores are of
-        if of_last and (self.folder / METRICS).is_file():
-            metrics = self.metrics
-            leading = metrics["leading_score"]
-            score = f", {leading} {metrics.get(leading, float('nan')):.2%}"
+        if self.is_last and (self.folder / METRICS).is_file():
+            with suppress(InputError):
+                metrics = self.metrics
+                score = f", {metrics['leading_score']} {metrics[metrics['leading_score']]:.2%}"
         return f"Run({str(self.path)!r}, {self.config.model.name}, {len(self.classes):,} classes{score})"
 
     @property
     def folder(self) -> Path:
         """Where it is; of a checkpoint that lies elsewhere, where results go."""
         return folder_of(self.path) if self.path.is_file() else self.path
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the network of the last epoch, which the scores of training are of."""
+        return self.path == self.folder or self.path.name in ("last.ckpt", WEIGHTS)
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Mani
     if recipe.lists_have_numbers:
         annotations = Path(data.annotations) if data.annotations else None
         listed = lists_of(recipe, place_of(data.root), annotations, data.split)
-    if data.split != 1 and not listed and not recipe.test_groups and data.manifest is None:
+    if data.split != 1 and not listed and not recipe.test_groups and not data.manifest and not data.groups:
         none = f"no lists of {recipe.name} are there: name data.annotations" if recipe.lists_have_numbers else ""
         raise InputError(f"data.split {data.split}: {none or f'{recipe.name} has one split'}")
     return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)

@@ -22,6 +22,7 @@ from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.schedule import Schedule
 from cbam3d.engine.scoring import Evaluation, score
+from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.stop import StopRequest
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
@@ -87,8 +88,15 @@ def create_trainer(
     fused = fabric.device.type == "cuda" and not _divided(config, fabric) and not scaled
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
 
+    facts = _facts(config, source, new)
+
     def evaluate(scored: nn.Module, held_out: Iterable[Any]) -> Evaluation:
-        return score(fabric, scored, held_out, len(source.classes), config.eval.batch_size, images, loss.apart, shown)
+        how = (len(source.classes), config.eval.batch_size, images, loss.apart, shown)
+        found = score(fabric, scored, held_out, *how)
+        given = found.predictions
+        if given.several and held_out is validation_loader and source.validation is not source.test:
+            facts["thresholds"] = best_thresholds(given.probabilities, given.labels).tolist()
+        return found
 
     trainer = Trainer(
         fabric=fabric,
@@ -101,7 +109,7 @@ def create_trainer(
         folder=folder,
         skipped=skipped,
         config=config,
-        facts=_facts(config, source, new),
+        facts=facts,
         loss=loss.to(fabric.device),
         average=average,
         stop=stop,
@@ -125,6 +133,9 @@ def _check_values(config: Config, source: Source, fabric: Fabric, begins: bool) 
         fewest = min(t.batch_size // per_visit, len(source.train)) // processes * per_visit
         if t.accumulate > fewest:
             raise InputError(f"train.accumulate must not exceed the {fewest} clips that a process has of a batch")
+    if begins and source.validation is source.test and (t.schedule == "plateau" or t.early_stopping):
+        key = "train.schedule plateau" if t.schedule == "plateau" else "train.early_stopping"
+        logger.warning(f"no val split: {key} follows the test data, and the final scores are optimistic for it")
     if _divided(config, fabric) and t.ema is not None:
         raise InputError("train.ema averages whole weights: set run.strategy replicate, or train.ema null")
 

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -23,7 +24,6 @@ from cbam3d.engine.plots import plot_curves, plot_steps
 from cbam3d.engine.progress import Progress
 from cbam3d.engine.records import EpochTable, SkippedFiles
 from cbam3d.engine.scoring import Evaluation
-from cbam3d.engine.several import best_thresholds
 from cbam3d.engine.train import Trainer
 from cbam3d.errors import InputError
 from cbam3d.files import UNFINISHED, make_folder, used_by_one
@@ -225,16 +225,15 @@ def _report_changes(begun: Config, config: Config) -> None:
 
 def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any], source: Source) -> Result:
     """The scores on the test data: those of the last epoch, unless there is validation data beside them."""
-    tested, thresholds = validated, None
+    tested, thresholds = validated, trainer.facts.get("thresholds")
     if source.validation is not source.test:
-        found = validated.predictions
-        if found.several:
-            thresholds = best_thresholds(found.probabilities, found.labels)
         tested = trainer.score(test_loader)
         trainer.skipped.add(tested.problems)
     elif source.several:
         logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")
-    return Result.of(tested, source, len(trainer.skipped.reasons), thresholds)
+    return Result.of(
+        tested, source, len(trainer.skipped.reasons), None if thresholds is None else np.array(thresholds)
+    )
 
 
 def _wandb() -> Any:

@@ -66,7 +66,7 @@ class Looker:
         self.predictor = run.predictor(device)
         self.explainer = Explainer(self.predictor)
         self.lock = Lock()  # hooks on the network's modules would see the videos of other jobs
-        self.known = _confidences(run.folder / "predictions.csv")
+        self.known = _confidences(run.folder / "predictions.csv") if run.is_last else np.empty((0, 2))
 
     def look(self, path: Path, info: VideoInfo, folder: Path, report: Report) -> dict[str, Any]:
         """What the run sees in a video, as plain data; moving pictures of where it looks are written to the folder.

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from cbam3d.cli import main
+from cbam3d.errors import InputError
 from tests.tiny import train_tiny
 
 
@@ -20,9 +23,11 @@ def test_scores_are_shown_and_several_runs_compared(tiny_run, capsys):
 
 
 def test_runs_of_several_splits_are_averaged(tiny_run, tmp_path, capsys):
-    other = train_tiny(
-        tiny_run.parent / "videos", tmp_path / "second", {"data.split": 2, "data.stride": 1, "run.seed": 1}
-    )
+    values = {"data.split": 2, "data.stride": 1, "run.seed": 1}
+    with pytest.raises(InputError, match=r"data\.split 2: folder has one split"):
+        train_tiny(tiny_run.parent / "videos", tmp_path / "none", values)
+    own_table = {"data.manifest": str(tiny_run / "manifest.csv")}
+    other = train_tiny(tiny_run.parent / "videos", tmp_path / "second", values | own_table)
     assert main(["evaluate", str(tiny_run), str(other.folder)]) == 0
     first, second = (
         json.loads((run / "evaluation.json").read_text())["video_top1"] for run in (tiny_run, other.folder)

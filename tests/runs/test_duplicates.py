@@ -1,5 +1,6 @@
 """Videos that a score should not be of."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from cbam3d import open_run, train
 from cbam3d.data.manifest import read_manifest
 from cbam3d.data.split import rows_of
 from cbam3d.errors import InputError
+from cbam3d.runs.duplicates import _Part
 from cbam3d.runs.preparation import prepare
 from tests.tiny import TINY, train_tiny
 
@@ -115,3 +117,22 @@ def test_files_of_the_same_name_and_size_may_be_others(known, tmp_path, caplog):
     finally:
         (known / "away").rename(known / "videos")
     assert "held-out videos of the name and size of videos of the training of" in caplog.text
+
+
+def test_a_renamed_video_of_training_is_known_and_parts_that_do_not_overlap_are_others(known, tmp_path):
+    table = read_manifest(known / "run" / "manifest.csv", allow_outside=True)
+    trained, held_out = (rows_of(table, split) for split in ("train", "test"))
+    for rows, number in ((held_out, 0), (trained, 1)):
+        for path in rows.path:
+            target = tmp_path / "videos" / "test" / path.partition("/")[0] / f"other{number}{Path(path).name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(known / "videos" / path, target)
+    with pytest.raises(InputError, match=rf"{len(trained)} held-out videos in the training of .*run, the first is test/"):
+        open_run(known / "run").evaluate({"data.root": str(tmp_path / "videos")})
+    parts = [_Part("a", 5, 0, 2), _Part("a", 5, 2, 4), _Part("a", 5, 1.9, 3), _Part("a", 5, 0, math.inf)]
+    assert [[one.overlaps(other) for other in parts] for one in parts] == [
+        [True, False, True, True],
+        [False, True, True, True],
+        [True, True, True, True],
+        [True, True, True, True],
+    ]

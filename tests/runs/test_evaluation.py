@@ -211,3 +211,33 @@ def test_scores_are_kept_where_too_many_files_are_bad(tiny_run, tmp_path):
         run.evaluate({"data.max_bad_videos": 0})
     assert (run.folder / "evaluation.json").is_file()
     assert (run.folder / "evaluation/skipped.csv").is_file()
+
+
+def test_what_concerns_training_alone_does_not_act(runs, caplog):
+    expected = open_run(runs / "a").evaluate().scores
+    values = {"model.weights": "nowhere.pth", "train.loss": "bce", "train.ema": 0.9}
+    assert open_run(runs / "a").evaluate(values).scores == expected
+    assert "model.weights, train.ema, train.loss: of training, and not used" in caplog.text
+    report = json.loads((runs / "a/evaluation.json").read_text())
+    assert report["config"]["model"]["weights"] is None
+    assert report["config"]["train"]["ema"] is None
+    with pytest.raises(InputError, match=r"data\.annotations is not what the run was trained with"):
+        open_run(runs / "a").evaluate({"data.annotations": "other.csv"})
+
+
+@pytest.mark.parametrize("content", ['{"loss": 1', '{"loss": 1.0, "epoch": 3}', "[]", '{"leading_score": "video_top1"}'])
+def test_scores_of_another_file_are_refused(runs, tmp_path, content):
+    shutil.copytree(runs / "a", tmp_path / "a")
+    (tmp_path / "a/metrics.json").write_text(content)
+    run = open_run(tmp_path / "a")
+    assert repr(run).endswith("8 classes)")
+    for use in (lambda: run.metrics, run.report, lambda: run.save_pretrained(tmp_path / "saved")):
+        with pytest.raises(InputError, match=r"metrics\.json: not the scores of a training of this version"):
+            use()
+
+
+@pytest.mark.parametrize("values", [{"train.schedule": "plateau"}, {"train.early_stopping": 3}])
+def test_training_that_follows_the_test_data_says_so(runs, tmp_path, caplog, values):
+    train_tiny(runs / "videos", tmp_path / "run", {"train.epochs": 1, **values})
+    assert f"no val split: {next(iter(values))}" in caplog.text
+    assert "follows the test data" in caplog.text

@@ -11,10 +11,11 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score
 
-from cbam3d import compare, load_run, open_dataset
+from cbam3d import compare, load_run, open_dataset, open_run
 from cbam3d.cli import main
 from cbam3d.data import motion_events
 from cbam3d.engine.events import EventSettings
+from cbam3d.engine.several import best_thresholds
 from cbam3d.errors import InputError
 from cbam3d.runs.dry_run import dry_run
 from cbam3d.runs.event_evaluation import truth_of
@@ -86,9 +87,19 @@ def test_thresholds_are_those_of_the_network_that_they_were_found_for(runs, tmp_
     shutil.copytree(runs[2].folder, tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     known = list(metrics["thresholds"].values())
-    assert load_run(tmp_path / "run").thresholds.tolist() == known
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics | {"epoch": metrics["epoch"] + 1}))
+    assert load_run(tmp_path / "run").thresholds.tolist() == known
+    found = open_run(tmp_path / "run").evaluate(checkpoint="best", split="val").evaluation.predictions
+    own = load_run(tmp_path / "run", "best").thresholds
+    np.testing.assert_allclose(own, best_thresholds(found.probabilities, found.labels), atol=1e-4)
+    for name in ("last", "best"):  # of an earlier version, which did not keep them
+        path = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
+        saved = torch.load(path, weights_only=True)
+        del saved["thresholds"]
+        torch.save(saved, path)
     assert set(load_run(tmp_path / "run").thresholds.tolist()) == {0.5}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    assert load_run(tmp_path / "run").thresholds.tolist() == known
     with pytest.raises(InputError, match=r"last\.ckpt: has one checkpoint, best is of the folder of a run"):
         load_run(tmp_path / "run" / "checkpoints" / "last.ckpt", "best")
 
