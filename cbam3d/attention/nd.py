@@ -77,8 +77,8 @@ def amax(x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
     """`x.amax(axes, keepdim)`, with a derivative that also holds in torch.compile.
 
     That of amax looks for values that are equal to the maximum. torch.compile computes them anew there, without their
-    rounding to bfloat16, and then none may be equal: 0 / 0 (https://github.com/pytorch/pytorch/issues/186799). Compiled,
-    the derivative here goes by the maximum's index, and the first of tied maxima receives all of it.
+    rounding to bfloat16, and then none may be equal: 0 / 0 (https://github.com/pytorch/pytorch/issues/186799).
+    Compiled, the derivative here goes by the maximum's index, and the first of tied maxima receives all of it.
     """
     if not torch.compiler.is_compiling():
         return x.amax(list(axes), keepdim=keepdim)

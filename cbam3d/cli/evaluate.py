@@ -99,6 +99,10 @@ def in_words(found: "PairedComparison") -> str:
     between = f"(95 % interval {100 * found.low:+.2f} … {100 * found.high:+.2f}), {verdict}"
     if math.isinf(found.high):
         between = f"(no interval: fewer than {MIN_UNITS} groups)"
-    only = f"; right in one only: {found.only_second} and {found.only_first}" if found.only_first + found.only_second else ""
+    only = (
+        f"; right in one only: {found.only_second} and {found.only_first}"
+        if found.only_first + found.only_second
+        else ""
+    )
     p_value = "" if found.p_value is None else f", McNemar p = {found.p_value:.3g}"
     return f"{100 * found.difference:+.2f} points {between}{only}{p_value}"

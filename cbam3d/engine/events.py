@@ -15,8 +15,8 @@ Window = tuple[float, float, np.ndarray]  # start, end (seconds), probabilities 
 
 @dataclass(frozen=True)
 class Event:
-    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile, without
-    gaps that were merged.
+    """A class that holds from a time to another, in seconds; the score, 0 … 1, is its mean probability meanwhile,
+    without gaps that were merged.
 
     Examples:
         >>> from cbam3d.engine.events import Event

@@ -1,5 +1,6 @@
 """Load weights from other networks: matched, renamed, inflated, adapted, and every key accounted for."""
 
+import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,12 @@ from cbam3d.errors import InputError
 from cbam3d.files import load_tensors
 from cbam3d.models.headed import HeadedNetwork
 
+logger = logging.getLogger(__name__)
+
 Inflation = Literal["repeat", "centre"]
 Match = Literal["name", "order"]
+_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net")  # in checkpoints
+_OF_NORMS = {"weight", "bias", "running_mean", "running_var"}
 _FOREIGN_GATE = re.compile(r"ChannelGate\.|SpatialGate\.|(^|\.)[cs]a\.|(^|\.)(hw|cw|hc)\.conv\.")
 
 
@@ -46,6 +51,16 @@ class WeightsReport:
     def complete(self) -> bool:
         """Whether the source covered the whole network and no key was unused."""
         return not self.skipped and not self.new
+
+    @property
+    def summary(self) -> str:
+        """How many keys of each kind, and how the first of those that were adapted or skipped."""
+        parts = []
+        for name in ("matched", "renamed", "inflated", "adapted", "skipped", "new"):
+            if entries := getattr(self, name):
+                of_first = next(iter(entries.items())) if name in ("adapted", "skipped") else ()
+                parts.append(f"{len(entries)} {name}" + (f" ({': '.join(of_first)})" if of_first else ""))
+        return ", ".join(parts)
 
     def note(self, key: str, target: str, change: str) -> None:
         """Record that a key of the source filled one of the network, and what was done for it to fit."""
@@ -225,14 +240,23 @@ def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     if isinstance(content, Mapping) and isinstance(content.get("average"), Mapping):
         average = content["average"]  # of a run of this package: the weights that are scored
         content = {key: value for key, value in average.items() if key != "n_averaged"}
-    for name in ("state_dict", "model_state_dict", "model_state", "model"):  # nested in a training checkpoint
+    for name in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            if averages := [
+                key for key in content if "ema" in str(key).split("_") and isinstance(content[key], Mapping)
+            ]:
+                logger.warning(f"{origin}: taken is {name}; the file has an average of weights too: {averages[0]}")
             content = content[name]
     tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        tensors.pop("n_averaged", None)  # torch's AveragedModel counts
     if not tensors:
-        raise InputError(f"{origin}: contains no named tensors")
+        inner = [str(k) for k, v in content.items() if isinstance(v, Mapping)] if isinstance(content, Mapping) else []
+        hint = f", but mappings ({', '.join(inner)}): pass one of them as a state dict" if inner else ""
+        raise InputError(f"{origin}: contains no named tensors{hint}")
+    if lost := next((k for k, v in tensors.items() if v.is_floating_point() and v.isnan().any()), None):
+        raise InputError(f"{origin}: {lost} has values that are nan")
     return origin, tensors
 
 
@@ -312,7 +336,8 @@ def _in_order(origin: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor
     """The network's keys and the source's, one after the other, without the norms' counters of batches.
 
     Raises:
-        InputError: another number of entries, or a shape that differs before the last ones, of a head.
+        InputError: another number of entries, a shape that differs before the last ones, of a head, or entries of a
+            norm in another order.
     """
     ours, theirs = (
         [key for key, value in one.items() if value.ndim or value.is_floating_point()] for one in (own, state)
@@ -328,6 +353,9 @@ def _in_order(origin: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor
         if not fit:
             shapes = f"{tuple(state[source].shape)} and {tuple(own[key].shape)}"
             raise InputError(f"{origin} does not match by order: {source} and {key} have the shapes {shapes}")
+        ends = {source.rpartition(".")[2], key.rpartition(".")[2]}
+        if len(ends) > 1 and ends <= _OF_NORMS:
+            raise InputError(f"{origin} does not match by order: {source} would be {key}")
     return pairs
 
 

@@ -15,6 +15,7 @@ from cbam3d.data.rng import torch_seeded
 from cbam3d.errors import InputError, is_foreign
 from cbam3d.models import create_model
 from cbam3d.models.ours import OURS, attention_of, network_options
+from cbam3d.models.weights import WeightsReport
 from cbam3d.models.zoo import check_model_name, is_class_path
 
 GIVEN = "(given)"  # in place of a name, where a network was passed to `train`
@@ -69,7 +70,9 @@ def build_model(config: Config, num_classes: int, images: bool) -> nn.Module:
         raise InputError("the network was passed to train(model=…): pass it here as well, as model=…")
     try:
         mechanism = attention_of(model.name, model.attention)
-        if mechanism is not None and "num_frames" in attention_options(mechanism):
+        if mechanism is None:
+            attention = {}  # of the configuration that model.attention null changes
+        elif "num_frames" in attention_options(mechanism):
             attention.setdefault("num_frames", config.data.num_frames)
         if model.as_video is not None and images:
             raise InputError("model.as_video is for clips, the data has images")
@@ -149,6 +152,27 @@ def new_parameters(model: nn.Module) -> list[str]:
     report = getattr(model, "weights_report", None)
     new = set() if report is None else set(report.new)
     return [name for name, _ in model.named_parameters() if name in new]
+
+
+def renew_head(model: nn.Module, fresh: nn.Module, wider: nn.Module) -> None:
+    """Take the head of a network without weights, where that of the weights is for other classes of the same number.
+
+    Args:
+        model: the network with weights; changed in place.
+        fresh: the same, without.
+        wider: the same, for more classes.
+    """
+    own, others = fresh.state_dict(), wider.state_dict()
+    head = {key: value for key, value in own.items() if value.shape != others[key].shape}
+    model.load_state_dict(head, strict=False)
+    report: WeightsReport = model.weights_report  # type: ignore[assignment]
+    sources = {target: source for source, target in report.renamed.items()}
+    for key in head:
+        source = sources.get(key, key)
+        report.renamed.pop(source, None)
+        report.matched = [name for name in report.matched if name != source]
+        report.skipped[source] = "of other classes"
+    report.new += [key for key in head if key not in report.new]
 
 
 def count_parameters(model: nn.Module, trained: bool = False) -> int:

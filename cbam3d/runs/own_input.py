@@ -1,13 +1,13 @@
 """The network's input as its pretrained weights want it, where the configuration does not say otherwise."""
 
 import logging
+from pathlib import Path
 
 from cbam3d.config import Config, DataConfig
 from cbam3d.errors import InputError
 from cbam3d.models.libraries.own_input import OwnInput
 from cbam3d.models.pretrained import own_input, weights_file
-from cbam3d.models.repository import WEIGHTS
-from cbam3d.runs.checkpoint import open_checkpoint
+from cbam3d.runs.checkpoint import Checkpoint, open_checkpoint
 from cbam3d.runs.network import GIVEN, has_images
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,26 @@ def with_own_input(config: Config, begun: DataConfig | None = None, whole: bool 
     return config.override({"data": changes})
 
 
+def knows_other_classes(config: Config, classes: list[str]) -> bool:
+    """Whether the weights are of a run on other classes, of the same number."""
+    weights = config.model.weights
+    run = None if weights is None else _run_of(weights_file(weights))
+    return run is not None and len(run.classes) == len(classes) and run.classes != classes
+
+
+def _run_of(file: Path | None) -> Checkpoint | None:
+    """The checkpoint of a run of this package; None of other files."""
+    try:
+        return None if file is None else open_checkpoint(file)
+    except InputError:
+        return None
+
+
 def _own_input(config: Config) -> OwnInput:
     model = config.model
     file = None if model.weights is None else weights_file(model.weights)
-    if file is not None and (file.suffix == ".ckpt" or file.name == WEIGHTS):  # of a run of this package, or others'
-        try:
-            return OwnInput(*open_checkpoint(file).config.data.scaling)
-        except InputError:
-            pass
+    if (run := _run_of(file)) is not None:
+        return OwnInput(*run.config.data.scaling)
     ndim = 2 if model.as_video or has_images(config) else 3
     try:
         return own_input(model.name, ndim, model.weights if file is None else None)

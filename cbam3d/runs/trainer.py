@@ -32,7 +32,16 @@ from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import Source
 from cbam3d.runs.dataset import create_loaders, first_inputs
 from cbam3d.runs.feature_cache import cached_loaders
-from cbam3d.runs.network import GIVEN, build_model, check_logits, count_parameters, memory_format, new_parameters
+from cbam3d.runs.network import (
+    GIVEN,
+    build_model,
+    check_logits,
+    count_parameters,
+    memory_format,
+    new_parameters,
+    renew_head,
+)
+from cbam3d.runs.own_input import knows_other_classes
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +137,8 @@ def _check_values(config: Config, source: Source, fabric: Fabric, begins: bool) 
     if begins and t.head_epochs >= t.epochs:
         text = f"train.head_epochs {t.head_epochs} leaves none of train.epochs {t.epochs} for other layers"
         raise InputError(f"{text}: more epochs, or train.freeze to train the head alone")
+    if begins and config.model.attention_options and not attention_of(config.model.name, config.model.attention):
+        logger.info("without attention, model.attention_options are not used")
     if processes > 1 and config.passes_together:
         per_visit = 1 if source.images or t.cached_views else config.data.clips_per_visit
         fewest = min(t.batch_size // per_visit, len(source.train)) // processes * per_visit
@@ -152,8 +163,13 @@ def _network(
     num_classes, images = len(source.classes), source.images
     model = given
     if model is None:
-        filled = config if begun is None else config.override({"model.weights": None})
-        model = build_model(filled, num_classes, images)
+        empty = config.override({"model.weights": None})
+        model = build_model(config if begun is None else empty, num_classes, images)
+        if begun is None and config.model.weights is not None:
+            if knows_other_classes(config, source.classes):
+                renew_head(model, *(build_model(empty, n, images) for n in (num_classes, num_classes + 1)))
+            report: Any = model.weights_report
+            logger.info(f"weights of {config.model.weights}: {report.summary}")
     elif config.run.sync_batchnorm:
         raise InputError("run.sync_batchnorm is for networks by name: convert yours (SyncBatchNorm), and leave it out")
     if given is not None or is_class_path(config.model.name):

@@ -231,9 +231,7 @@ def _result(trainer: Trainer, validated: Evaluation, test_loader: Iterable[Any],
         trainer.skipped.add(tested.problems)
     elif source.several:
         logger.info("no val split beside test: every class is taken to hold from a probability of 0.5 on")
-    return Result.of(
-        tested, source, len(trainer.skipped.reasons), None if thresholds is None else np.array(thresholds)
-    )
+    return Result.of(tested, source, len(trainer.skipped.reasons), None if thresholds is None else np.array(thresholds))
 
 
 def _wandb() -> Any:

@@ -278,7 +278,9 @@ def test_lists_are_found_in_folders_below_the_root_where_it_has_none(tmp_path):
 @pytest.mark.parametrize("folder", ["videos_train/riding_a_bike", "compress/train_256/riding_a_bike", "x"])
 def test_videos_are_found_in_lists_without_their_folders(tmp_path, folder):
     root = touch(tmp_path / "k", f"{folder}/ID_000002_000012.mp4", f"{folder}/other_000002_000012.mp4")
-    (root / "kinetics_train.csv").write_text("label,youtube_id,time_start,time_end,split\nriding a bike,ID,2,12,train\n")
+    (root / "kinetics_train.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\nriding a bike,ID,2,12,train\n"
+    )
     found, other = columns(list_videos(root, recipe("kinetics")), "label", "split", "problem")
     assert found == ("riding a bike", "train", "")
     assert other[2] == "not in the annotations"
@@ -287,7 +289,9 @@ def test_videos_are_found_in_lists_without_their_folders(tmp_path, folder):
 @pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("train", "validation")])
 def test_folders_of_splits_in_other_words_are_no_classes(tmp_path, names):
     root = touch(tmp_path / "v", *(f"{name}/{label}/1.mp4" for name in names for label in ("run", "walk")))
-    with pytest.raises(InputError, match=rf"{names[1]}/ holds folders, as a split does: rename it to train, val or test"):
+    with pytest.raises(
+        InputError, match=rf"{names[1]}/ holds folders, as a split does: rename it to train, val or test"
+    ):
         list_videos(root, FOLDER)
     for label in ("test", "Training"):  # a class of that name
         assert columns(list_videos(touch(tmp_path / label, f"{label}/1.mp4"), FOLDER), "label") == [(label,)]
@@ -297,7 +301,9 @@ def test_images_of_several_kinds_of_one_video_are_refused(tmp_path):
     kinds = [f"a/v{i}/{kind}/{j}.jpg" for i in range(2) for kind in ("rgb", "flow") for j in range(3)]
     with pytest.raises(InputError, match=r"a/v0 has images of several kinds \(flow, rgb\)"):
         list_videos(touch(tmp_path / "v", *kinds), recipe("frames"))
-    assert len(list_videos(touch(tmp_path / "w", *(name for name in kinds if "rgb" in name)), recipe("frames")).found) == 2
+    assert (
+        len(list_videos(touch(tmp_path / "w", *(name for name in kinds if "rgb" in name)), recipe("frames")).found) == 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from cbam3d.engine import scores
 from cbam3d.engine.scores import (
     Predictions,
+    accuracy_interval,
     calibration_error,
     class_accuracies,
     class_interval,
     compare_paired,
     compare_trainings,
-    accuracy_interval,
     ranks,
 )
 
@@ -90,7 +90,9 @@ def test_items_of_a_group_are_no_independent_evidence():
     assert (high - low) / (apart[1] - apart[0]) == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.parametrize(("groups", "each", "accuracy", "spread"), [(150, 1, 0.8, 0), (6, 10, 0.7, 0.1), (20, 1, 0.97, 0)])
+@pytest.mark.parametrize(
+    ("groups", "each", "accuracy", "spread"), [(150, 1, 0.8, 0), (6, 10, 0.7, 0.1), (20, 1, 0.97, 0)]
+)
 def test_the_interval_covers_the_truth(monkeypatch, groups, each, accuracy, spread):
     """Drawn again and again, 95 % of the intervals hold the accuracy, of few groups and of few mistakes too."""
     monkeypatch.setattr(scores, "REPEATS", 500)

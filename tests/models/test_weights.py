@@ -540,3 +540,46 @@ def test_torchvisions_older_names_are_known():
         vit.state_dict()["encoder.layers.encoder_layer_0.mlp.3.bias"],
         older["encoder.layers.encoder_layer_0.mlp.linear_2.bias"],
     )
+
+
+@pytest.mark.parametrize("wrap", ["module", "net", "network"])
+def test_other_nestings_and_counted_averages(wrap):
+    source, target = (ResNet(10, 5, ndim=2, width=8) for _ in range(2))
+    state = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    assert "n_averaged" in state
+    assert load_weights(target, {wrap: state, "epoch": 3}, require_complete=True).complete
+    assert torch.equal(target.fc.weight, source.fc.weight)
+
+
+def test_what_is_left_of_a_file_is_said(caplog):
+    model = ResNet(10, 5, ndim=2, width=8)
+    load_weights(model, {"state_dict": model.state_dict(), "state_dict_ema": model.state_dict()})
+    assert "taken is state_dict; the file has an average of weights too: state_dict_ema" in caplog.text
+    with pytest.raises(InputError, match=r"no named tensors, but mappings \(teacher, student\): pass one of them"):
+        load_weights(model, {"teacher": model.state_dict(), "student": model.state_dict()})
+    broken = model.state_dict() | {"conv1.weight": torch.full_like(model.conv1.weight, torch.nan)}
+    with pytest.raises(InputError, match=r"the state dict: conv1\.weight has values that are nan"):
+        load_weights(model, broken)
+    assert model.conv1.weight.isfinite().all()
+
+
+def test_order_is_refused_where_norms_have_another():
+    model = ResNet(10, 5, ndim=2, width=8)
+    kinds = ["running_mean", "running_var", "weight", "bias"]
+    state = model.state_dict()
+    norms = {key.rpartition(".")[0] for key in state if key.endswith("running_mean")}
+    moved = {}
+    for key in state:
+        owner = key.rpartition(".")[0]
+        if owner in norms:
+            moved |= {f"x.{owner}.{kind}": state[f"{owner}.{kind}"] for kind in kinds}
+        else:
+            moved[f"x.{key}"] = state[key]
+    with pytest.raises(InputError, match=r"does not match by order: x\.bn1\.running_mean would be bn1\.weight"):
+        load_weights(model, moved, match="order")
+
+
+def test_the_report_in_a_line():
+    report = load_weights(ResNet(10, 7, width=8), ResNet(10, 5, width=8).state_dict())
+    assert report.summary.endswith(f"2 skipped (fc.weight: {report.skipped['fc.weight']}), 2 new")
+    assert report.summary.startswith(f"{len(report.matched)} matched, ")

@@ -127,7 +127,9 @@ def test_a_renamed_video_of_training_is_known_and_parts_that_do_not_overlap_are_
             target = tmp_path / "videos" / "test" / path.partition("/")[0] / f"other{number}{Path(path).name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(known / "videos" / path, target)
-    with pytest.raises(InputError, match=rf"{len(trained)} held-out videos in the training of .*run, the first is test/"):
+    with pytest.raises(
+        InputError, match=rf"{len(trained)} held-out videos in the training of .*run, the first is test/"
+    ):
         open_run(known / "run").evaluate({"data.root": str(tmp_path / "videos")})
     parts = [_Part("a", 5, 0, 2), _Part("a", 5, 2, 4), _Part("a", 5, 1.9, 3), _Part("a", 5, 0, math.inf)]
     assert [[one.overlaps(other) for other in parts] for one in parts] == [

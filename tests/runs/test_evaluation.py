@@ -225,7 +225,9 @@ def test_what_concerns_training_alone_does_not_act(runs, caplog):
         open_run(runs / "a").evaluate({"data.annotations": "other.csv"})
 
 
-@pytest.mark.parametrize("content", ['{"loss": 1', '{"loss": 1.0, "epoch": 3}', "[]", '{"leading_score": "video_top1"}'])
+@pytest.mark.parametrize(
+    "content", ['{"loss": 1', '{"loss": 1.0, "epoch": 3}', "[]", '{"leading_score": "video_top1"}']
+)
 def test_scores_of_another_file_are_refused(runs, tmp_path, content):
     shutil.copytree(runs / "a", tmp_path / "a")
     (tmp_path / "a/metrics.json").write_text(content)

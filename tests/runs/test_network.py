@@ -128,3 +128,11 @@ def test_a_wrong_option_is_found_before_data_is_read(values, reason):
         pytest.importorskip("timm")
     with pytest.raises(InputError, match=reason):
         check_names(load_config({"config": "folder", **values}))
+
+
+def test_options_of_attention_that_is_taken_away_are_dropped():
+    config = load_config({"config": "scratch", "model.attention": "none"})
+    assert config.model.attention_options
+    names = [name for name, _ in build_model(config, 3, images=False).named_parameters()]
+    assert names
+    assert not any("attention" in name for name in names if not name.startswith("head"))

@@ -100,3 +100,14 @@ def test_a_run_brings_its_own(tmp_path):
 def test_both_or_none():
     with pytest.raises(InputError, match=r"data.mean and data.std belong together"):
         Config().override({"data.mean": [0.1, 0.2, 0.3]})
+
+
+def test_pytorchvideos_networks_and_runs_under_any_name_bring_theirs(tiny_run, tmp_path):
+    saved = torch.load(tiny_run / "checkpoints/last.ckpt", weights_only=True)
+    saved["config"]["data"] |= {"mean": [0.5] * 3, "std": [0.25] * 3}
+    torch.save(saved, tmp_path / "m.pth")
+    config = load_config({"model.name": "resnet10", "model.weights": str(tmp_path / "m.pth")})
+    assert with_own_input(config).data.scaling == ((0.5,) * 3, (0.25,) * 3)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "slow.pyth")
+    config = load_config({"model.name": "pytorchvideo/slow_r50", "model.weights": str(tmp_path / "slow.pyth")})
+    assert with_own_input(config).data.scaling == ((0.45,) * 3, (0.225,) * 3)

@@ -564,3 +564,23 @@ def test_images_that_came_later_do_not_move_others_into_the_test(picture_run, tm
     for again in (run.evaluate, lambda: train({"train.epochs": 2}, run_dir=tmp_path / "run", resume=True)):
         with pytest.raises(InputError, match="images came or went since the run began"):
             again()
+
+
+def test_a_head_of_as_many_other_classes_is_new(tmp_path, caplog):
+    for name, labels in (("one", ("cat", "dog")), ("two", ("xray", "yak"))):
+        motion.render(tmp_path / "all", num_groups=1)
+        videos = sorted((tmp_path / "all").rglob("*.mp4"))
+        for i, path in enumerate(videos):
+            target = tmp_path / name / labels[i % 2] / f"{i}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    first = train_tiny(tmp_path / "one", tmp_path / "first", {"augment.flip": False})
+    values = {"model.weights": str(first.folder), "train.learning_rate": 0.0, "augment.flip": False}
+    same = train_tiny(tmp_path / "one", tmp_path / "same", values)
+    with caplog.at_level("INFO"):
+        other = train_tiny(tmp_path / "two", tmp_path / "other", values)
+    assert "2 skipped (fc.weight: of other classes), 2 new" in caplog.text
+    heads = [run.model().fc.weight for run in (first, same, other)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert torch.equal(first.model().conv1.weight, other.model().conv1.weight)
