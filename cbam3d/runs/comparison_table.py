@@ -242,8 +242,8 @@ def _note(rows: list[Compared]) -> str:
         )
         if len(rows[0].scores) < 5:
             text += (
-                " With so few seeds they are too narrow: of 100 simulated comparisons of equals 13 lay beyond noise "
-                "with 2 seeds, 7 with 3."
+                " With so few seeds they may be too narrow: of 100 simulated comparisons of equals, 6 lay beyond noise "
+                "with 3 seeds that differ by 5 points, 13 where they differ by 12."
             )
     return f"{text} Steps are taken in turn with {first}; its own ratio, against itself, shows how exact ratios are."
 
