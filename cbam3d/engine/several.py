@@ -61,7 +61,7 @@ def map_intervals(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no item has
         estimates, num_units = ranking.average_precisions(), len(np.unique(units))
-        low, high = score_bounds(np.nanmean(found, 1), np.nanmean(estimates), num_units).tolist()
+        low, high = score_bounds(np.nanmean(found, 1), float(np.nanmean(estimates)), num_units).tolist()
         of_classes = score_bounds(np.array(found), estimates, num_units).T
         return (low, high), np.where(np.isnan(estimates)[:, None], np.nan, of_classes)
 
