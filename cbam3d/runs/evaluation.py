@@ -45,11 +45,13 @@ def evaluate(
     config = with_own_input(_to_score(saved.config, saved.config.override(overrides or {})), saved.config.data)
     here, then = (place_of(one.data.root) for one in (config, saved.config))
     same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
-    for key in ("split", "groups", "annotations", "test_fraction") if same_data else ("split",):
+    for key in ("recipe", "split", "groups", "annotations", "test_fraction") if same_data else ("split",):
         if getattr(config.data, key) != getattr(saved.config.data, key):
             raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
     own_table = same_data and config.data.manifest == saved.config.data.manifest
+    if own_table and isinstance(here, Path) and (saved.folder / TABLE_NAME).is_file() and not here.is_dir():
+        raise InputError(f"{config.data.root}: no such folder: where the data lies now is data.root (--data.root)")
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
     source = by_first_process(fabric, lambda: open_source(used, saved.classes, to_train=False))
     if same_data:

@@ -48,7 +48,7 @@ def test_chance_is_what_the_most_frequent_class_gives():
     assert uneven.chance == 0.5  # of two classes with videos
     labels = np.array([[1, 0, 0], [1, 1, 0]], bool)
     several = Evaluation({}, {}, None, predictions=Predictions(["a", "b"], labels, labels.astype(float)))
-    assert Result(several, ["a", "b", "c"], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == 0.75
+    assert Result(several, ["a", "b", "c"], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == (1 + 0.75) / 2
 
 
 def test_a_training_that_learned_says_nothing(tmp_path):
@@ -107,7 +107,11 @@ def test_videos_shorter_than_a_clip(lengths, number, what_fits, caplog):
 
 
 def test_chance_counts_the_labels_that_occur_as_the_score_does():
+    """Of 40 in random order, of which 20 have the label; other classes have no item."""
     labels = np.zeros((40, 100), bool)
     labels[:20, :10] = True
     several = Evaluation({}, {}, None, predictions=Predictions([*map(str, range(40))], labels, labels.astype(float)))
-    assert Result(several, [*map(str, range(100))], [], {}, {"video_map": (0.0, 1.0)}, 0).chance == 0.5
+    harmonic = sum(1 / i for i in range(1, 41))
+    expected = (19 / 39 * (40 - harmonic) + harmonic) / 40
+    chance = Result(several, [*map(str, range(100))], [], {}, {"video_map": (0.0, 1.0)}, 0).chance
+    assert chance == pytest.approx(expected)

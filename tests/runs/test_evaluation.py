@@ -243,3 +243,16 @@ def test_training_that_follows_the_test_data_says_so(runs, tmp_path, caplog, val
     train_tiny(runs / "videos", tmp_path / "run", {"train.epochs": 1, **values})
     assert f"no val split: {next(iter(values))}" in caplog.text
     assert "follows the test data" in caplog.text
+
+
+def test_another_recipe_and_data_that_moved_are_said(runs, tmp_path):
+    with pytest.raises(InputError, match=r"data\.recipe is not what the run was trained with"):
+        open_run(runs / "a").evaluate({"data.recipe": "ucf101"})
+    (runs / "videos").rename(runs / "away")
+    try:
+        with pytest.raises(InputError, match=r"videos: no such folder: where the data lies now is data\.root"):
+            open_run(runs / "a").evaluate()
+        moved = open_run(runs / "a").evaluate({"data.root": str(runs / "away")})
+        assert moved.scores["video_top1"] >= 0
+    finally:
+        (runs / "away").rename(runs / "videos")
