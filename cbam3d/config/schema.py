@@ -69,7 +69,8 @@ class DataConfig(Section):
     """CSV with the columns path and group (and label, split). A split never divides a group, except by the column
     split."""
     annotations: PathText | None = None
-    """The data set's own annotation files: their folder, or one of them; null looks for them in the root."""
+    """The data set's own annotation files: their folder, or one of them; null looks for them in the
+    root, or else in the folders in it."""
     manifest: PathText | None = None
     """CSV written by `cbam3d prepare`; null for ROOT/manifest.csv where it exists, else the folder is scanned."""
     split: Fixed[Integer] = 1

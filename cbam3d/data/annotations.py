@@ -264,7 +264,8 @@ class _Known(dict[str, Any]):
 
 
 def _find(place: Path, facts: Annotations, number: int) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The lists and the fields of their names: those of a folder, or if it has none, of the folders in it.
+    """The lists and the fields of their names: those of a folder; or if it has none, of the folders in it, where names
+    have fields, as official lists do.
 
     Raises:
         InputError: one list, which is of another number.
@@ -278,7 +279,7 @@ def _find(place: Path, facts: Annotations, number: int) -> Iterator[tuple[Path, 
         yield place, named
         return
     inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not is_hidden(Path(path.name))]
-    for folders in ([place], inner):
+    for folders in ([place], inner if any("{" in name for name in facts.files) else []):
         found: list[tuple[Path, dict[str, str]]] = []
         for path in (path for folder in folders for path in sorted(folder.iterdir())):
             match = next(filter(None, (pattern.fullmatch(path.name) for pattern in patterns)), None)

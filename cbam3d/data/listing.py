@@ -48,7 +48,7 @@ def list_videos(
         recipe: derives label and group from a path.
         groups_file: CSV with the columns path and group; optionally label, which must agree, and split (train,
             val, test or unused), which takes precedence. They hold for all parts of a video.
-        annotations: the annotation lists: their folder, or one of them; None searches the root.
+        annotations: the annotation lists: their folder, or one of them; None searches the root, or the folders in it.
         split: number of the split in these lists.
         allow_outside: follow links to outside the folder; otherwise they are unusable.
 
@@ -60,10 +60,10 @@ def list_videos(
     paths, outside = files.videos, set(files.outside)
     listed = lists_of(recipe, root, annotations, split)
     matches = {path: recipe.match(path) for path in paths}
-    videos = {path: _name_in(listed, recipe.video_of(path, match), recipe) for path, match in matches.items()}
-    if recipe.kind == "frames":
-        _refuse_modalities(root, paths)
-    if not (listed and recipe.lists_have_labels):
+    videos = {path: recipe.video_of(path, matched, listed) for path, matched in matches.items()}
+    if not (listed and recipe.lists_have_labels):  # folders decide
+        if recipe.kind == "frames":
+            _refuse_modalities(root, paths)
         for path in paths:
             recipe.refuse_split_as_label(root, path)
     instead, rows = _listed_instead(videos, listed), []
@@ -84,12 +84,6 @@ def list_videos(
     missing = [*missing, *sorted(listed.keys() - set(videos.values()))]
     several = any(said.several for parts in listed.values() for said in parts)
     return Listing(rows, missing, files.ignored, files.outside_folders, files.states, several)
-
-
-def _name_in(listed: Collection[str], video: str, recipe: Recipe) -> str:
-    """The name of a video in the lists: without folders, where only that is there and names do not hold folders."""
-    base = video.rpartition("/")[2]
-    return base if recipe.video and video not in listed and base in listed else video
 
 
 def _refuse_modalities(root: Place, paths: list[str]) -> None:

@@ -25,7 +25,7 @@ and `{clip}` (no "/", "_" or "."), `{name}` (anything), `{ext}`.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -98,15 +98,21 @@ class Recipe:
             root: for the message.
             path: below it.
         """
-        label = (self.match(path) or {}).get("label") or ""
+        fields = self.match(path) or {}
+        label = fields.get("label") or ""
+        if fields.get("split") or label in (self.classes or ()):
+            return
         if label.lower() in _OTHER_NAMES and "/" in path.partition(f"{label}/")[2]:
             raise InputError(f"{root}: {label}/ holds folders, as a split does: rename it to train, val or test")
 
-    def video_of(self, path: str, fields: dict[str, str] | None) -> str:
-        """Name in the lists of the video at a path with these fields; empty if no pattern matched."""
+    def video_of(self, path: str, fields: dict[str, str] | None, listed: Collection[str]) -> str:
+        """Name in the lists of the video at a path with these fields; without its folders where only that is there;
+        empty if no pattern matched."""
         if self.video is None:
             return without_suffix(path)
-        return "" if fields is None else without_suffix(self.video.format(**fields))
+        name = "" if fields is None else without_suffix(self.video.format(**fields))
+        base = name.rpartition("/")[2]
+        return base if name not in listed and base in listed else name
 
 
 def load_recipe(folder: Path) -> Recipe:

@@ -37,13 +37,8 @@ def assign_splits(
     if recipe.test_groups:
         return manifest.with_split(_by_test_groups(manifest, recipe, split, listed or {}))
     if recipe.lists_have_numbers and listed:
-        splits = list(manifest.split)
-        for row, label in enumerate(manifest.label):
-            said = _said(manifest, row, recipe, listed)
-            between = manifest.parts[row] and label in ("", BACKGROUND) and splits[row]  # in the table of a run
-            if said is not None or not between:
-                splits[row] = "unused" if said is None else said.split
-        return manifest.with_split(splits)
+        found = (_said(manifest, row, recipe, listed) for row in range(len(manifest)))
+        return manifest.with_split(["unused" if said is None else said.split for said in found])
     open_rows = manifest.split.equals("")
     if open_rows.all():
         return manifest.with_split(split_by_group(manifest.labels(), list(manifest.group), test_fraction))
@@ -57,7 +52,7 @@ def assign_splits(
 def _said(manifest: Manifest, row: int, recipe: Recipe, listed: dict[str, list[Annotation]]) -> Annotation | None:
     """What the lists say of a row of the table."""
     path = manifest.path[row]
-    found = listed.get(recipe.video_of(path, recipe.match(path)), [])
+    found = listed.get(recipe.video_of(path, recipe.match(path), listed), [])
     start, end = manifest.start[row], manifest.end[row]
     return next((one for one in found if one.start == start and one.end in (end, math.inf)), None)
 

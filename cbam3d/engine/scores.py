@@ -82,13 +82,13 @@ def bounds(values: np.ndarray | list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def expanded_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: int) -> np.ndarray:
+def expanded_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: np.ndarray | int) -> np.ndarray:
     """95 % intervals from what a bootstrap over units found.
 
     Args:
         found: of R resamples, (R,) or (R, K).
         estimate: of all items, () or (K,).
-        num_units: G, how many units were resampled.
+        num_units: G, how many units were resampled, () or (K,).
 
     Returns:
         Lower and upper bounds, (2,) or (2, K).
@@ -97,11 +97,11 @@ def expanded_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: 
     t(G - 1) against the normal distribution, and √(G / (G - 1)), by which resamples vary too little (Hesterberg, "What
     Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015, https://arxiv.org/abs/1411.5279).
     """
-    wider = _t_quantile(num_units - 1) / 1.96 * math.sqrt(num_units / (num_units - 1))
+    wider = _t_quantile(num_units - 1) / 1.96 * np.sqrt(num_units / (num_units - 1))
     return estimate + wider * (np.nanpercentile(found, [2.5, 97.5], axis=0) - np.nanmean(found, 0))
 
 
-def score_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: int) -> np.ndarray:
+def score_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: np.ndarray | int) -> np.ndarray:
     """The same of scores of 0 … 1. Where every unit has 0 or 1, resamples do not differ: from there to what G units
     would miss in 2.5 of 100 cases (Clopper and Pearson, Biometrika 26, 1934)."""
     estimate = np.asarray(estimate)
@@ -111,7 +111,7 @@ def score_bounds(found: np.ndarray, estimate: np.ndarray | float, num_units: int
     return np.where((estimate > 0) & (estimate < 1), between, ends)
 
 
-def _t_quantile(freedom: int) -> float:
+def _t_quantile(freedom: np.ndarray | int) -> np.ndarray | float:
     """97.5 % quantile of Student's t: within 0.3 % from 4 degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
     z, n = 1.959964, freedom
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

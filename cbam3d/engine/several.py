@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cbam3d.engine.scores import MIN_UNITS, REPEATS, bounds, score_bounds
+from cbam3d.engine.scores import MIN_UNITS, REPEATS, bounds, expanded_bounds, score_bounds
 
 
 class Ranking:
@@ -53,7 +53,7 @@ def map_intervals(
     probabilities: np.ndarray, labels: np.ndarray, units: np.ndarray
 ) -> tuple[tuple[float, float], np.ndarray]:
     """95 % intervals by bootstrap over units, as `scores.accuracy_interval`: of the mean average precision, and of the
-    average precision of each class, (K, 2), nan where there is none."""
+    average precision of each class, (K, 2), nan where fewer than 5 units have it."""
     ranking = Ranking(probabilities, labels)
     found = [ranking.average_precisions(weights) for weights in _resamples(units, np.random.default_rng(0))]
     if not found:
@@ -62,8 +62,9 @@ def map_intervals(
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no item has
         estimates, num_units = ranking.average_precisions(), len(np.unique(units))
         low, high = score_bounds(np.nanmean(found, 1), float(np.nanmean(estimates)), num_units).tolist()
-        of_classes = score_bounds(np.array(found), estimates, num_units).T
-        return (low, high), np.where(np.isnan(estimates)[:, None], np.nan, of_classes)
+        having = np.array([len(np.unique(units[has])) for has in labels.T])
+        of_classes = score_bounds(np.array(found), estimates, np.maximum(having, MIN_UNITS)).T
+        return (low, high), np.where((having < MIN_UNITS)[:, None], np.nan, of_classes)
 
 
 def compare_map(
@@ -90,6 +91,9 @@ def compare_map(
             of_seed = {number: side[number].mean(weights) for number in set(drawn.tolist())}
             means.append(np.mean([of_seed[number] for number in drawn.tolist()]))
         found.append(means[1] - means[0])
+    if found and len(sides[0]) == len(sides[1]) == 1:
+        low, high = expanded_bounds(np.array(found), after - before, len(np.unique(units))).tolist()
+        return after - before, low, high
     return after - before, *bounds(found)
 
 

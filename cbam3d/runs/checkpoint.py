@@ -58,7 +58,7 @@ class Checkpoint:
     @property
     def thresholds(self) -> np.ndarray | None:
         """The probabilities, (K,), from which on classes are taken to hold, where they are decided apart: those found
-        on validation data, or else 0.5."""
+        on validation data by the last evaluation, or else 0.5."""
         if not self.config.classes_apart:
             return None
         if self.state.get("thresholds") is not None:

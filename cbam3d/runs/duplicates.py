@@ -1,11 +1,12 @@
 """Videos that are nearly the same, and videos that a network knows from its training."""
 
-import filecmp
+import hashlib
 import logging
 import math
+import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cbam3d.video.timing import EXACT
 
 logger = logging.getLogger(__name__)
 HEADER = ["path", "split", "group", "other_path", "other_split", "other_group"]
+_END = 2**16  # bytes
 ADVICE = "those inflate the score: give both one group (data.groups, --groups), or the split unused to one"
 
 
@@ -63,24 +65,32 @@ def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
     """
     if not (run / TABLE_NAME).is_file():
         return
-    trained: dict[int, list[_Part]] = defaultdict(list)
-    for part in _parts(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train")):
-        trained[part.num_bytes].append(part)
+    trained = _parts(rows_of(read_manifest(run / TABLE_NAME, allow_outside=True), "train"))
     held_out = [part for split in ("val", "test") for part in _parts(rows_of(manifest, split))]
-    alike = {(part.path, o.path) for part in held_out for o in trained.get(part.num_bytes, []) if part.overlaps(o)}
-    if not alike:
+    sizes = {part.num_bytes for part in trained} & {part.num_bytes for part in held_out}
+    if not sizes:
         return
     then = load_config(run / "config.yaml").data.root
-    found = [(path, other, _same(place_of(root) / path, place_of(then) / other)) for path, other in alike]
-    if same := sorted({path for path, _, is_same in found if is_same}):
+    known: dict[str, list[_Part]] = defaultdict(list)
+    lost: set[tuple[str, int]] = set()  # names and sizes
+    for part, digest in _digests(trained, sizes, then):
+        known[digest].append(part)
+        if not digest:
+            lost.add(part.name_and_size)
+    same, unknown = set[str](), set[str]()
+    for part, digest in _digests(held_out, sizes, root):
+        if digest and any(part.overlaps(other) for other in known.get(digest, [])):
+            same.add(part.path)
+        elif part.name_and_size in lost:
+            unknown.add(part.path)
+    if same:
         raise InputError(
-            f"{root}: {counted(len(same), 'held-out video')} in the training of {run}, the first is {same[0]}: "
+            f"{root}: {counted(len(same), 'held-out video')} in the training of {run}, the first is {min(same)}: "
             "hold others out (data.groups, with a column split), or accept it with data.allow_leaks"
         )
-    names = [(path, posixpath.basename(path) == posixpath.basename(other), same) for path, other, same in found]
-    if unknown := sorted({path for path, is_named, is_same in names if is_same is None and is_named}):
+    if unknown:
         number = counted(len(unknown), "held-out video")
-        logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {unknown[0]}")
+        logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {min(unknown)}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,10 @@ class _Part:
     start: float
     end: float
 
+    @property
+    def name_and_size(self) -> tuple[str, int]:
+        return posixpath.basename(self.path), self.num_bytes
+
     def overlaps(self, other: "_Part") -> bool:
         return self.start < other.end - EXACT and other.start < self.end - EXACT
 
@@ -102,11 +116,25 @@ def _parts(rows: Manifest) -> list[_Part]:
     return [_Part(path, int(size), start, end or math.inf) for path, size, start, end in columns if size]
 
 
-def _same(one: Place, other: Place) -> bool | None:
-    """Whether two files have the same content; None where they cannot be compared."""
-    if isinstance(one, Url) or isinstance(other, Url):
-        return None
+def _digests(parts: Sequence[_Part], sizes: Collection[int], root: str) -> Iterator[tuple[_Part, str]]:
+    """The parts of files of these sizes, with what tells the content of a file; empty where it cannot be read."""
+    place, known = place_of(root), dict[str, str]()
+    for part in parts:
+        if part.num_bytes not in sizes:
+            continue
+        if part.path not in known:
+            known[part.path] = _digest(place / part.path)
+        yield part, known[part.path]
+
+
+def _digest(place: Place) -> str:
+    """Of the beginning and the end of a file, which no two videos of one size share."""
+    if isinstance(place, Url):
+        return ""
     try:
-        return filecmp.cmp(one, other, shallow=False)
+        with open(place, "rb") as file:
+            content = file.read(_END)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+            return hashlib.sha256(content + file.read(_END)).hexdigest()
     except OSError:
-        return None
+        return ""

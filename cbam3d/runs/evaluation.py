@@ -45,12 +45,16 @@ def evaluate(
     config = with_own_input(_to_score(saved.config, saved.config.override(overrides or {})), saved.config.data)
     here, then = (place_of(one.data.root) for one in (config, saved.config))
     same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
-    for key in ("recipe", "split", "groups", "annotations", "test_fraction") if same_data else ("split",):
-        if getattr(config.data, key) != getattr(saved.config.data, key):
-            raise InputError(f"data.{key} is not what the run was trained with: other videos would be held out")
+    has_table = (saved.folder / TABLE_NAME).is_file()  # which decides, whatever lists say
+    keys = ("split", "groups", "test_fraction", *(["annotations"] if has_table else [])) if same_data else ("split",)
+    changed = [key for key in keys if getattr(config.data, key) != getattr(saved.config.data, key)]
+    if same_data and Path(config.data.recipe).name != Path(saved.config.data.recipe).name:
+        changed.insert(0, "recipe")
+    if changed:
+        raise InputError(f"data.{changed[0]} is not what the run was trained with: other videos would be held out")
     fabric, config = create_fabric(config)
     own_table = same_data and config.data.manifest == saved.config.data.manifest
-    if own_table and isinstance(here, Path) and (saved.folder / TABLE_NAME).is_file() and not here.is_dir():
+    if own_table and has_table and isinstance(here, Path) and not here.is_dir():
         raise InputError(f"{config.data.root}: no such folder: where the data lies now is data.root (--data.root)")
     used = with_manifest_of(saved.folder, config) if own_table else _for_table(config, saved)
     source = by_first_process(fabric, lambda: open_source(used, saved.classes, to_train=False))
@@ -120,12 +124,14 @@ def _wants_events(config: Config, items: Samples) -> bool:
 
 
 def _for_table(config: Config, saved: Checkpoint) -> Config:
-    """Without the groups and lists that the run was trained with, where other data has a table, which has its own."""
-    data = config.data
+    """Without the groups and lists that the run was trained with, where other data has a table, which has its own; and
+    without the number of a split where it has none."""
+    data, recipe = config.data, load_recipe(find_recipe(config.data.recipe))
+    if not (recipe.lists_have_numbers or recipe.test_groups):
+        config = config.override({"data.split": 1})
     if not data.manifest and not exists(place_of(data.root) / TABLE_NAME):
         return config
     unused: dict[str, Any] = {"data.groups": None}
-    numbered = load_recipe(find_recipe(data.recipe)).lists_have_numbers
-    if data.annotations == saved.config.data.annotations and not numbered:
+    if data.annotations == saved.config.data.annotations and not recipe.lists_have_numbers:
         unused["data.annotations"] = None
     return config.override(unused)

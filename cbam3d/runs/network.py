@@ -167,7 +167,7 @@ def renew_head(model: nn.Module, fresh: nn.Module, wider: nn.Module) -> None:
     model.load_state_dict(head, strict=False)
     report: WeightsReport = model.weights_report  # type: ignore[assignment]
     sources = {target: source for source, target in report.renamed.items()}
-    for key in head:
+    for key in head.keys() - set(report.new):
         source = sources.get(key, key)
         report.renamed.pop(source, None)
         report.matched = [name for name in report.matched if name != source]

@@ -127,7 +127,7 @@ def prepare(
             target = replace(target, root=target.root.absolute())
     if isinstance(folder, Path):
         render_missing(facts.name, folder)
-    data = DataConfig(recipe=recipe, root=str(folder), annotations=annotations, split=split)
+    data = DataConfig(recipe=recipe, root=str(folder), groups=groups, annotations=annotations, split=split)
 
     def listed() -> Listing:
         groups_file, lists = (Path(place) if place else None for place in (groups, annotations))

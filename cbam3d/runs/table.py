@@ -74,19 +74,24 @@ def load_manifest(
 
 
 def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Manifest:
-    """The table with its split column filled, as configured.
+    """The table with its split column filled, as configured; that of a table that a run keeps is final.
 
     Raises:
         InputError: what `lists_of` and `assign_splits` raise.
     """
     listed = {}
-    if recipe.lists_have_numbers:
+    if recipe.lists_have_numbers and not _is_kept(data.manifest):
         annotations = Path(data.annotations) if data.annotations else None
         listed = lists_of(recipe, place_of(data.root), annotations, data.split)
     if data.split != 1 and not listed and not recipe.test_groups and not data.manifest and not data.groups:
         none = f"no lists of {recipe.name} are there: name data.annotations" if recipe.lists_have_numbers else ""
         raise InputError(f"data.split {data.split}: {none or f'{recipe.name} has one split'}")
     return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)
+
+
+def _is_kept(table: str | None) -> bool:
+    """Whether a run or a comparison keeps the table, beside its configuration."""
+    return bool(table) and any(Path(table or "").with_name(name).is_file() for name in ("config.yaml", "recipe.yaml"))
 
 
 def refuse_leaks(manifest: Manifest) -> None:

@@ -98,6 +98,8 @@ def create_trainer(
     optimizer, schedule, average = create_training(config.train, model, len(train_loader), new, fused)
 
     facts = _facts(config, source, new)
+    if begun is not None and begun.state.get("thresholds") is not None:
+        facts["thresholds"] = begun.state["thresholds"]
 
     def evaluate(scored: nn.Module, held_out: Iterable[Any]) -> Evaluation:
         how = (len(source.classes), config.eval.batch_size, images, loss.apart, shown)

@@ -295,15 +295,26 @@ def test_folders_of_splits_in_other_words_are_no_classes(tmp_path, names):
         list_videos(root, FOLDER)
     for label in ("test", "Training"):  # a class of that name
         assert columns(list_videos(touch(tmp_path / label, f"{label}/1.mp4"), FOLDER), "label") == [(label,)]
+    below = touch(tmp_path / "below", "train/training/session/1.mp4")
+    assert columns(list_videos(below, FOLDER), "label", "split") == [("training", "train")]
 
 
 def test_images_of_several_kinds_of_one_video_are_refused(tmp_path):
     kinds = [f"a/v{i}/{kind}/{j}.jpg" for i in range(2) for kind in ("rgb", "flow") for j in range(3)]
     with pytest.raises(InputError, match=r"a/v0 has images of several kinds \(flow, rgb\)"):
         list_videos(touch(tmp_path / "v", *kinds), recipe("frames"))
-    assert (
-        len(list_videos(touch(tmp_path / "w", *(name for name in kinds if "rgb" in name)), recipe("frames")).found) == 2
-    )
+    one = touch(tmp_path / "w", *(name for name in kinds if "rgb" in name))
+    assert len(list_videos(one, recipe("frames")).found) == 2
+    (tmp_path / "v/annotations.csv").write_text("path,label\na/v0/rgb,a\na/v1/rgb,b\n")
+    listing = list_videos(tmp_path / "v", recipe("frames"))
+    assert [row["label"] for row in listing.found if not row["problem"]] == ["a", "b"]
+
+
+def test_a_table_in_a_class_folder_is_no_list_of_all(tmp_path):
+    root = touch(tmp_path / "v", "run/1.mp4", "walk/1.mp4")
+    (root / "run/annotations.csv").write_text("path,label\n1.mp4,sprint\n")
+    assert columns(list_videos(root, FOLDER), "label") == [("run",), ("walk",)]
+    assert columns(list_videos(root, recipe("folder")), "label") == [("run",), ("walk",)]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,9 @@ def test_numbered_lists_decide_and_the_rest_is_unused():
         "wave/1": [Annotation("wave", "test")],
         "wave/2": [Annotation("wave", "unused")],
     }
+    nested = table([("x/wave/0.avi", "wave", "0", "")])  # found by its name alone
+    by_name = replace(hmdb51, patterns=["{name}.{ext}"], video="{name}")
+    assert list(assign_splits(nested, by_name, 1, 0.2, {"0": [Annotation("wave", "test")]}).split) == ["test"]
     divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
     assert list(divided.split) == ["train", "test", "unused", "unused"]
     assert list(rows_of(divided, "train").path) == ["wave/0.avi"]

@@ -71,6 +71,17 @@ def test_intervals_are_about_units():
     again, of_doubled = map_intervals(*doubled)
     np.testing.assert_allclose(again, (low, high), atol=1e-12)
     np.testing.assert_allclose(of_doubled, of_classes, atol=1e-12)
+    labels[:, 2] = False
+    labels[:4, 2] = True  # as good as known: of four items
+    probabilities[:4, 2], probabilities[4:, 2] = 1, 0
+    labels[4, 3] = probabilities[4, 3] = True
+    _, of_classes = map_intervals(probabilities, labels, np.arange(80))
+    assert np.isnan(of_classes[2]).all()
+    labels[4, 2], probabilities[4, 2] = True, 1
+    _, of_classes = map_intervals(probabilities, labels, np.arange(80))
+    assert of_classes[2] == pytest.approx([0.025 ** (1 / 5), 1])  # of five, all first
+    one, other = compare_map([probabilities], [probabilities], labels, np.arange(80))[1:]
+    assert one == other == 0
     few, of_few = map_intervals(probabilities, labels, np.arange(80) % 4)
     assert few == (-np.inf, np.inf)
     assert np.isnan(of_few).all()

@@ -256,3 +256,33 @@ def test_another_recipe_and_data_that_moved_are_said(runs, tmp_path):
         assert moved.scores["video_top1"] >= 0
     finally:
         (runs / "away").rename(runs / "videos")
+
+
+@pytest.fixture
+def official(runs, tmp_path):
+    """Videos as HMDB51 has them, and lists of its second split elsewhere."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    paths = sorted((runs / "videos").rglob("*.mp4"))
+    for label, videos in (("wave", paths[:4]), ("walk", paths[4:8])):
+        (tmp_path / "hmdb51" / label).mkdir(parents=True)
+        for i, path in enumerate(videos):
+            shutil.copy(path, tmp_path / "hmdb51" / label / f"{i}.mp4")
+        marks = [f"{i}.mp4 {1 if i < 2 else 2}\n" for i in range(4)]
+        (lists / f"{label}_test_split2.txt").write_text("".join(marks))
+    return tmp_path
+
+
+def test_a_run_on_a_numbered_split_keeps_it(official, runs):
+    values = {"data.recipe": "hmdb51", "data.split": 2, "data.annotations": str(official / "lists")}
+    run = train_tiny(official / "hmdb51", official / "run", values)
+    held_out = {f"{label}/{i}.mp4" for label in ("walk", "wave") for i in (2, 3)}
+    assert set(run.evaluate().evaluation.predictions.names) == held_out
+    (official / "hmdb51/lists").mkdir()
+    for label in ("wave", "walk"):  # other lists that are found below the root
+        marks = "".join(f"{i}.mp4 {2 if i < 2 else 1}\n" for i in range(4))
+        (official / f"hmdb51/lists/{label}_test_split2.txt").write_text(marks)
+    assert set(run.evaluate().evaluation.predictions.names) == held_out
+    values = {"data.root": str(runs / "videos"), "data.recipe": "folder", "data.annotations": None}
+    with pytest.raises(InputError, match="the checkpoint was trained on"):  # and no word of split 2
+        run.evaluate(values)

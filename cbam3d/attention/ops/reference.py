@@ -1,7 +1,7 @@
 """The operators of `gating` in plain PyTorch, and their derivatives: what every kernel is held against.
 
 x is (N, C, *S), a is (N, C), b is (N, 1, *S). Of tied maxima each gets an equal share of the gradient, as of
-`torch.amax`.
+`torch.amax`; compiled, the first gets all of it (`nd.amax`).
 """
 
 from torch import Tensor
