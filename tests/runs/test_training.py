@@ -577,7 +577,7 @@ def test_a_head_of_as_many_other_classes_is_new(tmp_path, caplog):
     first = train_tiny(tmp_path / "one", tmp_path / "first", {"augment.flip": False})
     values = {"model.weights": str(first.folder), "train.learning_rate": 0.0, "augment.flip": False}
     same = train_tiny(tmp_path / "one", tmp_path / "same", values)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "cbam3d"):
         other = train_tiny(tmp_path / "two", tmp_path / "other", values)
     assert "2 skipped (fc.weight: of other classes), 2 new" in caplog.text
     heads = [run.model().fc.weight for run in (first, same, other)]
