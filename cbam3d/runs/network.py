@@ -167,12 +167,12 @@ def renew_head(model: nn.Module, fresh: nn.Module, wider: nn.Module) -> None:
     model.load_state_dict(head, strict=False)
     report: WeightsReport = model.weights_report  # type: ignore[assignment]
     sources = {target: source for source, target in report.renamed.items()}
-    for key in head.keys() - set(report.new):
+    for key in [key for key in head if key not in report.new]:
         source = sources.get(key, key)
         report.renamed.pop(source, None)
         report.matched = [name for name in report.matched if name != source]
         report.skipped[source] = "of other classes"
-    report.new += [key for key in head if key not in report.new]
+        report.new.append(key)
 
 
 def count_parameters(model: nn.Module, trained: bool = False) -> int:
