@@ -125,8 +125,8 @@ class Checkpoint:
         missing = [name for name in shapes if name not in weights and not name.endswith("num_batches_tracked")]
         if missing:
             raise InputError(f"{self.path} does not fit the network: {missing[0]} is missing")
-        for name in shapes.keys() & weights.keys():
-            if shapes[name].shape != weights[name].shape:
+        for name, tensor in weights.items():
+            if name in shapes and shapes[name].shape != tensor.shape:
                 here, there = (tuple(tensors[name].shape) for tensors in (weights, shapes))
                 raise InputError(f"{self.path} does not fit the network: {name} has shape {here}, the network {there}")
 
