@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from cbam3d.errors import InputError, reason_of
 from cbam3d.video.container import VideoError
@@ -23,6 +22,8 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
         raise InputError('decoder torchcodec: not installed (pip install "cbam3d[torchcodec]")') from None
     except RuntimeError as error:
         raise _not_loaded(error) from None
+    from torchvision.transforms.v2 import functional as F  # whose import takes seconds
+
     if not os.path.exists(path):
         raise VideoError(path, "no such file")
     if os.path.getsize(path) == 0:
