@@ -246,7 +246,7 @@ def train(arguments: list[str], small: bool) -> None:
         read("train", arguments)
 
 
-SLOW = ("RESULTS", "FEW_VIDEOS", "SCALE")  # whose commands take longest
+SLOW = ("EVALUATION", "FEW_VIDEOS", "RESULTS", "SCALE")  # whose commands take longest
 
 
 @pytest.mark.parametrize(

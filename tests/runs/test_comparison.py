@@ -128,6 +128,7 @@ def test_what_is_done_is_not_done_again(compared):
         compare({**recipe, "data.groups": "other.csv"}, "none,se", seeds=1, out=out)
 
 
+@pytest.mark.slow
 def test_each_variant_is_timed_as_it_is_trained_and_the_second_call_goes_on(tiny_run, tmp_path, monkeypatch, caplog):
     recipe = {**TINY, "data.root": str(tiny_run.parent / "videos"), "model.attention": "tam"}
     variants = {"short": {"data.num_frames": 2}, "long": {"data.num_frames": 6, "run.precision": "auto"}}
