@@ -22,8 +22,6 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
         raise InputError('decoder torchcodec: not installed (pip install "cbam3d[torchcodec]")') from None
     except RuntimeError as error:
         raise _not_loaded(error) from None
-    from torchvision.transforms.v2 import functional as F  # whose import takes seconds
-
     if not os.path.exists(path):
         raise VideoError(path, "no such file")
     if os.path.getsize(path) == 0:
@@ -42,6 +40,8 @@ def read_frames(path: str | os.PathLike[str], frames: Sequence[int], size: tuple
             raise _not_loaded(error) from None
         raise VideoError(path, f"unreadable ({reason_of(error).lower()})") from None
     if size is not None and tuple(size) != tuple(pictures.shape[-2:]):
+        from torchvision.transforms.v2 import functional as F  # whose import takes seconds
+
         pictures = F.resize(pictures, list(size), antialias=True)
     return pictures.movedim(1, 0).contiguous()
 

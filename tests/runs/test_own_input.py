@@ -23,7 +23,7 @@ def test_without_weights_it_is_that_of_kinetics():
 
 def test_torchvisions_weights_bring_theirs(caplog):
     config = load_config({"model.name": "torchvision/resnet18", "model.attention": "none"})
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "cbam3d"):
         data = with_own_input(config.override({"model.weights": "IMAGENET1K_V1"})).data
     assert data.mean == tuple(ResNet18_Weights.IMAGENET1K_V1.transforms().mean)
     assert data.std == tuple(ResNet18_Weights.IMAGENET1K_V1.transforms().std)
