@@ -119,7 +119,7 @@ class DataConfig(Section):
     """Pixels of the network's input: of a square, or height and width."""
     mean: tuple[Number, Number, Number] | None = None
     """Mean of red, green and blue, in units of the full range; null for that of the pretrained weights, where it is
-    known, else 0.432, 0.395, 0.376 (of Kinetics)."""
+    known (ImageNet's, of a file of an image network that is inflated), else 0.432, 0.395, 0.376 (of Kinetics)."""
     std: tuple[Positive, Positive, Positive] | None = None
     """Standard deviation of red, green and blue, in units of the full range; null as for mean, else 0.228, 0.221,
     0.217."""

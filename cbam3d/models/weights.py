@@ -229,6 +229,16 @@ def _incomplete(origin: str, report: WeightsReport) -> str:
     return f"{origin} is not complete: {'; '.join(parts)}"
 
 
+def is_of_images(path: Path) -> bool:
+    """Whether a file holds the weights of an image network: some kernels have two dimensions, none has three.
+
+    Raises:
+        InputError: an unreadable file.
+    """
+    ranks = {value.ndim for value in _read(path)[1].values()}
+    return 4 in ranks and 5 not in ranks
+
+
 def _read(source: Any) -> tuple[str, dict[str, Tensor]]:
     """A name for the source, and its tensors."""
     if isinstance(source, (str, Path)):

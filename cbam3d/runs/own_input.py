@@ -7,8 +7,11 @@ from cbam3d.config import Config, DataConfig
 from cbam3d.errors import InputError
 from cbam3d.models.libraries.own_input import OwnInput
 from cbam3d.models.pretrained import own_input, weights_file
+from cbam3d.models.weights import is_of_images
 from cbam3d.runs.checkpoint import Checkpoint, open_checkpoint
 from cbam3d.runs.network import GIVEN, has_images
+
+IMAGENET = OwnInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ def _own_input(config: Config) -> OwnInput:
     if (run := _run_of(file)) is not None:
         return OwnInput(*run.config.data.scaling)
     ndim = 2 if model.as_video or has_images(config) else 3
+    if file is not None and ndim == 3 and "/" not in model.name and is_of_images(file):  # they are inflated
+        return IMAGENET
     try:
         return own_input(model.name, ndim, model.weights if file is None else None)
     except InputError:

@@ -50,7 +50,8 @@ def test_timms_architectures_bring_theirs(tmp_path):
         ({"model.name": "torchvision/resnet18"}, IMAGENET),
         ({"model.name": "resnet50", "model.as_video": "frames"}, IMAGENET),
         ({"model.name": "torchvision/r3d_18"}, KINETICS),
-        ({"model.name": "resnet10"}, KINETICS),
+        ({"model.name": "resnet10"}, IMAGENET),  # inflated
+        ({"model.name": "resnet50"}, IMAGENET),
     ],
 )
 def test_of_a_file_the_usual_weights_of_the_network_are_assumed(tmp_path, given, expected):
@@ -58,6 +59,13 @@ def test_of_a_file_the_usual_weights_of_the_network_are_assumed(tmp_path, given,
     config = load_config({**given, "model.weights": str(tmp_path / "w.pt")})
     data = with_own_input(config).data
     assert data.scaling == (pytest.approx(expected[0], abs=1e-3), pytest.approx(expected[1], abs=2e-3))
+
+
+def test_of_a_file_of_a_video_network_kinetics_is_assumed(tmp_path):
+    torch.save(get_model("r3d_18").state_dict(), tmp_path / "w.pt")
+    for name in ("resnet18", "resnet10"):
+        data = with_own_input(load_config({"model.name": name, "model.weights": str(tmp_path / "w.pt")})).data
+        assert data.scaling == (pytest.approx(KINETICS[0], abs=1e-3), pytest.approx(KINETICS[1], abs=2e-3))
 
 
 def test_each_tag_of_timm_has_its_own(monkeypatch):
