@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
+from safetensors import SafetensorError
 
 from cbam3d.errors import InputError, reason_of
 
@@ -22,15 +23,28 @@ _DEEPEST_YAML = 50  # values in each other
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 in what numbers are: 1e-3 is one, and 010 is ten."""
+    """YAML 1.2 in what numbers are: 1e-3 is one, 010 is ten, and 1:30 is text. A key stands once."""
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            raise yaml.YAMLError(f"{twice!r} stands twice")
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+        if _TEXT & set(node.value):
+            return str(node.value)
         return int(node.value) if _LEADING_ZERO.fullmatch(node.value) else super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+        return str(node.value) if _TEXT & set(node.value) else super().construct_yaml_float(node)
 
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _LEADING_ZERO = re.compile(r"[-+]?0\d+")
+_TEXT = {":", "_"}  # in YAML 1.1's numbers: 1:30 would be 90
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
@@ -144,6 +158,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield unfinished
         if unfinished.exists():
             unfinished.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(unfinished)):  # None where a disk is full
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -153,8 +171,8 @@ def writing(path: Path) -> Iterator[None]:
     """Raise InputError where a file that is written within the block cannot be."""
     try:
         yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def make_folder(path: str | Path) -> Path:

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import time
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from cbam3d import files
 from cbam3d.errors import InputError
-from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml, used_by_one
+from cbam3d.files import atomic_write, load_mapping, load_tensors, parse_yaml, to_yaml, used_by_one, writing
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -95,3 +96,28 @@ def test_a_folder_is_used_by_one(tmp_path, monkeypatch):
         pass
     with used_by_one(tmp_path):
         pass
+
+
+def test_a_key_stands_once_and_a_time_of_day_is_text():
+    for text in ("train: {epochs: 3}\ntrain: {batch_size: 8}", "{a: 1, a: 2}", "a: {b: 1, b: 1}"):
+        with pytest.raises(ValueError, match="stands twice"):
+            parse_yaml(text)
+    assert parse_yaml("a: {b: 1}\nb: [{b: 1}, {b: 2}]") == {"a": {"b": 1}, "b": [{"b": 1}, {"b": 2}]}
+    assert parse_yaml("[1:30, 1:30.5, 1_0, 10, 1.5]") == ["1:30", "1:30.5", "1_0", 10, 1.5]
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_previous_one(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("previous")
+
+    def fill_the_disk():
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"table\.csv"):
+        fill_the_disk()
+    with pytest.raises(InputError, match=r"w\.safetensors: cannot be written"), writing(tmp_path / "w.safetensors"):
+        save_file({"weight": torch.zeros(10)}, tmp_path / "missing/w.safetensors")
+    assert [one.name for one in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "previous"

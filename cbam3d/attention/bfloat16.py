@@ -2,8 +2,8 @@
 
 Where a kernel has more taps along T than the features have frames, with stride 1 and zero padding, the weight gradient
 reads uninitialised memory: 3 taps and 2 frames, as in the last stage of every 3D ResNet on 16 frames. Seen in torch
-2.9 to 2.15; docs/BFLOAT16.md has a report. Outputs are correct, as are float32, float16 and 2D convolutions. With
-explicit padding the gradient is correct.
+2.9 to 2.15; docs/BFLOAT16.md has a report. Outputs are correct but for 3 channels a group; float32, float16 and 2D
+convolutions are. With explicit padding everything is.
 """
 
 from functools import partial
@@ -50,9 +50,10 @@ def guard_conv3d(model: nn.Module) -> nn.Module:
 
 
 def is_affected(conv: nn.Conv3d | nn.ConvTranspose3d, x: Tensor) -> bool:
-    """Whether the convolution's weight gradient would be wrong for this input, (N, C, T, H, W)."""
+    """Whether the convolution's weight gradient, or with groups its output, would be wrong for this input, (N, C, T, H,
+    W)."""
     taps, frames = conv.kernel_size[0], x.shape[-3]
-    if x.device.type != "cpu" or taps <= frames or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or taps <= frames or not (torch.is_grad_enabled() or conv.groups > 1):
         return False
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return x.dtype == torch.bfloat16 or (autocast and x.dtype == torch.float32)

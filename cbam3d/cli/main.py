@@ -2,6 +2,8 @@
 
 import errno
 import io
+import os
+import signal
 import sys
 from importlib import import_module
 
@@ -67,6 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
         if not (text := _from_another_process(error)):
             raise
         _show(text, "red")
+        return 2
+    except BrokenPipeError:  # who reads the output has ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        _show(f"{error.filename}: {(error.strerror or 'no permission').lower()}", "red")
         return 2
     except OSError as error:
         if error.errno not in _OF_THE_DISK:

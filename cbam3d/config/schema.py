@@ -84,7 +84,8 @@ class DataConfig(Section):
     decoder: Literal["pyav", "torchcodec"] = "pyav"
     """Decoder of videos; torchcodec is an extra, and does not read AVI."""
     corrupt_frames: Literal["keep", "drop"] = "keep"
-    """Frames that the decoder marks as corrupt: keep shows them, drop repeats the last intact frame."""
+    """Frames that the decoder marks as corrupt: keep shows them, drop repeats the last intact frame. In copies by
+    prepare none is marked."""
     timeout_seconds: Positive = 60.0
     """Maximum time to read a clip, after which its file counts as unusable."""
     sampling: Fixed[Literal["clip", "segments"]] = "clip"

@@ -148,11 +148,11 @@ def _annotation(
         raise InputError(f"{where}: names no video ({facts.video})")
     removed = {ord(c): None for c in facts.remove}
     if several:
-        text = "|".join(name.translate(removed) for name in _labels(where, values, label))
+        text = "|".join(one_spelling(name.translate(removed)) for name in _labels(where, values, label))
     else:
-        text = label.format_map(values).translate(removed).strip()
+        text = one_spelling(label.format_map(values).translate(removed))
     start, end = (_time(where, getattr(facts, name).format_map(values), name) for name in ("start", "end"))
-    group = group_name(facts.group.format_map(values))
+    group = one_spelling(facts.group.format_map(values))
     if start is None and end is None:
         return video, Annotation(text, split, group, several=several)
     start, end = start or 0.0, math.inf if end is None else end
@@ -236,8 +236,8 @@ def suffix_of(video: str) -> str:
     return suffix if suffix.lower() in VIDEO_SUFFIXES else ""
 
 
-def group_name(text: str) -> str:
-    """The same group, however its name was typed: without spaces around it, its accents composed."""
+def one_spelling(text: str) -> str:
+    """The same label or group, however it was typed: without spaces around it, its accents composed."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -249,7 +249,7 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
         OSError, csv.Error, ValueError: an unreadable file.
     """
     with open(path, newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.DictReader(file, restval="", skipinitialspace=True), 2):
+        for line, row in enumerate(csv.DictReader(file, restval="", skipinitialspace=True, strict=True), 2):
             if any(extra := row.pop(None, [])):  # type: ignore[call-overload]
                 number = len(row) + len(extra)
                 raise InputError(f"{path}, row {line}: {number} fields for {len(row)} columns: quote what has commas")

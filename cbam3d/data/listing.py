@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cbam3d.data.annotations import Annotation, csv_rows, group_name, read_annotations, suffix_of
+from cbam3d.data.annotations import Annotation, csv_rows, one_spelling, read_annotations, suffix_of
 from cbam3d.data.recipe import SPLITS, Recipe
 from cbam3d.errors import InputError, counted, unknown
 from cbam3d.files import is_hidden, leads_out
@@ -254,7 +254,7 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
                 raise InputError(f"{groups_file}: {entry['path']} is listed twice, with different entries")
             if entry.get("start") or entry.get("end"):
                 raise InputError(f"{groups_file}: parts of videos are listed in data.annotations, not in groups")
-        groups = {path: group_name(entry["group"]) for path, entry in entries.items()}
+        groups = {path: one_spelling(entry["group"]) for path, entry in entries.items()}
         if empty := next((path for path, group in groups.items() if not group), None):
             raise InputError(f"{groups_file}: no group for {empty}")
     except KeyError as error:
@@ -272,7 +272,7 @@ def _apply_groups(rows: list[dict[str, Any]], groups_file: Path, root: Place) ->
         row["split"] = entries[row["path"]].get("split", "").strip() or row["split"]
         if row["split"] not in ("", *SPLITS, "unused"):
             raise InputError(f"{groups_file}: {row['path']}: {unknown('split', row['split'], [*SPLITS, 'unused'])}")
-        label = entries[row["path"]].get("label", "").strip()
+        label = one_spelling(entries[row["path"]].get("label", ""))
         if label and label != row["label"] and not row["problem"] and not row["end"]:
             row["problem"] = f"labelled {label!r} in {groups_file.name}, but in the folder of {row['label']!r}"
     return sorted(groups.keys() - {row["path"] for row in rows})

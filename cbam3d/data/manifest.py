@@ -18,6 +18,7 @@ from pyarrow import csv
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
 from cbam3d.storage import Part, Place, Source, is_url, local_copy, place_of, written
+from cbam3d.video.pixels import MOST_ELONGATED
 
 TABLE_NAME = "manifest.csv"  # in the folder of the videos, or of a run
 JOURNAL_NAME, DUPLICATES_NAME = ".manifest.unfinished", "duplicates.csv"  # beside it
@@ -248,6 +249,9 @@ def read_manifest(path: Place, allow_outside: bool = False) -> Manifest:
         raise InputError(f"{path}: a video with frames has no width or height")
     _check(path, table, table.width > _LARGEST_SIDE, f"is wider than {_LARGEST_SIDE:,} pixels")
     _check(path, table, table.height > _LARGEST_SIDE, f"is taller than {_LARGEST_SIDE:,} pixels")
+    sides = np.sort(np.stack([table.width, table.height]), 0).astype(np.int64)
+    elongated = table.usable & (sides[1] > MOST_ELONGATED * sides[0])
+    _check(path, table, elongated, f"has one side that is more than {MOST_ELONGATED} times the other")
     _check(path, table, ~(np.isfinite(table.fps) & (table.fps >= 0)), "has an invalid frame rate")
     known = table.split.equals("")
     for split in (*SPLITS, "unused"):

@@ -32,7 +32,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal
 
-from cbam3d.data.annotations import Annotations, without_suffix
+from cbam3d.data.annotations import Annotations, one_spelling, without_suffix
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import load_mapping
 
@@ -84,10 +84,12 @@ class Recipe:
         return [_regex(pattern) for pattern in self.patterns]
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The fields of a path relative to the root, by the first pattern that matches; None if none does."""
+        """The fields of a path relative to the root, by the first pattern that matches, a label in its one spelling;
+        None if none does."""
         for regex in self._regexes:
             if match := regex.fullmatch(path):
-                return match.groupdict()
+                fields = match.groupdict()
+                return {**fields, "label": one_spelling(fields["label"])} if fields.get("label") else fields
         return None
 
     def refuse_split_as_label(self, root: object, path: str) -> None:

@@ -103,6 +103,14 @@ def leaking_groups(manifest: Manifest) -> list[str]:
     return [names[i] for i in np.intersect1d(codes[manifest.split.equals("train")], codes[held_out])]
 
 
+def divided_files(manifest: Manifest) -> list[str]:
+    """The sorted files with usable parts in several splits."""
+    used = manifest.select(manifest.usable & ~manifest.split.equals("unused"))
+    (files, names), (splits, _) = used.path.codes(), used.split.codes()
+    of_files = np.unique(np.stack([files, splits]), axis=1)[0]
+    return sorted(names[i] for i in np.flatnonzero(np.bincount(of_files, minlength=len(names)) > 1))
+
+
 def rows_of(manifest: Manifest, split: str) -> Manifest:
     """The usable videos of a split."""
     return manifest.select(manifest.split.equals(split) & manifest.usable)

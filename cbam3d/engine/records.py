@@ -103,7 +103,10 @@ class SkippedFiles:
         if new and self.writes:
             for name, reason in new.items():
                 logger.warning(f"skipped {name}: {reason}")
-            with open(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with (
+                atomic_write(self.path) as unfinished,
+                open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            ):
                 csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:
             name, reason = next(iter(self.reasons.items()))

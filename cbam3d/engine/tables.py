@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cbam3d.engine.scores import Predictions, class_accuracies
 from cbam3d.engine.several import Ranking, f1_scores
+from cbam3d.files import atomic_write
 
 
 def write_predictions(path: Path, given: Predictions, groups: list[str], classes: list[str]) -> None:
@@ -109,5 +110,8 @@ def write_confusion(path: Path, confusion: Tensor, classes: list[str]) -> None:
 
 
 def _write(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        atomic_write(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         csv.writer(file).writerows([header, *rows])

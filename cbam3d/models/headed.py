@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbam3d.attention.insertion.features import describe, evaluating, examples
+from cbam3d.attention.insertion.features import describe, enlarge, evaluating, examples, run, with_layouts
 from cbam3d.attention.nd import pool_to_grid
 
 
@@ -81,35 +81,61 @@ def cut(model: nn.Module, head: Collection[str] | None = None, example: Any = No
     """
     kind = type(model).__name__
     failure = f"{kind} takes none of the inputs tried"
+    found: tuple[list[Event], int, Any] | None = None
     for inputs in [example] if example is not None else examples(model):
         try:
             events = _events(model, inputs)
         except Exception as error:  # networks reject a size with any error
             failure = f"{kind}: {str(error).partition(chr(10))[0]}"
             continue
-        candidates = _with_positions(model, events, head)
+        before = _before_head(model, events, head)
+        candidates = [i for i, (_, output) in enumerate(before) if output is not None and _has_positions(output)][::-1]
         if not candidates:
-            raise ValueError(f"{kind} has no features with positions for another head")
+            failure = f"{kind} has no features with positions for another head"
+            continue
         place = next((i for i in candidates[:_TRIES] if not _passes_by(model, events[i][0], inputs)), None)
         if place is None:
             name = events[candidates[0]][0]
             raise ValueError(f"{kind} has no single features for another head: its own reads more than {name}")
-        channels = _end_at(model, events, place)
-        _freeze_unused(model, inputs)
-        return channels
-    raise ValueError(failure)
+        is_same = found is not None and found[0][found[1]][0] == events[place][0]
+        if found is None or len(events) - place < len(found[0]) - found[1]:
+            found = events, place, inputs
+        if is_same or not _shrinks_to_one(model, before[place + 1 :]):
+            break
+    if found is None:
+        raise ValueError(failure)
+    channels = _end_at(model, *found)
+    _freeze_unused(model, found[2])
+    return channels
 
 
 _TRIES = 64  # outputs, from the last one, that are tried as the end of a network
 Event = tuple[str, Tensor | None]  # a module begins (None), or ends with an output
 
 
-def _end_at(model: nn.Module, events: list[Event], place: int) -> int:
+def _shrinks_to_one(model: nn.Module, events: list[Event]) -> bool:
+    """Whether layers with parameters had one position only: maps of a larger input perhaps, or what follows pooling."""
+    return any(
+        output is not None and output.ndim in (4, 5) and not _has_positions(output) and _has_own(model, name)
+        for name, output in events
+    )
+
+
+def _has_own(model: nn.Module, name: str) -> bool:
+    return bool([*model.get_submodule(name).parameters(recurse=False)])
+
+
+def _end_at(model: nn.Module, events: list[Event], place: int, inputs: Any) -> int:
     """Let a network return the output of an event; returns its channels."""
     name, features = events[place]
     assert features is not None
     layer = model.get_submodule(name)
     found = describe(layer, features)  # None for tokens
+    for factor in (1, 2) if found is not None else ():
+        larger = run(model, enlarge(inputs, factor))
+        found = with_layouts({name: found}, larger.features)[name]  # type: ignore[dict-item]
+        if larger.error is None:
+            break
     channels_last = found is None or found.layout == "channels_last"
     captured = _Captured(channels_last)
     layer.register_forward_hook(captured.take)
@@ -167,17 +193,15 @@ def _events(model: nn.Module, inputs: Any) -> list[Event]:
     return events
 
 
-def _with_positions(model: nn.Module, events: list[Event], head: Collection[str] | None) -> list[int]:
-    """Of the outputs before a module of the head begins, those with positions, the last one first."""
+def _before_head(model: nn.Module, events: list[Event], head: Collection[str] | None) -> list[Event]:
+    """The events before a module of the head begins."""
     if head is None:
         begun = [name for name, output in events if output is None]
-        own = (name for name in reversed(begun) if [*model.get_submodule(name).parameters(recurse=False)])
-        ends = {next(own, "")}
+        ends = {next((name for name in reversed(begun) if _has_own(model, name)), "")}
     else:
         ends = {name.rpartition(".")[0] for name in head}
     begins = [i for i, (name, output) in enumerate(events) if output is None and name in ends]
-    before = events[: min(begins, default=len(events))]
-    return [i for i, (_, output) in enumerate(before) if output is not None and _has_positions(output)][::-1]
+    return events[: min(begins, default=len(events))]
 
 
 def _has_positions(output: Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cbam3d.attention.insertion.features import evaluating, examples
 from cbam3d.attention.nd import BATCH_NORM, CONV
@@ -39,7 +40,10 @@ def inflate(model: nn.Module) -> nn.Module:
     refusal = f"{type(model).__name__} cannot be inflated"
     training = {name: module.training for name, module in model.named_modules()}
     layers: dict[str, nn.Module] = {}
+    zeros = [name for name, parameter in model.named_parameters() if not is_lazy(parameter) and not parameter.any()]
     with evaluating(model):
+        for name in zeros:  # of branches that begin at zero nothing would be seen
+            model.get_parameter(name).uniform_(0.5, 1)
         example, of_image = _first_accepted(model)
         kernels: list[Tensor] = []
         done = ""
@@ -62,8 +66,11 @@ def inflate(model: nn.Module) -> nn.Module:
             of_clip = model(still)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ValueError(f"{refusal}: {str(error).partition(chr(10))[0]}; frames is the other way") from None
-        if of_clip.shape != of_image.shape or not torch.allclose(of_clip, of_image, rtol=1e-3, atol=1e-4):
+        near = 1e-4 * float(of_image.abs().max())
+        if of_clip.shape != of_image.shape or not torch.allclose(of_clip, of_image, rtol=1e-3, atol=near):
             raise ValueError(f"{refusal}, as it computes in two dimensions outside its layers; frames is the other way")
+    for name in zeros:
+        model.get_parameter(name).zero_()
     for name, layer in layers.items():
         layer.train(training[name])
     for kernel in kernels:

@@ -47,7 +47,7 @@ class Checkpoint:
 
     @property
     def drawn(self) -> str:
-        """See `Source.drawn`; empty in what `Run.save_pretrained` wrote."""
+        """See `Source.drawn`; empty in what an older version wrote."""
         return self.state.get("drawn", "")
 
     @property
@@ -204,6 +204,7 @@ def _read_pretrained(folder: Path, source: str) -> Checkpoint:
             raise InputError(f"{source}: no run of cbam3d ({CONFIG} describes none)")
         state = {name: facts[name] for name in ("kind", "classes", "config")}
         state |= {"state": {"epoch": facts["epoch"]}, "average": None, "new_parameters": []}
+        state["drawn"] = str(facts.get("drawn", ""))
     except InputError:
         raise
     except (OSError, ValueError, KeyError, AttributeError) as error:

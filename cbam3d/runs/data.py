@@ -20,7 +20,7 @@ from cbam3d.data.loader import Samples
 from cbam3d.data.manifest import Manifest
 from cbam3d.data.recipe import SPLITS, Recipe, load_recipe
 from cbam3d.data.sampling import Sampling
-from cbam3d.data.split import class_names, rows_of
+from cbam3d.data.split import class_names, divided_files, rows_of
 from cbam3d.data.videos import Clips, VideoDataset
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
@@ -31,7 +31,13 @@ from cbam3d.runs.table import load_manifest, refuse_leaks, refuse_other_classes,
 from cbam3d.storage import BlockCache, Place, default_folder, exists, kept_copy, place_of
 from cbam3d.video.index import INDEX_NAME, PacketIndex
 
+_DIGITS = 12  # of the digest of a name
+
 logger = logging.getLogger(__name__)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,23 @@ class Source:
 
     @property
     def drawn(self) -> str:
-        """A digest of the images that chance holds out (`data.test_fraction`); empty where folders or lists decide."""
-        if not self.images or (self.recipe.match(self.test.name(0)) or {}).get("split"):
+        """What is held out: of videos a digest of each name, one after the other; of images that chance holds out
+        (`data.test_fraction`) a digest of all, empty where folders decide."""
+        if self.manifest is not None:
+            return "".join(sorted(map(_digest, self._held_out_names())))
+        if (self.recipe.match(self.test.name(0)) or {}).get("split"):
             return ""
         names = sorted(self.test.name(i) for i in range(len(self.test)))
         return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
+
+    def held_out_beyond(self, drawn: str) -> list[str]:
+        """The names of the videos that are held out here, but not by a run, see `drawn`."""
+        known = {drawn[i : i + _DIGITS] for i in range(0, len(drawn), _DIGITS)}
+        return [name for name in self._held_out_names() if _digest(name) not in known]
+
+    def _held_out_names(self) -> list[str]:
+        assert self.manifest is not None
+        return [name for split in ("val", "test") for name in rows_of(self.manifest, split).names()]
 
     @property
     def several(self) -> bool:
@@ -102,8 +120,9 @@ def open_source(
 
 
 def refuse_other_draw(source: Source, drawn: str, root: str) -> None:
-    """Raise InputError where chance holds out other images than those that it held out when a run began."""
-    if drawn and source.drawn and source.drawn != drawn:
+    """Raise InputError where chance holds out other images than those that it held out when a run began; the videos of
+    a run are those of its table."""
+    if source.images and drawn and source.drawn and source.drawn != drawn:
         raise InputError(
             f"{root}: images came or went since the run began, so that others would be held out: divide them into "
             "the folders train and test"
@@ -145,6 +164,11 @@ def _open_videos(config: Config, recipe: Recipe, expected: list[str] | None, pro
         manifest = with_background(manifest, needed_frames(manifest, sampling) * (1 - reach))
     if not data.allow_leaks:
         refuse_leaks(manifest)
+        if data.reach and (divided := divided_files(manifest)):
+            raise InputError(
+                f"data.reach: {divided[0]} has parts in several splits, whose frames training would see "
+                "(data.allow_leaks accepts it)"
+            )
     classes = class_names(manifest, recipe)
     unlisted = manifest.problem.equals(UNLISTED)
     if unlisted.any():
@@ -287,6 +311,9 @@ def _held_out(splits: Collection[str]) -> tuple[str, str]:
 
 def _open_images(config: Config, recipe: Recipe, progress: Progress) -> Source:
     data, root = config.data, place_of(config.data.root)
+    for key in ("groups", "annotations", "manifest", "split", "background", "reach"):
+        if getattr(data, key) != getattr(DataConfig(), key):
+            raise InputError(f"data.{key} has no effect on images, and {recipe.name} has images: remove it")
     if not isinstance(root, Path):
         raise InputError(f"{root}: data sets of images are read from disks")
     render_missing(recipe.name, root)

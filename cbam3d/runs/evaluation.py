@@ -16,10 +16,10 @@ from cbam3d.engine.events import FORMATS, Event
 from cbam3d.engine.progress import no_progress
 from cbam3d.engine.records import SkippedFiles
 from cbam3d.engine.scoring import score
-from cbam3d.errors import InputError
+from cbam3d.errors import InputError, counted
 from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
-from cbam3d.runs.data import open_source, refuse_other_draw
+from cbam3d.runs.data import Source, open_source, refuse_other_draw
 from cbam3d.runs.dataset import held_out_loaders
 from cbam3d.runs.duplicates import refuse_trained
 from cbam3d.runs.event_evaluation import score_segments, why_no_segments
@@ -47,6 +47,8 @@ def evaluate(
     same_data = here == then if isinstance(here, Url) or isinstance(then, Url) else here.resolve() == then.resolve()
     has_table = (saved.folder / TABLE_NAME).is_file()  # which decides, whatever lists say
     keys = ("split", "groups", "test_fraction", *(["annotations"] if has_table else [])) if same_data else ("split",)
+    if saved.drawn and not has_table and not saved.images:  # what it held out is known, whatever leads to it
+        keys = ()
     changed = [key for key in keys if getattr(config.data, key) != getattr(saved.config.data, key)]
     if same_data and Path(config.data.recipe).name != Path(saved.config.data.recipe).name:
         changed.insert(0, "recipe")
@@ -64,6 +66,8 @@ def evaluate(
         refuse_changed(source.manifest, here)
     elif source.manifest is not None and not config.data.allow_leaks:
         refuse_trained(source.manifest, config.data.root, saved.folder)
+    if source.manifest is not None and not has_table and not config.data.allow_leaks:
+        _refuse_unknown(source, saved, here.name == then.name)
     if split == "val" and source.validation is source.test:
         raise InputError(f"{config.data.root}: no val split beside test")
     model = saved.model(config, **options).to(fabric.device)
@@ -88,6 +92,26 @@ def evaluate(
         (folder / "skipped.csv").unlink(missing_ok=True)
         SkippedFiles(folder / "skipped.csv", config.data.max_bad_videos).add(problems)
     return result
+
+
+def _refuse_unknown(source: Source, saved: Checkpoint, same_name: bool) -> None:
+    """Hold the videos that are held out against those that a run held out which has no table of its videos.
+
+    Raises:
+        InputError: others of a folder of the same name, so that some were in training.
+    """
+    if not (others := source.held_out_beyond(saved.drawn)):
+        return
+    if saved.drawn and same_name:
+        raise InputError(
+            f"{saved.folder} did not hold out {counted(len(others), 'video')} that would be scored, the first is "
+            f"{others[0]}: give what divided its videos (data.groups, data.annotations or data.manifest), or accept it "
+            "with data.allow_leaks"
+        )
+    logger.warning(
+        f"what {saved.folder} was trained on is not known, as it has no {TABLE_NAME}: videos that are scored may be "
+        "among it"
+    )
 
 
 def _to_score(trained: Config, given: Config) -> Config:

@@ -12,7 +12,7 @@ from cbam3d.config import Config
 from cbam3d.engine.records import write_json
 from cbam3d.engine.train import weights_of
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder, printable, to_yaml
+from cbam3d.files import make_folder, printable, to_yaml, writing
 from cbam3d.models.ours import attention_of
 from cbam3d.models.repository import CONFIG, METRICS, WEIGHTS, check_name, separate, upload
 from cbam3d.runs.checkpoint import PRETRAINED, Checkpoint, read_metrics
@@ -39,9 +39,11 @@ def save_pretrained(saved: Checkpoint, folder: Path, repository: str, license: s
         text = f"the scores of its run are those of epoch {scored}, not of {saved.epoch}: name the folder of the run"
         raise InputError(f"{saved.path}: {text}")
     make_folder(folder)
-    save_file(separate(weights_of(saved.state)), folder / WEIGHTS)
+    with writing(folder / WEIGHTS):
+        save_file(separate(weights_of(saved.state)), folder / WEIGHTS)
     facts = {"cbam3d": __version__, "format": PRETRAINED, "kind": saved.state["kind"], "classes": saved.classes}
-    write_json(folder / CONFIG, {**facts, "epoch": saved.epoch, "config": config.plain()})
+    facts |= {"epoch": saved.epoch, "drawn": saved.drawn}
+    write_json(folder / CONFIG, {**facts, "config": config.plain()})
     write_json(folder / METRICS, metrics)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     items = next(metrics[name] for name in ("num_videos", "num_images") if name in metrics)

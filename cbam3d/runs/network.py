@@ -1,9 +1,11 @@
 """A configuration -> its network."""
 
 import math
+import sys
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cbam3d.attention import attention_options
 from cbam3d.attention.heads import head_options
@@ -181,9 +183,19 @@ def count_parameters(model: nn.Module, trained: bool = False) -> int:
 
 
 def keep_hooks_and_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """SyncBatchNorm in place of every BatchNorm. torch's conversion drops hooks, and with them inserted attention."""
+    """SyncBatchNorm in place of every BatchNorm. The conversions drop hooks, and with them inserted attention.
+
+    Raises:
+        InputError: a norm that computes more than BatchNorm does.
+    """
     hooks = {name: module._forward_hooks for name, module in model.named_modules() if module._forward_hooks}
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    timm = sys.modules.get("timm.layers")
+    known = (nn.SyncBatchNorm, timm.BatchNormAct2d) if timm else nn.SyncBatchNorm  # timm's contain an activation
+    for name, module in model.named_modules():
+        adds = isinstance(module, _BatchNorm) and type(module).forward is not _BatchNorm.forward
+        if adds and not isinstance(module, known):
+            raise InputError(f"run.sync_batchnorm: {name} is a {type(module).__name__}, of which no form is known")
+    model = (timm or nn.SyncBatchNorm).convert_sync_batchnorm(model)
     modules = dict(model.named_modules())
     for name, kept in hooks.items():
         modules[name]._forward_hooks.update(kept)

@@ -15,7 +15,7 @@ from cbam3d.data.manifest import DUPLICATES_NAME, JOURNAL_NAME, TABLE_NAME, Mani
 from cbam3d.data.recipe import Recipe, load_recipe
 from cbam3d.data.scan import Reading, Scan, copies_manifest, scan_videos
 from cbam3d.data.shards import write_shards
-from cbam3d.data.split import class_names
+from cbam3d.data.split import class_names, divided_files
 from cbam3d.engine.progress import Progress
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
@@ -256,7 +256,13 @@ def _free(folder: Place, what: str) -> Place:
 def _write_shards(
     prepared: _Prepared, divided: Manifest, classes: list[str], folder: Place, allow_outside: bool, progress: Progress
 ) -> None:
-    """Pack the usable videos, those of each split apart."""
+    """Pack the usable videos, those of each split apart.
+
+    Raises:
+        InputError: a video with parts in several splits, or that is not among the originals.
+    """
+    if in_several := divided_files(divided):
+        raise InputError(f"--shards: {in_several[0]} has parts in several splits, an archive holds videos of one")
     splits = dict(zip(divided.path, divided.split, strict=True))
     names = {f"{name}.avi": name for name in divided.path} | {name: name for name in divided.path}
     if foreign := [path for path in prepared.manifest.path if path not in names]:

@@ -20,7 +20,7 @@ from cbam3d.data.batch import SampleIndex
 from cbam3d.data.manifest import TABLE_NAME
 from cbam3d.data.recipe import SPLITS
 from cbam3d.errors import InputError
-from cbam3d.files import make_folder, printable, writing
+from cbam3d.files import atomic_write, make_folder, printable, writing
 from cbam3d.models.ours import attention_of
 from cbam3d.models.repository import METRICS
 from cbam3d.runs.checkpoint import Checkpoint, read_metrics
@@ -67,8 +67,8 @@ def report(saved: Checkpoint, folder: Path, out: Path | None = None, mistakes: i
     shown = [replace(one, path=printable(one.path)) for one in found]
     examples = {"mistakes": shown[: len(wrong)], "successes": shown[len(wrong) :]}
     page = template.render(**_facts(folder, saved), **examples, trouble=printable(trouble))
-    with writing(out):
-        out.write_text(page, "utf-8")
+    with writing(out), atomic_write(out) as unfinished:
+        unfinished.write_text(page, "utf-8")
     return out
 
 

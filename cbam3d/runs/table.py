@@ -86,6 +86,12 @@ def split_manifest(manifest: Manifest, data: DataConfig, recipe: Recipe) -> Mani
     if data.split != 1 and not listed and not recipe.test_groups and not data.manifest and not data.groups:
         none = f"no lists of {recipe.name} are there: name data.annotations" if recipe.lists_have_numbers else ""
         raise InputError(f"data.split {data.split}: {none or f'{recipe.name} has one split'}")
+    if recipe.lists_have_numbers and not listed and not recipe.test_groups and manifest.split.equals("").all():
+        alone = manifest.path.values.equals(manifest.group.values)
+        apart = ", each by itself: those of one source may be on both sides" if alone else ", by group"
+        logger.warning(
+            f"no lists of {recipe.name} are there (data.annotations): a share of its videos is held out{apart}"
+        )
     return assign_splits(manifest, recipe, data.split, data.test_fraction, listed)
 
 

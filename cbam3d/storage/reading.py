@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -187,6 +188,8 @@ def open_file(source: Source, seconds: float = 60.0, cache: BlockCache | None = 
         with (cache or BlockCache(Path(), 0)).open(key, state.num_bytes) as kept:
             yield _RemoteFile(within, state, name, kept, seconds, start, size)
         return
+    if not stat.S_ISREG(os.stat(within).st_mode):  # opening a pipe would wait for who writes to it
+        raise IsADirectoryError(None, "not a file")
     with open(within, "rb") as file:
         state = os.fstat(file.fileno())
         start, size = (part.start, part.num_bytes) if part else (0, state.st_size)

@@ -52,12 +52,8 @@ class VideoError(InputError):
         return VideoError, (self.path, self.reason)
 
 
-# Formats whose files do not tell the mean frame rate: it is that of the first packets, or the nominal one.
-RATE_IS_GUESSED = {"matroska,webm", "flv", "mpegts", "avi", "asf", "nut", "apng"}
-
-
 def frame_rate(stream: VideoStream) -> Fraction | None:
-    """Frames a second: the mean that the file tells, or else FFmpeg's guess."""
+    """Frames a second: the mean that the file tells, which counts pauses, or FFmpeg's guess from the first packets."""
     return stream.average_rate or stream.guessed_rate
 
 
@@ -153,6 +149,8 @@ def open_input(
         limits = (deadline.seconds, deadline.seconds)
         with av.open(source, format=format, options=options or {}, timeout=limits, **_ANY_METADATA) as container:
             pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+            if container.format.name == "concat":  # a list of other files, which may lie anywhere
+                raise VideoError(deadline.path, "a list of files, not a video")
             if not pictures:
                 raise VideoError(deadline.path, "no video stream")
             if pictures[0].codec_context is None:

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from cbam3d.storage import BlockCache, OpenFile, Source, is_local, place_of
 from cbam3d.video.container import (
-    RATE_IS_GUESSED,
     Deadline,
     VideoError,
     frame_rate,
@@ -230,7 +229,7 @@ def read_packets(path: str | os.PathLike[str], timeout_seconds: float = 60.0) ->
 
 
 def file_rate(path: Source, timeout_seconds: float = 60.0) -> float:
-    """Frames a second, the mean of a file, for which packets are read where the format does not tell; 0 if unknown.
+    """Frames a second by the times of all packets, see `rate_by_times`; 0 if unknown.
 
     Raises:
         VideoError: a file that cannot be read.
@@ -238,7 +237,7 @@ def file_rate(path: Source, timeout_seconds: float = 60.0) -> float:
     deadline = Deadline(path, timeout_seconds)
     with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
         known, base = float(frame_rate(stream) or 0), stream.time_base
-        if container.format.name not in RATE_IS_GUESSED or base is None:
+        if base is None:
             return known
         shown = (packet.pts for packet in demux(container, stream, deadline))
         return rate_by_times(known, [float(pts * base) for pts in shown if pts is not None])

@@ -6,11 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 from av import VideoFrame
+from av.sidedata import sidedata
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
 MOST_ELONGATED = 32  # times the shorter side, the longer one
 _local = threading.local()
+
+
+def _unknown_kind(kind: type[sidedata.Type], value: int) -> sidedata.Type:
+    """FFmpeg has kinds of side data (EXIF, stereo views) that PyAV 18 does not know, and would raise ValueError for."""
+    unknown = object.__new__(kind)
+    unknown._value_, unknown._name_ = value, f"UNKNOWN_{value}"
+    return unknown
+
+
+sidedata.Type._missing_ = classmethod(_unknown_kind)  # type: ignore[assignment, arg-type]
 
 
 class Orientation(NamedTuple):

@@ -19,7 +19,7 @@ from av.packet import Packet
 from cbam3d.errors import InputError, counted
 from cbam3d.files import leads_out
 from cbam3d.storage import Place, state_of, written
-from cbam3d.video.container import RATE_IS_GUESSED, Deadline, VideoError, frame_rate, open_video, reason_of, video_file
+from cbam3d.video.container import Deadline, VideoError, frame_rate, open_video, reason_of, video_file
 from cbam3d.video.decode import ReadingLog, all_frames, demux, file_rate, read_packets, stream_facts
 from cbam3d.video.encode import video_writer
 from cbam3d.video.fingerprint import THUMBNAIL, fingerprint
@@ -152,15 +152,14 @@ def probe_video(
             deadline = Deadline(path, timeout_seconds)
             with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
                 log = _Log(container, stream)
-                is_guess = container.format.name in RATE_IS_GUESSED
-                known = frame_rate(stream) or 0 if not (is_guess and copies) else file_rate(path, timeout_seconds)
+                known = file_rate(path, timeout_seconds) if copies else frame_rate(stream) or 0
                 rate = Fraction(known).limit_denominator(_MOST_TICKS)
                 frames = count.over(all_frames(container, stream, deadline, log))
                 size, copied = _consume(frames, rate, copies, name)
                 if size is None:
                     reason = f" ({log.errors[0]})" if log.errors else ""
                     return VideoInfo(problem=f"no frame can be decoded{reason}")
-                if is_guess and len(count.times) == count.frames:
+                if len(count.times) == count.frames:
                     rate = Fraction(rate_by_times(float(rate), count.times)).limit_denominator(_MOST_TICKS)
                 problems = log.problems(count.frames)
                 problems += [counted(count.corrupt, "corrupt frame")] if count.corrupt else []
@@ -219,9 +218,7 @@ def _measure_file(path: str | os.PathLike[str], deadline: Deadline) -> VideoInfo
             log = _Log(container, stream)
             for packet in demux(container, stream, deadline):
                 log.packet(packet)
-            table, rate = log.table(), float(frame_rate(stream) or 0)
-            if container.format.name in RATE_IS_GUESSED:
-                rate = rate_by_times(rate, log.times)
+            table, rate = log.table(), rate_by_times(float(frame_rate(stream) or 0), log.times)
             if table is None or table.gaps or log.cut or cut_off(file, container.format.name) or log.early_end():
                 return None
         with open_video(file, deadline) as (container, stream):

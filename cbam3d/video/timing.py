@@ -12,6 +12,7 @@ import numpy as np
 EXACT = 1e-3  # seconds, to which times in tables and containers are rounded
 REORDERED = 8  # frames, at most, over which times of coding differ in order from those of showing
 _REGULAR = 0.25  # frames, by which the times of a constant frame rate may be off
+_PAUSE = 2.0, 20  # seconds, and times the median, by which two frames of a recording that went on are apart at most
 
 
 def encode_times(times: Sequence[float], fps: float) -> bytes:
@@ -44,12 +45,14 @@ def continued(times: Sequence[float], fps: float = 0.0) -> np.ndarray:
 
 def rate_by_times(known: float, times: Sequence[float]) -> float:
     """Frames a second as a container tells, or the mean by the times of frames, see `continued`, where these contradict
-    it."""
-    parts = _parts(times)
-    length, steps = sum(max(part) - min(part) for part in parts), sum(len(part) - 1 for part in parts)
-    if not length or abs(known - steps / length) <= 0.05 * steps / length:
+    it. Pauses of the recording do not count."""
+    steps = np.concatenate([np.empty(0), *(np.diff(np.sort(part)) for part in _parts(times))])
+    if len(steps):
+        steps = steps[steps <= max(_PAUSE[0], _PAUSE[1] * float(np.median(steps)))]
+    if not steps.any():
         return known
-    return steps / length
+    rate = float(len(steps) / steps.sum())
+    return known if abs(known - rate) <= 0.05 * rate else rate
 
 
 def _parts(times: Sequence[float]) -> list[list[float]]:

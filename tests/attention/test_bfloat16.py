@@ -134,3 +134,15 @@ def test_only_what_is_wrong_goes_another_way(x, affected):
     assert is_affected(conv, x) is affected
     with torch.no_grad():
         assert not is_affected(conv, x)
+        assert is_affected(Conv3d(4, 4, 3, padding=1, groups=2), x) is affected
+
+
+def test_outputs_of_groups_of_three_channels_are_those_of_float32():
+    torch.manual_seed(0)
+    conv, x = Conv3d(33, 33, 3, padding=1, groups=11), torch.randn(1, 33, 1, 6, 6)
+    with torch.no_grad():
+        expected = conv(x)
+        for _ in range(10):
+            poison()
+            with torch.autocast("cpu", torch.bfloat16):
+                torch.testing.assert_close(conv(x).float(), expected, rtol=0.05, atol=0.05)

@@ -457,3 +457,18 @@ def test_another_default_dtype_changes_nothing(default):
         torch.set_default_dtype(torch.float32)
     assert torch.equal(found, expected)
     assert torch.equal(other, gradient)
+
+
+@pytest.mark.parametrize("count", [200, 1000, 70_000])
+def test_maxima_are_found_where_products_of_matrices_are_of_bfloat16(count):
+    usual = torch.get_float32_matmul_precision()
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, 1, 1, count)
+    try:
+        for precision in ("highest", "medium"):
+            torch.set_float32_matmul_precision(precision)
+            assert torch.equal(cpu.pool_positions(x, True)[2].flatten(), x.flatten(2).argmax(2).flatten())
+            channels = x.reshape(2, count, 1, 1, 2)
+            assert torch.equal(cpu.pool_channels(channels, None, True)[2], channels.flatten(2).argmax(1))
+    finally:
+        torch.set_float32_matmul_precision(usual)

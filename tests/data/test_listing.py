@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 
@@ -332,3 +333,19 @@ def test_a_list_in_another_form_is_refused(tmp_path):
     table.write_text("path\tlabel\n1.mp4\trun\n")
     with pytest.raises(InputError, match=r"l\.tsv: expected a list with a header, \.csv, or of objects, \.json"):
         list_videos(touch(tmp_path / "v", "1.mp4"), recipe("folder"), annotations=table)
+
+
+def test_labels_are_the_same_however_they_are_typed(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for folder in (composed, apart):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{len(folder)}.mp4").touch()
+    found = list_videos(tmp_path, recipe("folder")).found
+    assert [row["label"] for row in found] == [composed, composed]
+
+
+def test_an_open_quote_does_not_swallow_the_list(tmp_path):
+    (tmp_path / "v0.mp4").touch()
+    (tmp_path / "annotations.csv").write_text('path,label\nv0.mp4,"run\nv1.mp4,run\n')
+    with pytest.raises(InputError, match=r"annotations\.csv: not a readable list \(unexpected end of data"):
+        list_videos(tmp_path, recipe("folder"))

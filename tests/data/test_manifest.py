@@ -133,3 +133,9 @@ def test_a_million_rows_take_no_object_each():
 
 def test_names_that_are_no_text_are_found():
     assert TextColumn.of(["caf\udce9.avi", "cafe.avi"]).equals("caf\udce9.avi").tolist() == [True, False]
+
+
+def test_a_frame_that_would_fill_the_memory_is_refused(tmp_path):
+    write_manifest(from_rows([{**rows()[0], "width": 65536, "height": 1}]), tmp_path / "manifest.csv")
+    with pytest.raises(InputError, match="one side that is more than 32 times the other"):
+        read_manifest(tmp_path / "manifest.csv")

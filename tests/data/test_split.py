@@ -7,7 +7,7 @@ from cbam3d.config.bundled import bundled
 from cbam3d.data.annotations import Annotation
 from cbam3d.data.manifest import from_rows
 from cbam3d.data.recipe import Recipe, load_recipe
-from cbam3d.data.split import assign_splits, class_names, leaking_groups, rows_of, split_by_group
+from cbam3d.data.split import assign_splits, class_names, divided_files, leaking_groups, rows_of, split_by_group
 from cbam3d.errors import InputError
 
 
@@ -102,3 +102,21 @@ def test_numbered_lists_decide_and_the_rest_is_unused():
     divided = assign_splits(manifest, hmdb51, 1, 0.2, listed)
     assert list(divided.split) == ["train", "test", "unused", "unused"]
     assert list(rows_of(divided, "train").path) == ["wave/0.avi"]
+
+
+def test_files_with_parts_in_several_splits_are_found():
+    numbers = {
+        "group": "g",
+        "label": "a",
+        "num_frames": 9,
+        "fps": 25.0,
+        "width": 8,
+        "height": 8,
+        "duration_seconds": 2.0,
+    }
+    numbers |= {"problem": "", "first_frame": 0, "file_frames": 99}
+    parts = [("b", "train"), ("b", "test"), ("a", "train"), ("a", "val"), ("c", "train"), ("c", "train"), ("d", "test")]
+    parts += [("e", "train"), ("e", "unused")]
+    times = [{"start": float(i), "end": i + 1.0} for i in range(len(parts))]
+    rows = [{**numbers, "path": p, "split": s, **time} for (p, s), time in zip(parts, times, strict=True)]
+    assert divided_files(from_rows(rows)) == ["a", "b"]

@@ -156,3 +156,12 @@ def test_a_network_without_values_can_be_cut(name):
     with torch.device("meta"):
         model = create_model("resnet10", 5, ndim=2, attention=name, head="csra", width=8)
     assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("timm/selecsls42", 1280), ("timm/mambaout_femto", 288)])
+def test_last_features_with_one_position_on_small_inputs_are_found(name, channels):
+    """The first input tried leaves one position in SelecSLS's last stage, and as many rows as columns in MambaOut's."""
+    pytest.importorskip("timm")
+    model = create_model(name, 5, ndim=2, head="mean").eval()
+    assert model.head.classifier.in_features == channels
+    assert model(torch.randn(1, 3, 160, 224)).shape == (1, 5)

@@ -61,3 +61,14 @@ def test_every_layer_keeps_its_mode():
     clips = inflate(images)
     assert {module.training for module in clips.layer1.modules()} == {False}
     assert {module.training for module in clips.layer2.modules()} == {True}
+
+
+def test_a_gate_over_the_wrong_axes_is_seen_where_branches_begin_at_zero():
+    timm = pytest.importorskip("timm")
+    for zero in (True, False):
+        with pytest.raises(ValueError, match="as it computes in two dimensions outside its layers"):
+            inflate(timm.create_model("seresnet18", num_classes=5, zero_init_last=zero))
+    network = timm.create_model("resnet18", num_classes=5)
+    zeros = {name for name, p in network.named_parameters() if not p.any()}
+    assert {name for name, p in inflate(network).named_parameters() if not p.any()} == zeros
+    assert "layer1.0.bn2.weight" in zeros

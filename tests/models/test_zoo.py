@@ -155,3 +155,14 @@ def test_weights_of_timm_are_no_option(option):
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=f"{option} is no option"):
         create_model("timm/resnet18", 2, **{option: "somewhere"})
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("x3d_xs", (4, 160, 160)), ("r2plus1d_r50", (16, 224, 224)), ("slow_r50", (8, 224, 224))]
+)
+def test_pytorchvideos_networks_give_logits(name, size):
+    torch.manual_seed(0)
+    model = create_model(f"pytorchvideo/{name}", 7).eval()
+    with torch.no_grad():
+        total = model(torch.randn(1, 3, *size)).sum(1)
+    assert (total - 1).abs() > 1e-3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbam3d import compare_runs, load_run, open_run
+from cbam3d import compare_runs, load_run, open_dataset, open_run
 from cbam3d.cli.main import main
 from cbam3d.cli.train import parser
 from cbam3d.config import load_config
@@ -286,3 +286,25 @@ def test_a_run_on_a_numbered_split_keeps_it(official, runs):
     values = {"data.root": str(runs / "videos"), "data.recipe": "folder", "data.annotations": None}
     with pytest.raises(InputError, match="the checkpoint was trained on"):  # and no word of split 2
         run.evaluate(values)
+
+
+def test_a_pushed_run_is_not_scored_on_what_it_was_trained_on(runs, tmp_path, monkeypatch, caplog):
+    """Its folder has neither its table nor its groups, without which others are held out."""
+    own = open_run(runs / "a")
+    pushed = own.save_pretrained(tmp_path / "pushed")
+    monkeypatch.chdir(runs)
+    with pytest.raises(InputError, match=r"did not hold out \d+ videos? that would be scored"):
+        open_run(pushed).evaluate()
+    result = open_run(pushed).evaluate({"data.groups": str(runs / "groups.csv")})
+    assert result.scores["video_top1"] == pytest.approx(own.metrics["video_top1"])
+    assert open_run(pushed).evaluate({"data.allow_leaks": True}).scores
+    motion.render(tmp_path / "others", num_groups=2, seed=5)
+    with caplog.at_level("WARNING", "cbam3d"):
+        open_run(pushed).evaluate({"data.root": str(tmp_path / "others")})
+    assert "is not known, as it has no manifest.csv" in caplog.text
+
+
+def test_keys_of_videos_are_refused_for_images(tmp_path):
+    for key, value in (("groups", "g.csv"), ("annotations", "a.csv"), ("split", 2), ("reach", 0.5)):
+        with pytest.raises(InputError, match=f"data.{key} has no effect on images"):
+            open_dataset({"config": "cifar10", "data.root": str(tmp_path), f"data.{key}": value})

@@ -136,3 +136,23 @@ def test_options_of_attention_that_is_taken_away_are_dropped():
     names = [name for name, _ in build_model(config, 3, images=False).named_parameters()]
     assert names
     assert not any("attention" in name for name in names if not name.startswith("head"))
+
+
+def test_synchronised_norms_keep_timms_activations():
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = create_model("timm/efficientnet_lite0", 5, ndim=2).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(keep_hooks_and_sync_batchnorm(model).eval()(x), expected)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+
+
+def test_a_norm_of_ones_own_is_not_synchronised_without_what_it_adds():
+    class Scaled(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(InputError, match=r"run\.sync_batchnorm: 1 is a Scaled"):
+        keep_hooks_and_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 1), Scaled(4)))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cbam3d import prepare, train
-from cbam3d.config import Config, DataConfig
+from cbam3d.config import Config, DataConfig, load_config
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.listing import find_videos
 from cbam3d.data.manifest import read_manifest
@@ -314,3 +314,16 @@ def test_parts_are_prepared_once_a_file_and_read_from_copies_and_shards(tmp_path
     assert done.copies == tmp_path / "videos-32p"
     again = prepare("folder", tmp_path / "videos", short_side=24)  # copies of what the table has
     assert read_manifest(again.copies / "manifest.csv").first_frame.tolist() == [0, 20, 50] * 3
+
+
+def test_parts_of_one_video_in_two_splits_are_not_mixed(tmp_path, make_video):
+    rows = ["path,label,start,end,group,split"]
+    for i in range(2):
+        make_video(f"videos/{i}.mp4", 50)
+        rows += [f"{i}.mp4,run,0,0.8,a{i},train", f"{i}.mp4,walk,0.8,2,b{i},{'train' if i else 'test'}"]
+    (tmp_path / "videos" / "annotations.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(InputError, match=r"--shards: 0\.mp4 has parts in several splits"):
+        prepare("folder", tmp_path / "videos", shards=str(tmp_path / "shards"))
+    config = load_config({"config": "folder", "data.root": str(tmp_path / "videos"), "data.reach": 0.5})
+    with pytest.raises(InputError, match=r"data\.reach: 0\.mp4 has parts in several splits"):
+        open_source(config)

@@ -1,3 +1,4 @@
+import os
 import time
 
 import av
@@ -62,3 +63,18 @@ def test_the_header_is_trusted_where_it_describes_the_stream(make_video):
 def test_a_nul_in_a_path_is_one_line():
     with pytest.raises(VideoError, match=r"unreadable \(embedded null byte\)"):
         read_clip("a\0b.mp4", [0])
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path, make_video):
+    make_video("elsewhere/secret.mp4", 5)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/link.bin").symlink_to(tmp_path / "elsewhere/secret.mp4")
+    (tmp_path / "videos/x.mp4").write_text("ffconcat version 1.0\nfile link.bin\n")
+    with pytest.raises(VideoError, match=r"x\.mp4: (a list of files|unreadable)"):
+        read_clip(tmp_path / "videos/x.mp4", [0])
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / "x.mp4")
+    with pytest.raises(VideoError, match=r"x\.mp4: unreadable \(not a file\)"):
+        read_clip(tmp_path / "x.mp4", [0], timeout_seconds=5)

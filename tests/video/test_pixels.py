@@ -2,7 +2,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from cbam3d.video import probe_video, read_clip
@@ -69,3 +69,21 @@ def test_the_display_matrix_is_applied_as_by_ffmpeg(tmp_path, make_video, degree
     clip = read_clip(tmp_path / "v.mp4", [0])[:, 0].float()
     assert clip.shape == expected.shape
     assert (clip - expected).abs().mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("turned", [None, *range(1, 9)])
+def test_pictures_with_exif_are_read_upright(tmp_path, suffix, turned):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(np.repeat(np.repeat(rng.integers(0, 256, (4, 6, 3), np.uint8), 16, 0), 16, 1))
+    exif = picture.getexif()
+    exif[0x10F] = "a camera"
+    if turned is not None:
+        exif[0x112] = turned
+    (tmp_path / "video").mkdir()
+    picture.save(tmp_path / f"video/1.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"video/1.{suffix}") as saved:
+        upright = np.array(ImageOps.exif_transpose(saved).convert("RGB")).transpose(2, 0, 1)
+    found = read_clip(tmp_path / "video", [0])[:, 0].numpy()
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).mean() < 8

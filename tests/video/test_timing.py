@@ -62,3 +62,11 @@ def test_times_go_on_where_they_begin_again_and_are_put_in_order():
     assert len(continued([])) == 0
     joined = encode_times([0, 1, 2, 2.5, 0, 1, 2, 2.5], 1.0)
     assert frames_between(3.5, 5.5, 8, 1.0, joined) == (4, 2)
+
+
+def test_pauses_of_a_recording_are_no_frame_rate():
+    times = [i / 25 + 3600 * (i >= 100) for i in range(200)]
+    assert rate_by_times(0.055, times) == pytest.approx(25)
+    slides = [10.0 * i for i in range(20)]
+    assert rate_by_times(1.0, slides) == pytest.approx(0.1)  # each for ten seconds: no pause
+    assert rate_by_times(7.0, [0.0, 0.0, 0.0, 5.0]) == 7

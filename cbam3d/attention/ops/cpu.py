@@ -6,7 +6,7 @@ that write booleans do not. `argmax` is not vectorised; a comparison and a produ
 With `finds`, pools return the place of every maximum for their derivatives, -1 where several values are equal to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Ten
     flat = dense(x).flatten(2)
     n, c, s = flat.shape
     mean, maximum = flat.new_empty(n, s), flat.new_empty(n, s)
-    found, counting = torch.empty(n, 2, s, dtype=torch.float32), _counting(c)
+    counting = _counting(c)
+    found = torch.empty(n, len(counting), s, dtype=torch.float32)
     with torch.autocast("cpu", enabled=False):  # it would round the products of matrices
         for i, j in _blocks(flat):
             block = flat[i, :, j]
@@ -55,7 +56,7 @@ def pool_channels(x: Tensor, a: Tensor | None, finds: bool) -> tuple[Tensor, Ten
                 equal = _equal(block, maximum[i, None, j], block if own else None)
                 torch.matmul(counting, equal, out=found[i, :, j])
     shape = (n, 1, *x.shape[2:])
-    which = _unique(found[:, 0], found[:, 1]) if finds else no_places(x)
+    which = _unique(found.unbind(1)) if finds else no_places(x)
     return mean.view(shape), maximum.view(shape), which
 
 
@@ -165,16 +166,20 @@ def _blocks(flat: Tensor) -> Iterator[tuple[slice, slice]]:
 def _which_position(flat: Tensor, maximum: Tensor) -> Tensor:
     """The position of each channel's maximum, (N, C); -1 where several, or none of nan, are equal to it."""
     n, c, s = flat.shape
-    found, counting = torch.empty(n, c, 2, dtype=torch.float32), _counting(s).T
+    counting = _counting(s).T
+    found = torch.empty(n, c, counting.shape[1], dtype=torch.float32)
     with torch.autocast("cpu", enabled=False):
         for here in _blocks(flat.transpose(1, 2)):
             found[here] = torch.matmul(_equal(flat[here], maximum[here][:, :, None]), counting)
-    return _unique(found[:, :, 0], found[:, :, 1])
+    return _unique(found.unbind(2))
 
 
 def _counting(count: int) -> Tensor:
-    """Rows whose product with the result of `_equal` is the sum of the matching indices, and their number."""
-    return torch.stack([torch.arange(count, dtype=torch.float32), torch.ones(count, dtype=torch.float32)])
+    """Rows whose product with the result of `_equal` are the sums of the matching indices' digits to the base of 256,
+    and their number: digits, as products of matrices may be of bfloat16 (`torch.set_float32_matmul_precision`)."""
+    indices = torch.arange(count)
+    digits = [indices >> shift & 255 for shift in range(0, max(1, (count - 1).bit_length()), 8)]
+    return torch.stack([*digits, torch.ones_like(indices)]).float()
 
 
 def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
@@ -182,9 +187,11 @@ def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.eq(block, maximum, out=torch.empty(block.shape, dtype=torch.float32) if out is None else out)
 
 
-def _unique(indices: Tensor, counts: Tensor) -> Tensor:
-    """Indices where the count is 1, else -1; those above 2^24, float32's largest exact integer, count as several."""
-    return torch.where((counts == 1) & (indices < 2**24), indices, -1).long()
+def _unique(found: Sequence[Tensor]) -> Tensor:
+    """Indices, of their digits, where the count, which comes last, is 1; else -1."""
+    *digits, counts = found
+    indices = sum((digit.long() << 8 * place for place, digit in enumerate(digits)), torch.zeros((), dtype=torch.long))
+    return torch.where(counts == 1, indices, -1)
 
 
 def no_places(x: Tensor) -> Tensor:

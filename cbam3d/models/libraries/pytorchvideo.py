@@ -26,7 +26,9 @@ def rank(name: str) -> int:
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """Build a network without weights; SlowFast takes a clip like the others."""
+    """Build a network without weights, whose outputs are logits; SlowFast takes a clip like the others."""
+    if name.startswith(("x3d", "r2plus1d")):  # their heads end in a softmax
+        options = {"head_activation": None, **options}
     with warnings.catch_warnings():  # its last release uses what PyTorch has since deprecated
         warnings.simplefilter("ignore")
         hub = import_module("pytorchvideo.models.hub")
