@@ -31,20 +31,20 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"{twice!r} stands twice")
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+    def construct_int(self, node: yaml.ScalarNode) -> int | str:
         if _TEXT & set(node.value):
             return str(node.value)
         return int(node.value) if _LEADING_ZERO.fullmatch(node.value) else super().construct_yaml_int(node)
 
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+    def construct_float(self, node: yaml.ScalarNode) -> float | str:
         return str(node.value) if _TEXT & set(node.value) else super().construct_yaml_float(node)
 
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _LEADING_ZERO = re.compile(r"[-+]?0\d+")
 _TEXT = {":", "_"}  # in YAML 1.1's numbers: 1:30 would be 90
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 

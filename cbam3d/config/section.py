@@ -13,7 +13,7 @@ from cbam3d.errors import InputError
 T = TypeVar("T")
 Fixed = Annotated[T, "fixed"]  # cannot be changed on resume: its steps would not be those of the run that was begun
 Switch = Annotated[bool, Strict()]
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ is the home, as in a shell
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]  # ~ is the home, as in a shell
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
@@ -118,7 +118,7 @@ def _message(section: type[Section], values: Mapping[str, Any], found: Any) -> s
     key = f"{section.__name__.removesuffix('Config').lower()}.{name}".lstrip(".")
     if found["type"] == "extra_forbidden":
         return unknown_key(key, section.key_names())
-    return f"{key} must be {in_words(section, name)}, got {values.get(name)}"
+    return f"{key} must be {in_words(section, name)}, got {'nothing' if values.get(name) == '' else values.get(name)}"
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -197,6 +197,9 @@ def _refuse_other(training: Training) -> None:
         changed = changed_keys(load_config(path).plain(), with_own_input(training.config).plain())
         for key in ("run.dir", "data.manifest", "train.cache"):  # the folder may have moved; it has one of each
             changed.pop(key, None)
+        for key in ("augment.flip", "train.loss"):  # decided when the run began
+            if key in changed and changed[key][1] is None:
+                del changed[key]
         if changed:
             key, (then, now) = next(iter(changed.items()))
             raise InputError(f"{training.folder} was begun with {key} {then}, now it is {now}; take another --out")

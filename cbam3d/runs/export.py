@@ -110,12 +110,15 @@ def input_facts(saved: Checkpoint, shape: tuple[int, ...]) -> dict[str, Any]:
     }
     facts |= {"crops": saved.config.eval.num_crops, "mirrored_too": saved.config.scores_mirrored}
     facts["preprocessing"] += (
-        f"; crops: one at the centre, or three along the longer side; average the {activation} over the crops and, "
+        "; crops: one at the centre, or several along the side with more room, evenly spaced; "
+        f"average the {activation} over the crops and, "
         "with mirrored_too, their mirror images"
     )
-    if not saved.images:
+    if saved.images:
+        facts["preprocessing"] = f"cut the middle square, {facts['preprocessing']}"
+    else:
         facts |= {"num_frames": data.num_frames, "stride": data.stride, "fps": data.fps, "sampling": data.sampling}
-        facts |= {"clips_a_video": saved.config.eval.num_clips}
+        facts |= {"clips_a_video": saved.config.eval.num_clips, "short_videos": data.short_videos}
         facts["preprocessing"] += f"; average the {activation} over clips spread evenly over the video"
     if saved.thresholds is not None:
         facts["thresholds"] = saved.thresholds.tolist()

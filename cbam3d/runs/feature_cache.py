@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cbam3d import __version__
 from cbam3d.config import Config
 from cbam3d.data.augment import Mix
 from cbam3d.data.features import FeatureLoader, FeatureSet, ViewBatches
@@ -149,6 +151,8 @@ def facts_of(config: Config, model: nn.Module) -> dict[str, Any]:
     of_data |= {"short_side", "size", "mean", "std", "decoder", "corrupt_frames"}
     return {
         "weights": hash_of(model),
+        "layers": re.sub(r"0x[0-9a-f]+", "", str(model)),
+        "version": __version__,
         "model": config.model.model_dump(mode="json", include=of_model),
         "data": config.data.model_dump(mode="json", include=of_data),
         "precision": config.run.precision,

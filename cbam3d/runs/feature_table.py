@@ -21,6 +21,7 @@ from cbam3d.config import Config, ConfigSource, load_config
 from cbam3d.data.batch import SampleIndex
 from cbam3d.data.loader import EvalBatches, Loader, Samples
 from cbam3d.data.videos import VideoDataset
+from cbam3d.engine.checkpoint import changed_keys
 from cbam3d.engine.progress import Progress, no_progress
 from cbam3d.errors import InputError, unknown
 from cbam3d.files import atomic_write, printable, writing
@@ -145,6 +146,9 @@ def _opened(
     config = saved.config
     if data is None or (isinstance(data, Mapping) and "config" not in data):
         config = config.override(data or {})
+        changed = changed_keys(saved.config.plain(), config.plain())
+        if unused := [key for key in changed if key.startswith(("model.", "train."))]:
+            logger.warning(f"{', '.join(unused)}: not used, the network is that of {saved.path}")
         if all(getattr(config.data, key) == getattr(saved.config.data, key) for key in _OF_SPLITS):
             config = with_manifest_of(saved.folder, config)  # the run's own splits
     else:

@@ -51,11 +51,11 @@ def with_own_input(config: Config, begun: DataConfig | None = None, whole: bool 
 def knows_other_classes(config: Config, classes: list[str]) -> bool:
     """Whether the weights are of a run on other classes, of the same number."""
     weights = config.model.weights
-    run = None if weights is None else _run_of(weights_file(weights))
+    run = None if weights is None else run_of(weights_file(weights))
     return run is not None and len(run.classes) == len(classes) and run.classes != classes
 
 
-def _run_of(file: Path | None) -> Checkpoint | None:
+def run_of(file: Path | None) -> Checkpoint | None:
     """The checkpoint of a run of this package; None of other files."""
     try:
         return None if file is None else open_checkpoint(file)
@@ -66,7 +66,7 @@ def _run_of(file: Path | None) -> Checkpoint | None:
 def _own_input(config: Config) -> OwnInput:
     model = config.model
     file = None if model.weights is None else weights_file(model.weights)
-    if (run := _run_of(file)) is not None:
+    if (run := run_of(file)) is not None:
         return OwnInput(*run.config.data.scaling)
     ndim = 2 if model.as_video or has_images(config) else 3
     if file is not None and ndim == 3 and "/" not in model.name and is_of_images(file):  # they are inflated

@@ -35,7 +35,7 @@ from cbam3d.runs.checkpoint import Checkpoint, folder_of, read_checkpoint
 from cbam3d.runs.data import Source, as_decided, open_source, refuse_other_draw
 from cbam3d.runs.duplicates import refuse_trained
 from cbam3d.runs.network import GIVEN, check_names, check_network
-from cbam3d.runs.own_input import with_own_input
+from cbam3d.runs.own_input import run_of, with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
 from cbam3d.runs.progress import show_progress
 from cbam3d.runs.results import Result
@@ -154,10 +154,15 @@ def _as_begun(settings: Config, begun: Checkpoint, whole: bool) -> Config:
 
 
 def _refuse_videos_of_weights(config: Config, source: Source) -> None:
-    """Raise InputError where videos are held out that the run was trained on whose weights are the first ones."""
+    """Raise InputError where videos are held out that the run was trained on whose weights are the first ones; warn
+    where that run has no table of them."""
     weights = weights_file(config.model.weights or "")
-    if weights is not None and source.manifest is not None and not config.data.allow_leaks:
-        refuse_trained(source.manifest, config.data.root, folder_of(weights))
+    if weights is None or source.manifest is None or config.data.allow_leaks:
+        return
+    refuse_trained(source.manifest, config.data.root, folder := folder_of(weights))
+    run = None if (folder / TABLE_NAME).is_file() else run_of(weights)
+    if run is not None and not run.images and source.held_out_beyond(run.drawn):
+        logger.warning(f"what {folder} was trained on is not known: videos that are held out here may be among it")
 
 
 def _train_in(

@@ -1,5 +1,7 @@
 """The command line: which command is meant, and what is shown where."""
 
+import errno
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -190,3 +192,24 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("cbam3d.cli.list.run", fill)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "cbam3d: a file cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_has_ended_is_no_error(tiny_run, tmp_path):
+    videos = sorted((tiny_run.parent / "videos").glob("*/*.mp4"))[:3]
+    command = [sys.executable, "-m", "cbam3d", "predict", str(tiny_run), *map(str, videos), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 128 + signal.SIGPIPE
+    assert "Traceback" not in errors
+
+
+def test_no_permission_is_said_in_one_line(monkeypatch, capsys):
+    def refuse(arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", "run/evaluation")
+
+    monkeypatch.setattr("cbam3d.cli.list.run", refuse)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "cbam3d: run/evaluation: permission denied\n"
