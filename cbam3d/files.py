@@ -159,7 +159,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if unfinished.exists():
             unfinished.replace(path)
     except OSError as error:
-        if error.filename in (None, str(unfinished)):  # None where a disk is full
+        if error.errno and error.filename in (None, str(unfinished)):  # None where a disk is full
             error.filename = str(path)
         raise
     finally:
