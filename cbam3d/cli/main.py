@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import select
 import signal
 import sys
 from importlib import import_module
@@ -70,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         _show(text, "red")
         return 2
-    except BrokenPipeError:  # who reads the output has ended, as head does
+    except BrokenPipeError:
+        if not _has_no_reader():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except PermissionError as error:
@@ -88,6 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         end_messages()
     return 0
+
+
+def _has_no_reader() -> bool:
+    """Whether who read the output has ended, as head does."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _show(text: str, style: str) -> None:

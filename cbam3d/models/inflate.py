@@ -40,10 +40,12 @@ def inflate(model: nn.Module) -> nn.Module:
     refusal = f"{type(model).__name__} cannot be inflated"
     training = {name: module.training for name, module in model.named_modules()}
     layers: dict[str, nn.Module] = {}
+    noise = torch.Generator().manual_seed(0)
     zeros = [name for name, parameter in model.named_parameters() if not is_lazy(parameter) and not parameter.any()]
     with evaluating(model):
         for name in zeros:  # of branches that begin at zero nothing would be seen
-            model.get_parameter(name).uniform_(0.5, 1)
+            own = model.get_parameter(name)
+            own.copy_(torch.rand(own.shape, generator=noise) + 0.5)
         example, of_image = _first_accepted(model)
         kernels: list[Tensor] = []
         done = ""

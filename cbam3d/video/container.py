@@ -52,9 +52,21 @@ class VideoError(InputError):
         return VideoError, (self.path, self.reason)
 
 
+# Formats whose files do not tell the mean frame rate: it is that of the first packets, or the nominal one.
+_RATE_IS_GUESSED = {"matroska,webm", "flv", "mpegts", "avi", "asf", "nut", "apng"}
+
+
 def frame_rate(stream: VideoStream) -> Fraction | None:
     """Frames a second: the mean that the file tells, which counts pauses, or FFmpeg's guess from the first packets."""
     return stream.average_rate or stream.guessed_rate
+
+
+def tells_rate(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether `frame_rate` is sure: the file tells it, and the usual distance of frames agrees."""
+    mean, usual = stream.average_rate, stream.guessed_rate
+    if container.format.name in _RATE_IS_GUESSED or not mean or not usual:
+        return False
+    return abs(mean - usual) <= 0.05 * usual
 
 
 class Deadline:

@@ -30,6 +30,7 @@ from cbam3d.video.container import (
     frame_rate,
     open_video,
     reason_of,
+    tells_rate,
     video_file,
 )
 from cbam3d.video.frames import read_sequence
@@ -228,8 +229,8 @@ def read_packets(path: str | os.PathLike[str], timeout_seconds: float = 60.0) ->
         return _table_of(container, stream, deadline)
 
 
-def file_rate(path: Source, timeout_seconds: float = 60.0) -> float:
-    """Frames a second by the times of all packets, see `rate_by_times`; 0 if unknown.
+def file_rate(path: Source, timeout_seconds: float = 600.0) -> float:
+    """Frames a second, by the times of all packets where the file does not tell, see `rate_by_times`; 0 if unknown.
 
     Raises:
         VideoError: a file that cannot be read.
@@ -237,7 +238,7 @@ def file_rate(path: Source, timeout_seconds: float = 60.0) -> float:
     deadline = Deadline(path, timeout_seconds)
     with video_file(path, deadline) as file, open_video(file, deadline) as (container, stream):
         known, base = float(frame_rate(stream) or 0), stream.time_base
-        if base is None:
+        if tells_rate(container, stream) or base is None:
             return known
         shown = (packet.pts for packet in demux(container, stream, deadline))
         return rate_by_times(known, [float(pts * base) for pts in shown if pts is not None])

@@ -53,7 +53,7 @@ def stream_frames(source: str, timeout_seconds: float = 30.0) -> Iterator[TimedF
     deadline = Deadline(source, timeout_seconds)
     place, format = _camera(source) if source.isdecimal() and is_stream(source) else (source, None)
     first: tuple[float, tuple[int, int]] | None = None  # time and size
-    known = file_rate(source, timeout_seconds) if is_local(source) and Path(source).is_file() else 0.0
+    known = file_rate(source) if is_local(source) and Path(source).is_file() else 0.0
     with open_input(place, deadline, format=format) as (container, stream):
         rate = known or float(frame_rate(stream) or 25)
         waits = REORDERED if container.format.name == "avi" else 0  # it has times in the order of coding

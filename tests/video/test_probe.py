@@ -6,9 +6,11 @@ import pytest
 
 from cbam3d.errors import InputError
 from cbam3d.video import probe_video
+from cbam3d.video.decode import file_rate
 from cbam3d.video.encode import write_video
 from cbam3d.video.probe import Copies, measure_video
 from cbam3d.video.stream import stream_frames
+from cbam3d.video.timing import frames_between
 
 
 def test_probe_tells_size_rate_and_length(make_video):
@@ -80,3 +82,24 @@ def test_a_packed_avi_with_lost_packets_is_not_intact(tmp_path, shared_data):
     assert info.num_frames < 164
     assert info.problem
     assert not info.packets
+
+
+@pytest.mark.parametrize("name", ["pause.mp4", "pause.mkv", "pause.ts"])
+def test_a_pause_of_the_recording_leaves_the_frame_rate(tmp_path, name):
+    """The times go on by an hour in the middle, as in recordings that were stopped."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for i in range(100):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 2 * i, np.uint8), "rgb24")
+            frame.pts, frame.time_base = i + 25 * 3600 * (i >= 50), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    info = probe_video(path)
+    assert (info.num_frames, info.problem) == (100, "")
+    assert info.fps == pytest.approx(25, rel=0.01)
+    assert measure_video(path).fps == pytest.approx(25, rel=0.01)
+    assert file_rate(path) == pytest.approx(25, rel=0.01)
+    assert frames_between(3600, 3700, 100, info.fps, info.times) == (50, 50)  # times are as they were
