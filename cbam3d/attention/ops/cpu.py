@@ -175,11 +175,17 @@ def _which_position(flat: Tensor, maximum: Tensor) -> Tensor:
 
 
 def _counting(count: int) -> Tensor:
-    """Rows whose product with the result of `_equal` are the sums of the matching indices' digits to the base of 256,
-    and their number: digits, as products of matrices may be of bfloat16 (`torch.set_float32_matmul_precision`)."""
-    indices = torch.arange(count)
-    digits = [indices >> shift & 255 for shift in range(0, max(1, (count - 1).bit_length()), 8)]
+    """Rows whose products with the result of `_equal` sum the matching indices, digit by digit, and count them."""
+    indices, bits = torch.arange(count), _exact_bits()
+    digits = [indices >> shift & 2**bits - 1 for shift in range(0, max(1, (count - 1).bit_length()), bits)]
     return torch.stack([*digits, torch.ones_like(indices)]).float()
+
+
+def _exact_bits() -> int:
+    """Of integers that products of float32 matrices keep, which may be computed in bfloat16
+    (`torch.set_float32_matmul_precision`)."""
+    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    return 24 if precision in ("none", "ieee") else 8
 
 
 def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
@@ -189,8 +195,10 @@ def _equal(block: Tensor, maximum: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _unique(found: Sequence[Tensor]) -> Tensor:
     """Indices, of their digits, where the count, which comes last, is 1; else -1."""
-    *digits, counts = found
-    indices = sum((digit.long() << 8 * place for place, digit in enumerate(digits)), torch.zeros((), dtype=torch.long))
+    lowest, *higher, counts = found
+    indices, bits = lowest.long(), _exact_bits()
+    for place, digit in enumerate(higher, 1):
+        indices += digit.long() << bits * place
     return torch.where(counts == 1, indices, -1)
 
 
