@@ -89,7 +89,9 @@ class Recipe:
         for regex in self._regexes:
             if match := regex.fullmatch(path):
                 fields = match.groupdict()
-                return {**fields, "label": one_spelling(fields["label"])} if fields.get("label") else fields
+                if fields.get("label"):
+                    fields["label"] = one_spelling(fields["label"])
+                return fields
         return None
 
     def refuse_split_as_label(self, root: object, path: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, whole or not at all."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write CSV, whole or not at all; names of files may hold bytes that are not text."""
+    with (
+        atomic_write(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(rows)
 
 
 class EpochTable:
@@ -103,11 +113,7 @@ class SkippedFiles:
         if new and self.writes:
             for name, reason in new.items():
                 logger.warning(f"skipped {name}: {reason}")
-            with (
-                atomic_write(self.path) as unfinished,
-                open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-            ):
-                csv.writer(file).writerows([("path", "reason"), *self.reasons.items()])
+            write_csv(self.path, [("path", "reason"), *self.reasons.items()])
         if len(self.reasons) > self.limit:
             name, reason = next(iter(self.reasons.items()))
             listed = f"all are in {self.path}, the" if self.keeps else "the"

@@ -2,16 +2,15 @@
 one row per item and one per class."""
 
 import csv
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from cbam3d.engine.records import write_csv
 from cbam3d.engine.scores import Predictions, class_accuracies
 from cbam3d.engine.several import Ranking, f1_scores
-from cbam3d.files import atomic_write
 
 
 def write_predictions(path: Path, given: Predictions, groups: list[str], classes: list[str]) -> None:
@@ -26,7 +25,7 @@ def write_predictions(path: Path, given: Predictions, groups: list[str], classes
     ):
         pairs = [value for k in order for value in (classes[k], f"{row[k]:.6f}")]
         rows.append([name, group, classes[label], int(order[0] == label), *pairs])
-    _write(path, header, rows)
+    write_csv(path, [header, *rows])
 
 
 def write_labels(path: Path, given: Predictions, groups: list[str], classes: list[str], thresholds: np.ndarray) -> None:
@@ -39,7 +38,8 @@ def write_labels(path: Path, given: Predictions, groups: list[str], classes: lis
     ):
         texts = ("|".join(classes[k] for k in np.flatnonzero(each)) for each in (own, found))
         rows.append([name, group, *texts, int((own == found).all()), *(f"{value:.9g}" for value in row)])
-    _write(path, ["path", "group", "labels", "predicted", "right", *(f"p({name})" for name in classes)], rows)
+    header = ["path", "group", "labels", "predicted", "right", *(f"p({name})" for name in classes)]
+    write_csv(path, [header, *rows])
 
 
 class Scored(NamedTuple):
@@ -87,7 +87,7 @@ def write_class_scores(
         between = ["" if np.isnan(bound) else f"{bound:.4f}" for bound in intervals[number]]
         rows.append([name, int(own[number]), average, *between, f"{thresholds[number]:.4f}", *others])
     header = ["class", "items", "average_precision", "low", "high", "threshold", "precision", "recall", "f1"]
-    _write(path, header, rows)
+    write_csv(path, [header, *rows])
 
 
 def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:
@@ -100,18 +100,10 @@ def write_classes(path: Path, given: Predictions, classes: list[str]) -> None:
         wrong = np.bincount(own[own != number], minlength=len(classes))
         mostly = [classes[wrong.argmax()], int(wrong.max())] if wrong.any() else ["", 0]
         rows.append([name, len(own), "" if np.isnan(accuracies[number]) else f"{accuracies[number]:.4f}", *mostly])
-    _write(path, ["class", "items", "accuracy", "mostly_taken_for", "times"], rows)
+    write_csv(path, [["class", "items", "accuracy", "mostly_taken_for", "times"], *rows])
 
 
 def write_confusion(path: Path, confusion: Tensor, classes: list[str]) -> None:
     """`confusion.csv`: true classes down, predicted ones across."""
     rows = ([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
-    _write(path, ["true \\ predicted", *classes], rows)
-
-
-def _write(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    with (
-        atomic_write(path) as unfinished,
-        open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        csv.writer(file).writerows([header, *rows])
+    write_csv(path, [["true \\ predicted", *classes], *rows])

@@ -93,6 +93,14 @@ def refuse_trained(manifest: Manifest, root: str, run: Path) -> None:
         logger.warning(f"{number} of the name and size of videos of the training of {run}; the first is {min(unknown)}")
 
 
+def warn_of_unknown_training(run: Path) -> None:
+    """Say that videos cannot be held against those that a run was trained on."""
+    logger.warning(
+        f"what {run} was trained on is not known, as it has no {TABLE_NAME}: "
+        "videos that are held out here may be among it"
+    )
+
+
 @dataclass(frozen=True)
 class _Part:
     """A video, or a part of one, in seconds."""

@@ -21,7 +21,7 @@ from cbam3d.files import make_folder
 from cbam3d.runs.checkpoint import Checkpoint
 from cbam3d.runs.data import Source, open_source, refuse_other_draw
 from cbam3d.runs.dataset import held_out_loaders
-from cbam3d.runs.duplicates import refuse_trained
+from cbam3d.runs.duplicates import refuse_trained, warn_of_unknown_training
 from cbam3d.runs.event_evaluation import score_segments, why_no_segments
 from cbam3d.runs.own_input import with_own_input
 from cbam3d.runs.predictor import Predictor
@@ -108,10 +108,7 @@ def _refuse_unknown(source: Source, saved: Checkpoint, same_name: bool) -> None:
             f"{others[0]}: give what divided its videos (data.groups, data.annotations or data.manifest), or accept it "
             "with data.allow_leaks"
         )
-    logger.warning(
-        f"what {saved.folder} was trained on is not known, as it has no {TABLE_NAME}: videos that are scored may be "
-        "among it"
-    )
+    warn_of_unknown_training(saved.folder)
 
 
 def _to_score(trained: Config, given: Config) -> Config:

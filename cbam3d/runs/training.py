@@ -33,7 +33,7 @@ from cbam3d.models.zoo import needs_import
 from cbam3d.runs.advice import advice
 from cbam3d.runs.checkpoint import Checkpoint, folder_of, read_checkpoint
 from cbam3d.runs.data import Source, as_decided, open_source, refuse_other_draw
-from cbam3d.runs.duplicates import refuse_trained
+from cbam3d.runs.duplicates import refuse_trained, warn_of_unknown_training
 from cbam3d.runs.network import GIVEN, check_names, check_network
 from cbam3d.runs.own_input import run_of, with_own_input
 from cbam3d.runs.processes import by_first_process, create_fabric
@@ -162,7 +162,7 @@ def _refuse_videos_of_weights(config: Config, source: Source) -> None:
     refuse_trained(source.manifest, config.data.root, folder := folder_of(weights))
     run = None if (folder / TABLE_NAME).is_file() else run_of(weights)
     if run is not None and not run.images and source.held_out_beyond(run.drawn):
-        logger.warning(f"what {folder} was trained on is not known: videos that are held out here may be among it")
+        warn_of_unknown_training(folder)
 
 
 def _train_in(
